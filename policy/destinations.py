@@ -1,0 +1,191 @@
+"""Where code may reach when it may: one item of the network allow-list, and the order among items.
+
+An item is `public` (any public address, the top), a host name, `*.domain` (any depth, not the domain itself), an
+address or a CIDR, each with an optional `:port`. Item A is narrower than B when every connection A permits, B permits
+too; the meet of two items is what both permit. A set is kept without items that another of its items covers, so equal
+sets are equal values.
+
+Source: RFC 1123 (host names), RFC 5890 (A-labels), RFC 3986 section 3.2.2 (brackets around IPv6 beside a port).
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LONGEST_NAME = 253
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class PublicInternet:
+    """Any public address: the top of the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostName:
+    """Exactly this name, in lower-case A-labels."""
+
+    name: str
+    """`api.example.com`, without a trailing dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Every name below this one, at any depth, but not the name itself."""
+
+    name: str
+    """`example.com` for the item `*.example.com`."""
+
+
+Reach = PublicInternet | HostName | Domain | ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One item of an allow-list."""
+
+    reach: Reach
+    """Which hosts; a single address is a network of one."""
+    port: int | None
+    """Which port, 1 to 65535; `None` means every port."""
+
+    def __str__(self) -> str:
+        """Spell the item as `parse_destination` reads it."""
+        text = _reach_text(self.reach)
+        if self.port is None:
+            return text
+        return f"[{text}]:{self.port}" if isinstance(self.reach, ipaddress.IPv6Network) else f"{text}:{self.port}"
+
+
+def parse_destination(text: str) -> Destination:
+    """Read one item of an allow-list.
+
+    Raises:
+        ValueError: the text is no destination; the message says what is wrong with it.
+    """
+    host, port = _split_port(text)
+    if port is not None and not 1 <= port <= 65535:  # noqa: PLR2004 -- the range of TCP and UDP ports
+        raise ValueError(f"port {port} is outside 1 to 65535")
+    return Destination(reach=_parse_reach(host), port=port)
+
+
+def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
+    """The same reach in the fewest items: without those that another one covers."""
+    unique = frozenset(items)
+    return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
+
+
+def covers(wide: Destination, narrow: Destination) -> bool:
+    """Whether every connection that `narrow` permits, `wide` permits too."""
+    return meet_of_destinations(wide, narrow) == narrow
+
+
+def meet_of_destinations(one: Destination, other: Destination) -> Destination | None:
+    """The widest item that both permit, or `None` where they have nothing in common."""
+    reach = _meet_of_reaches(one.reach, other.reach)
+    if reach is None or (one.port is not None and other.port is not None and one.port != other.port):
+        return None
+    return Destination(reach=reach, port=one.port if other.port is None else other.port)
+
+
+def _meet_of_reaches(one: Reach, other: Reach) -> Reach | None:
+    match one, other:
+        case (PublicInternet(), _):
+            return other
+        case (_, PublicInternet()):
+            return one
+        case (HostName() | Domain(), HostName() | Domain()):
+            return _meet_of_names(one, other)
+        case (ipaddress.IPv4Network(), ipaddress.IPv4Network()) | (
+            ipaddress.IPv6Network(),
+            ipaddress.IPv6Network(),
+        ):
+            return max(one, other, key=lambda network: network.prefixlen) if one.overlaps(other) else None
+        case _:
+            return None
+
+
+def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName | Domain | None:
+    if one == other:
+        return one
+    if isinstance(one, Domain) and other.name.endswith(f".{one.name}"):
+        return other
+    if isinstance(other, Domain) and one.name.endswith(f".{other.name}"):
+        return one
+    return None
+
+
+def _split_port(text: str) -> tuple[str, int | None]:
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
+    if bracketed:
+        return bracketed[1], int(bracketed[2]) if bracketed[2] else None
+    if text.count(":") > 1:
+        return text, None
+    host, colon, port = text.partition(":")
+    if colon and not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ValueError(f"{text!r} has no port number after its colon")
+    return host, int(port) if colon else None
+
+
+def _parse_reach(host: str) -> Reach:
+    if host == "public":
+        return PublicInternet()
+    network = _parse_network(host)
+    if network is not None:
+        return network
+    if host.startswith("*."):
+        return Domain(_checked_name(host.removeprefix("*.")))
+    return HostName(_checked_name(host))
+
+
+def _parse_network(host: str) -> IPNetwork | None:
+    if "%" in host:
+        raise ValueError(f"{host!r} names a zone, which no allow-list can")
+    try:
+        network = ipaddress.ip_network(host)
+    except ValueError as error:
+        if "host bits" in str(error):
+            start = ipaddress.ip_network(host, strict=False)
+            raise ValueError(f"{host!r} is not the start of its network: {start} is") from None
+        return None
+    return _unmapped(network)
+
+
+def _unmapped(network: IPNetwork) -> IPNetwork:
+    """An IPv4 network spelt as IPv4-mapped IPv6 is that IPv4 network."""
+    mapped_prefix = 96
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_prefix:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_prefix))
+    return network
+
+
+def _checked_name(name: str) -> str:
+    if not name.isascii():
+        raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
+    if name != name.lower():
+        raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
+    if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
+    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+        raise ValueError(f"{name!r} looks like an address in an unusual spelling: write it as four decimal numbers")
+    return name
+
+
+def _reach_text(reach: Reach) -> str:
+    match reach:
+        case PublicInternet():
+            return "public"
+        case HostName(name):
+            return name
+        case Domain(name):
+            return f"*.{name}"
+        case ipaddress.IPv4Network() | ipaddress.IPv6Network():
+            alone = reach.prefixlen == reach.max_prefixlen
+            return str(reach.network_address) if alone else str(reach)
