@@ -6,6 +6,7 @@ Everything that is wrong is reported at once, and nothing comes out of an enviro
 Source: names of other products are those their own documentation publishes (Dify's sandbox, OpenHands).
 """
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -198,27 +199,29 @@ def _scan_names(
     for name in sorted(environ):
         if name in variables or name in FOREIGN_NAMES or name in foreign_ok:
             continue
-        meant = _nearest(name, variables)
-        if meant is not None:
-            remedy = f"Did you mean {meant}? If it belongs to other software, name it in {FOREIGN_OK.variable}"
-            problems.append(_variable_problem(name, "there is no such variable", remedy))
+        if _is_close(name, variables):
+            problems.append(_variable_problem(name, "there is no such variable", _suggestion(name, variables)))
         elif name.startswith(VARIABLE_PREFIX):
             warnings.append(f"{name} is not a variable of sandbox-lockdown; it has no effect here.")
     return tuple(problems), tuple(warnings)
 
 
-def _nearest(name: str, variables: Mapping[str, _Variable]) -> str | None:
-    """The variable of ours that this unknown name was probably meant to be, or `None` for a name of its own."""
-    by_distance = sorted((_edits(name.upper(), known), known) for known in variables)
-    distance, nearest = by_distance[0]
-    if distance <= _NEAR_EDITS:
-        return nearest
-    if not name.upper().startswith(VARIABLE_PREFIX):
-        return None
-    rest = name.upper().removeprefix(VARIABLE_PREFIX)
+def _is_close(name: str, variables: Mapping[str, _Variable]) -> bool:
+    """Whether this unknown name must be one of ours, misspelt: then going on would ignore what somebody meant."""
+    upper = name.upper()
+    if any(_edits(upper, known) <= _NEAR_EDITS for known in variables):
+        return True
+    if not upper.startswith(VARIABLE_PREFIX):
+        return False
+    rest = upper.removeprefix(VARIABLE_PREFIX)
     first_word = f"{VARIABLE_PREFIX}{rest.split('_')[0]}"
-    ours = any(known == first_word or known.startswith(f"{first_word}_") for known in variables)
-    return nearest if ours or "__" in rest else None
+    return "__" in rest or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
+
+
+def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
+    alike = difflib.get_close_matches(name.upper(), variables, n=1)
+    meant = f"Did you mean {alike[0]}? " if alike else ""
+    return f"{meant}Correct it, or if it belongs to other software, name it in {FOREIGN_OK.variable}"
 
 
 def _edits(one: str, other: str) -> int:

@@ -27,6 +27,16 @@ class Chooser(Enum):
     """Only the plugin's valves."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts, for people."""
+
+    one: str
+    """Beside the number 1."""
+    many: str
+    """Beside every other number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit(Generic[L]):
     """One limit: everything about it that is not enforcement."""
@@ -35,8 +45,8 @@ class Limit(Generic[L]):
     """Its TOML key, in snake case; the other names derive from it."""
     kind: Kind[L]
     """The type, unit range and order of its values."""
-    unit: str
-    """What a number counts, for people; empty where there is none."""
+    unit: Unit | None
+    """What a number counts, for people; `None` where there is none."""
     built_in: L
     """What holds where no layer says anything, and the most a person gets unasked."""
     lockdown: L
@@ -61,13 +71,15 @@ class Limit(Generic[L]):
     def words(self, value: L) -> str:
         """The value with its unit, for people."""
         text = self.kind.text(value)
-        return f"{text} {self.unit}" if self.unit and not isinstance(value, Unlimited) else text
+        if self.unit is None or isinstance(value, Unlimited):
+            return text
+        return f"{text} {self.unit.one if text == '1' else self.unit.many}"
 
 
 NETWORKING_ALLOWED: Limit[bool] = Limit(
     name="networking_allowed",
     kind=Switch(strict=False),
-    unit="",
+    unit=None,
     built_in=True,
     lockdown=False,
     chosen_by=Chooser.PERSON,
@@ -76,7 +88,7 @@ NETWORKING_ALLOWED: Limit[bool] = Limit(
 MAX_RUNTIME_SECONDS: Limit[int | Unlimited] = Limit(
     name="max_runtime_seconds",
     kind=Whole(minimum=1, maximum=86_400),
-    unit="seconds",
+    unit=Unit("second", "seconds"),
     built_in=30,
     lockdown=10,
     chosen_by=Chooser.PERSON,
@@ -85,7 +97,7 @@ MAX_RUNTIME_SECONDS: Limit[int | Unlimited] = Limit(
 MAX_RAM_MEGABYTES: Limit[int | Unlimited] = Limit(
     name="max_ram_megabytes",
     kind=Whole(minimum=32, maximum=1_048_576),
-    unit="megabytes",
+    unit=Unit("megabyte", "megabytes"),
     built_in=128,
     lockdown=128,
     chosen_by=Chooser.PERSON,
@@ -95,7 +107,7 @@ MAX_RAM_MEGABYTES: Limit[int | Unlimited] = Limit(
 AUTO_INSTALL: Limit[bool] = Limit(
     name="auto_install",
     kind=Switch(strict=False),
-    unit="",
+    unit=None,
     built_in=True,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,
@@ -104,7 +116,7 @@ AUTO_INSTALL: Limit[bool] = Limit(
 NETWORK_ALLOWLIST: Limit[frozenset[Destination]] = Limit(
     name="network_allowlist",
     kind=Destinations(),
-    unit="",
+    unit=None,
     built_in=frozenset({parse_destination("public")}),
     lockdown=frozenset(),
     chosen_by=Chooser.ADMINISTRATOR,
@@ -113,7 +125,7 @@ NETWORK_ALLOWLIST: Limit[frozenset[Destination]] = Limit(
 NETWORK_PRIVATE_ALLOWED: Limit[bool] = Limit(
     name="network_private_allowed",
     kind=Switch(strict=False),
-    unit="",
+    unit=None,
     built_in=False,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,
@@ -122,7 +134,7 @@ NETWORK_PRIVATE_ALLOWED: Limit[bool] = Limit(
 MAX_CPUS: Limit[Decimal | Unlimited] = Limit(
     name="max_cpus",
     kind=Thousandths(minimum=Decimal("0.01"), maximum=Decimal(1024)),
-    unit="CPUs",
+    unit=Unit("CPU", "CPUs"),
     built_in=Decimal(1),
     lockdown=Decimal("0.5"),
     chosen_by=Chooser.PERSON,
@@ -132,7 +144,7 @@ MAX_CPUS: Limit[Decimal | Unlimited] = Limit(
 MAX_PROCESSES: Limit[int | Unlimited] = Limit(
     name="max_processes",
     kind=Whole(minimum=1, maximum=32_768),
-    unit="processes and threads",
+    unit=Unit("process or thread", "processes and threads"),
     built_in=64,
     lockdown=32,
     chosen_by=Chooser.PERSON,
@@ -142,7 +154,7 @@ MAX_PROCESSES: Limit[int | Unlimited] = Limit(
 MAX_DISK_MEGABYTES: Limit[int | Unlimited] = Limit(
     name="max_disk_megabytes",
     kind=Whole(minimum=1, maximum=1_048_576),
-    unit="megabytes",
+    unit=Unit("megabyte", "megabytes"),
     built_in=64,
     lockdown=16,
     chosen_by=Chooser.PERSON,
@@ -152,7 +164,7 @@ MAX_DISK_MEGABYTES: Limit[int | Unlimited] = Limit(
 MAX_OUTPUT_KILOBYTES: Limit[int | Unlimited] = Limit(
     name="max_output_kilobytes",
     kind=Whole(minimum=1, maximum=65_536, may_be_unlimited=False),
-    unit="kilobytes",
+    unit=Unit("kilobyte", "kilobytes"),
     built_in=256,
     lockdown=64,
     chosen_by=Chooser.PERSON,
@@ -161,7 +173,7 @@ MAX_OUTPUT_KILOBYTES: Limit[int | Unlimited] = Limit(
 MAX_FILE_MEGABYTES: Limit[int | Unlimited] = Limit(
     name="max_file_megabytes",
     kind=Whole(minimum=0, maximum=4_096, may_be_unlimited=False),
-    unit="megabytes",
+    unit=Unit("megabyte", "megabytes"),
     built_in=16,
     lockdown=0,
     chosen_by=Chooser.PERSON,
@@ -170,7 +182,7 @@ MAX_FILE_MEGABYTES: Limit[int | Unlimited] = Limit(
 MAX_CONCURRENT_RUNS: Limit[int | Unlimited] = Limit(
     name="max_concurrent_runs",
     kind=Whole(minimum=1, maximum=10_000),
-    unit="runs",
+    unit=Unit("run", "runs"),
     built_in=2,
     lockdown=1,
     chosen_by=Chooser.ADMINISTRATOR,
@@ -179,7 +191,7 @@ MAX_CONCURRENT_RUNS: Limit[int | Unlimited] = Limit(
 MAX_INSTANCE_RUNS: Limit[int | Unlimited] = Limit(
     name="max_instance_runs",
     kind=Whole(minimum=1, maximum=10_000),
-    unit="runs",
+    unit=Unit("run", "runs"),
     built_in=8,
     lockdown=2,
     chosen_by=Chooser.ADMINISTRATOR,
@@ -188,7 +200,7 @@ MAX_INSTANCE_RUNS: Limit[int | Unlimited] = Limit(
 LANGUAGES: Limit[frozenset[str]] = Limit(
     name="languages",
     kind=Words(choices=("python", "bash")),
-    unit="",
+    unit=None,
     built_in=frozenset({"python", "bash"}),
     lockdown=frozenset({"python", "bash"}),
     chosen_by=Chooser.PERSON,
@@ -197,7 +209,7 @@ LANGUAGES: Limit[frozenset[str]] = Limit(
 REQUIRE_RESOURCE_LIMITING: Limit[bool] = Limit(
     name="require_resource_limiting",
     kind=Switch(strict=True),
-    unit="",
+    unit=None,
     built_in=True,
     lockdown=True,
     chosen_by=Chooser.ADMINISTRATOR,
@@ -206,7 +218,7 @@ REQUIRE_RESOURCE_LIMITING: Limit[bool] = Limit(
 DEBUG: Limit[bool] = Limit(
     name="debug",
     kind=Switch(strict=False),
-    unit="",
+    unit=None,
     built_in=False,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,

@@ -1,8 +1,8 @@
 """Where each key of a TOML text stands, so that a message can name file and line.
 
 `tomllib` keeps no positions. This locator reads a text that `tomllib` has already accepted, so it only has to
-find where things begin; it judges nothing. It keeps its own stack, and one entry for each key or element instead of
-whole paths, so hostile text costs linear time and memory and cannot exhaust the interpreter's stack.
+find where things begin; it judges nothing. It keeps its own stack, and one entry for each key or element
+instead of whole paths, so hostile text costs linear time and memory and cannot exhaust the interpreter's stack.
 Source: TOML 1.0.0, https://toml.io/en/v1.0.0.
 """
 
@@ -16,20 +16,23 @@ from types import MappingProxyType
 
 KeyPath = tuple[str | int, ...]
 
-_BASIC_STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
-_LITERAL_STRING = r"'[^'\n]*'"
+_TOML_BASIC_STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+_TOML_LITERAL_STRING = r"'[^'\n]*'"
 # Fewer than three quotes in a row are content, also right before the three that close.
-_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
-_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
-_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
+_TOML_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
+_TOML_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
+_TOML_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
 
-_TOML_STATEMENT = re.compile(rf"{_GAP}(?P<bracket>\[\[?)?[ \t]*")
-_TOML_SEGMENT = re.compile(rf"(?P<key>[A-Za-z0-9_-]+|{_BASIC_STRING}|{_LITERAL_STRING})[ \t]*(?P<end>[.=\]])[ \t]*")
+_TOML_STATEMENT = re.compile(rf"{_TOML_GAP}(?P<bracket>\[\[?)?[ \t]*")
+_TOML_SEGMENT = re.compile(
+    rf"(?P<key>[A-Za-z0-9_-]+|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING})[ \t]*(?P<end>[.=\]])[ \t]*"
+)
 _TOML_VALUE = re.compile(
-    rf"(?P<bracket>[\[{{])|{_LONG_BASIC_STRING}|{_LONG_LITERAL_STRING}|{_BASIC_STRING}|{_LITERAL_STRING}|[^\[\]{{}},#\n]+",
+    rf"(?P<bracket>[\[{{])|{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING}"
+    rf"|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}|[^\[\]{{}},#\n]+",
     re.DOTALL,
 )
-_TOML_NEXT = re.compile(rf"{_GAP}(?P<bracket>[\]}}])?")
+_TOML_NEXT = re.compile(rf"{_TOML_GAP}(?P<bracket>[\]}}])?")
 _LAST_CODE_OF_FOUR_DIGITS = 0xFFFF
 _BARE_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -46,7 +49,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Positions:
-    """Where each key and array element of a text stands: a tree of numbered nodes, node 0 being the document."""
+    """Where each key and array element of a text stands: a tree of numbered nodes, the document being 0."""
 
     nodes: Mapping[tuple[int, str | int], int] = field(repr=False)
     """The node reached from a parent node by a key, or by an index in an array."""
@@ -83,9 +86,8 @@ class Positions:
 def locate(text: str) -> Positions:
     """Find where each key and array element stands in a text that `tomllib` accepts.
 
-    A key stands where its own segment is first spelled, be it in a header or in a dotted key that implies it; an
+    A key stands where its own segment is first spelled, be it in a header or a dotted key that implies it; an
     element of an array of tables at the last segment of its header; any other element where its value begins.
-    An array of tables itself stands where its first element does.
 
     Raises:
         ValueError: the text is not TOML, seen only where it leaves nothing to go by.

@@ -1,0 +1,260 @@
+"""Reads one policy file: bytes to a frozen document, or every problem at once, each with its key path and line.
+
+Size and syntax are checked here, shape by the JSON Schema, and what a schema cannot say (contradictions inside one
+file, the order of dates) here again. Signatures, audience and expiry are for whoever loads the set.
+
+Source: TOML 1.0.0; `policy/policy.schema.json`.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+
+from policy.errors import DocumentError, Problem
+from policy.limits import LIMITS, Limit
+from policy.positions import Positions, locate, path_text
+from policy.schema import shape_errors
+from policy.statements import Layer, Origin, Stated, Verb
+
+MAX_DOCUMENT_BYTES = 64 * 1024
+_MAX_DEPTH = 16
+_MAX_KEYS = 2_000
+_NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDocument:
+    """One policy file that is what it should be."""
+
+    origin: str
+    """The file's name, for people."""
+    policy_id: str
+    """Its own id."""
+    serial: int
+    """Raised with each change."""
+    issued_at: datetime
+    """With an offset."""
+    not_before: datetime | None
+    """With an offset; `None` where it holds from the start."""
+    expires_at: datetime
+    """With an offset; the first moment at which it no longer holds."""
+    audience: tuple[str, ...]
+    """Instances it is for; `*` is any."""
+    payload_sha256: str
+    """SHA-256 of the signed text, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+    statements: tuple[Stated, ...]
+    """What it says of limits, in the table's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSource:
+    """The bytes of a policy file whose signatures were already dealt with."""
+
+    origin: str
+    """The file's name, for people."""
+    text: bytes
+    """The signed text, without its signature block."""
+    payload_sha256: str
+    """SHA-256 of `text`, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+
+
+def parse_document(source: DocumentSource) -> PolicyDocument:
+    """Read a policy file.
+
+    Raises:
+        DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
+    """
+    text = _decoded(source)
+    untrusted = _parse_toml(source.origin, text)
+    positions = locate(text)
+    problems = tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
+    if problems:
+        raise DocumentError(problems)
+    statements = tuple(_limit_statements(source, untrusted, positions))
+    problems = (*_own_contradictions(statements), *_date_problems(source.origin, untrusted, positions))
+    if problems:
+        raise DocumentError(problems)
+    return PolicyDocument(
+        origin=source.origin,
+        policy_id=untrusted["id"],
+        serial=untrusted["serial"],
+        issued_at=untrusted["issued_at"],
+        not_before=untrusted.get("not_before"),
+        expires_at=untrusted["expires_at"],
+        audience=tuple(untrusted["audience"]),
+        payload_sha256=source.payload_sha256,
+        key_ids=source.key_ids,
+        statements=statements,
+    )
+
+
+def _decoded(source: DocumentSource) -> str:
+    if len(source.text) > MAX_DOCUMENT_BYTES:
+        size = f"{len(source.text)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        raise _file_error(source.origin, f"it has {size}", "Split it into several files")
+    try:
+        text = source.text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = source.text.count(b"\n", 0, error.start) + 1
+        raise _file_error(f"{source.origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
+    if "\r" in text or "\x00" in text or text.startswith("\ufeff"):
+        reason = "it holds a carriage return, a NUL or a byte order mark"
+        raise _file_error(source.origin, reason, "Save it with LF line ends and without a byte order mark")
+    return text
+
+
+def _parse_toml(origin: str, text: str) -> dict[str, Any]:
+    try:
+        untrusted = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is not TOML: {error}"
+        raise _file_error(origin, reason, "Correct the syntax; https://toml.io shows it") from error
+    keys, depth = _extent(untrusted)
+    if depth > _MAX_DEPTH or keys > _MAX_KEYS:
+        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys"
+        raise _file_error(origin, reason, "A policy needs far less: simplify it")
+    return untrusted
+
+
+def _extent(untrusted: Mapping[str, Any]) -> tuple[int, int]:
+    """How many keys, and how deep, counted level by level so that no nesting can exhaust the stack."""
+    level: list[Any] = [untrusted]
+    keys, depth = 0, 0
+    while level and depth <= _MAX_DEPTH and keys <= _MAX_KEYS:
+        depth += 1
+        keys += sum(len(item) for item in level if isinstance(item, dict))
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+    return keys, depth
+
+
+def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    for error in shape_errors(untrusted):
+        path: Path = tuple(error.absolute_path)
+        if error.validator == "additionalProperties":
+            for key in error.instance:
+                if key not in error.schema["properties"]:
+                    yield _unknown_key(origin, (*path, key), tuple(error.schema["properties"]), positions)
+        else:
+            reason, remedy = _shape_text(error)
+            yield _problem_at(origin, path, positions, reason, remedy)
+
+
+def _unknown_key(origin: str, path: Path, known: tuple[str, ...], positions: Positions) -> Problem:
+    key = str(path[-1])
+    if len(path) == 1 and key in _NOT_YET_KEYS:
+        return _problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
+    alike = difflib.get_close_matches(key, known, n=1)
+    remedy = f"Did you mean {alike[0]}?" if alike else f"Known here: {', '.join(known)}"
+    return _problem_at(origin, path, positions, "there is no such key", remedy)
+
+
+def _shape_text(error: ValidationError) -> tuple[str, str]:
+    """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
+    value, rule = _short(error.instance), error.validator_value
+    reasons = {
+        "required": lambda: (f"it lacks {', '.join(key for key in rule if key not in error.instance)}", "Add it"),
+        "type": lambda: (f"{value} is not of type {rule}", "Write a value of that type"),
+        "format": lambda: _format_text(error, value),
+        "minimum": lambda: (f"{value} is below the least permitted value, {rule}", "Choose a value in range"),
+        "maximum": lambda: (f"{value} is above the greatest permitted value, {rule}", "Choose a value in range"),
+        "const": lambda: (f"{value} is not {rule!r}", f"Write {rule!r}"),
+        "enum": lambda: (f"{value} is not one of {', '.join(rule)}", "Choose one of them"),
+        "pattern": lambda: (f"{value} does not match {rule}", "Use only the characters that it permits"),
+        "uniqueItems": lambda: (f"{value} holds an item twice", "Remove one of them"),
+        "anyOf": lambda: ("it says nothing", "State a lock, a ceiling or a default"),
+        "minProperties": lambda: ("it says nothing", "State a limit"),
+        None: lambda: ("nothing else may be stated beside a lock", "Remove one of them"),
+    }
+    unforeseen = (f"{value} breaks the rule {error.validator} = {rule}", "Correct the value")
+    return reasons.get(error.validator, lambda: unforeseen)()
+
+
+def _format_text(error: ValidationError, value: str) -> tuple[str, str]:
+    if error.validator_value == "date-time":
+        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
+    return str(error.cause), "Correct the item"
+
+
+def _short(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else repr(str(value) if isinstance(value, str) else value)
+    longest = 80
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _limit_statements(source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Stated]:
+    for limit in LIMITS:
+        if limit.name not in untrusted["limits"]:
+            continue
+        said = untrusted["limits"][limit.name]
+        table = said if isinstance(said, dict) else {"lock": said}
+        for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
+            if verb.value in table:
+                path: Path = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
+                yield Stated(
+                    limit=limit,
+                    verb=verb,
+                    value=_limit_value(source.origin, limit, table[verb.value], path, positions),
+                    origin=Origin(
+                        layer=Layer.POLICY,
+                        place=f"{source.origin}:{positions.line(path)}",
+                        reason=table.get("reason", ""),
+                        policy_id=untrusted["id"],
+                        serial=untrusted["serial"],
+                        key_ids=source.key_ids,
+                    ),
+                    environment_may_loosen=table.get("env_may_loosen", True),
+                )
+
+
+def _limit_value(origin: str, limit: Limit[Any], value: object, path: Path, positions: Positions) -> Any:  # noqa: ANN401
+    """The value of a limit, whose type is the limit's own."""
+    try:
+        return limit.kind.from_native(value)
+    except ValueError as error:
+        raise DocumentError(
+            (_problem_at(origin, path, positions, str(error), f"Expected {limit.kind.grammar}"),)
+        ) from error
+
+
+def _own_contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
+    said = {(statement.limit.name, statement.verb): statement for statement in statements}
+    for default in statements:
+        ceiling = said.get((default.limit.name, Verb.CEILING))
+        if default.verb is Verb.DEFAULT and ceiling is not None:
+            kind = default.limit.kind
+            if not kind.within(default.value, ceiling.value):
+                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
+                key = f"limits.{default.limit.name}.default"
+                yield Problem(
+                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
+                )
+
+
+def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    begins = untrusted.get("not_before", untrusted["issued_at"])
+    for key in ("issued_at", "not_before"):
+        if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
+            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            yield _problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+
+
+def _problem_at(origin: str, path: Path, positions: Positions, reason: str, remedy: str) -> Problem:
+    return Problem(
+        key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
+    )
+
+
+def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:
+    return DocumentError((Problem(key="the file", origin=origin, reason=reason, remedy=remedy),))

@@ -1,0 +1,166 @@
+"""The effective limits: the one frozen value that policy hands to the sandbox, and how each part of it came about.
+
+The sandbox takes this type and nothing else. The digest covers the values alone, so equal limits have equal digests
+whoever decided them.
+
+Source: RFC 8785's ordering and spacing for the canonical JSON (ours holds no number that needs its number rules).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from policy.limits import LIMITS, Limit
+from policy.statements import Origin, Verb
+from policy.values import Native
+
+V = TypeVar("V")
+
+
+class Fate(Enum):
+    """What became of one candidate."""
+
+    WON = "won"
+    """It decided the value, or brought it in."""
+    SHADOWED = "shadowed"
+    """Another statement decided, or this ceiling did not bite."""
+    CLAMPED = "clamped"
+    """It was chosen, then brought within a ceiling."""
+    IGNORED = "ignored"
+    """It is of nobody who may speak of this limit, or of no use."""
+    INVALID = "invalid"
+    """It could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One statement that was weighed for a limit."""
+
+    verb: Verb
+    """What was said."""
+    text: str
+    """The value as it is spelt; for an unreadable one, as it was given."""
+    origin: Origin
+    """Where it stands."""
+    fate: Fate
+    """What became of it."""
+    note: str = ""
+    """Why, where its fate alone does not say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One limit's effective value, and everybody who had a say."""
+
+    limit: Limit[Any]
+    """Which limit."""
+    value: Any
+    """A value of the limit's kind."""
+    verb: Verb
+    """The kind of statement that decided it."""
+    decided_by: Origin
+    """Where that statement stands."""
+    candidates: tuple[Candidate, ...]
+    """All that was weighed, winners first in the order of the layers."""
+    notices: tuple[str, ...] = ()
+    """What people should know: a valve brought in, ignored or unreadable, a policy loosened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyIdentity:
+    """Which policy file took part."""
+
+    policy_id: str
+    """The file's own id."""
+    serial: int
+    """The file's serial."""
+    payload_sha256: str
+    """SHA-256 of its signed text."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveLimits:
+    """What holds for one run: a value for every limit of the table."""
+
+    decisions: Mapping[str, Decision]
+    """By limit name, every limit, in the table's order; read-only."""
+    policies: tuple[PolicyIdentity, ...] = ()
+    """The policy files that took part."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value that leaves a limit out or holds one outside its kind."""
+        missing = [limit.name for limit in LIMITS if limit.name not in self.decisions]
+        if missing:
+            raise ValueError(f"effective limits lack {', '.join(missing)}")
+        for limit in LIMITS:
+            limit.kind.from_native(limit.kind.native(self.decisions[limit.name].value))
+        object.__setattr__(self, "decisions", MappingProxyType(dict(self.decisions)))
+
+    def __getitem__(self, limit: Limit[V]) -> V:
+        """The effective value of one limit."""
+        value: V = self.decisions[limit.name].value
+        return value
+
+    def origin_of(self, limit: Limit[Any]) -> str:
+        """Who decided it, for messages."""
+        return str(self.decisions[limit.name].decided_by)
+
+    @property
+    def values(self) -> dict[str, Native]:
+        """All values in their native form, by limit name."""
+        return {name: decision.limit.kind.native(decision.value) for name, decision in self.decisions.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of the values, in hexadecimal."""
+        canonical = json.dumps(self.values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should know, in the table's order."""
+        return tuple(notice for decision in self.decisions.values() for notice in decision.notices)
+
+    def as_json(self) -> dict[str, Any]:
+        """The values with their provenance, as `policy explain --json` prints them."""
+        return {
+            "limits": {name: _decision_json(decision) for name, decision in self.decisions.items()},
+            "digest": self.digest,
+            "notices": list(self.notices),
+            "policies": [
+                {
+                    "id": policy.policy_id,
+                    "serial": policy.serial,
+                    "payload_sha256": policy.payload_sha256,
+                    "signed_by": list(policy.key_ids),
+                }
+                for policy in self.policies
+            ],
+        }
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "value": decision.limit.kind.native(decision.value),
+        "decided_by": decision.decided_by.layer.value,
+        "statement": decision.verb.value,
+        "origin": str(decision.decided_by),
+        "reason": decision.decided_by.reason,
+        "candidates": [
+            {
+                "layer": candidate.origin.layer.value,
+                "statement": candidate.verb.value,
+                "value": candidate.text,
+                "origin": str(candidate.origin),
+                "fate": candidate.fate.value,
+                "note": candidate.note,
+            }
+            for candidate in decision.candidates
+        ],
+    }

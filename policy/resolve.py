@@ -1,0 +1,221 @@
+"""Combines layers into effective limits: a pure function of values, one limit at a time.
+
+An environment lock decides; else the strictest lock of the policy files; else whoever chooses first of the person's
+valve, the administrator's valve, the environment's default, the strictest policy default and the built-in, brought
+within every ceiling. Each limit's values form a lattice, so ceilings only ever tighten and their order never matters.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+from policy.document import PolicyDocument
+from policy.effective import Candidate, Decision, EffectiveLimits, Fate, PolicyIdentity
+from policy.limits import LIMITS, Chooser, Limit
+from policy.statements import Layer, Origin, Stated, Verb
+from policy.values import from_untrusted_valve
+
+BUILT_IN_PLACE = "built-in"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Everything that was said, above the built-ins."""
+
+    environment: tuple[Stated, ...] = ()
+    """What the environment says."""
+    documents: tuple[PolicyDocument, ...] = ()
+    """The policy files, as one set; their order does not matter."""
+    untrusted_person_valves: Mapping[str, object] | None = None
+    """What the person's valves hold, by valve name; `None` values count as not set."""
+    untrusted_admin_valves: Mapping[str, object] | None = None
+    """What the plugin's valves hold, by valve name; `None` values count as not set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bid:
+    """A statement with what has become of it so far."""
+
+    stated: Stated
+    fate: Fate = Fate.SHADOWED
+    note: str = ""
+    given: str | None = None
+    """The text it was given as, where that could not be read."""
+
+    def candidate(self) -> Candidate:
+        kind = self.stated.limit.kind
+        text = kind.text(self.stated.value) if self.given is None else self.given
+        return Candidate(verb=self.stated.verb, text=text, origin=self.stated.origin, fate=self.fate, note=self.note)
+
+
+def resolve(layers: Layers) -> EffectiveLimits:
+    """The effective limits for one request."""
+    documents = sorted(layers.documents, key=lambda document: (document.policy_id, document.origin))
+    decisions = {limit.name: _decide(limit, layers, documents) for limit in LIMITS}
+    policies = tuple(
+        PolicyIdentity(
+            policy_id=document.policy_id,
+            serial=document.serial,
+            payload_sha256=document.payload_sha256,
+            key_ids=document.key_ids,
+        )
+        for document in documents
+    )
+    return EffectiveLimits(decisions=decisions, policies=policies)
+
+
+def _decide(limit: Limit[Any], layers: Layers, documents: Sequence[PolicyDocument]) -> Decision:
+    environment = [stated for stated in layers.environment if stated.limit is limit]
+    policy = [stated for document in documents for stated in document.statements if stated.limit is limit]
+    person = _valve_bid(limit, Layer.PERSON_VALVE, layers.untrusted_person_valves)
+    admin = _valve_bid(limit, Layer.ADMIN_VALVE, layers.untrusted_admin_valves)
+    bids = [*map(_bid, environment), *map(_bid, policy), *person, *admin, _bid(_built_in(limit))]
+    lock = next((stated for stated in environment if stated.verb is Verb.LOCK), None)
+    if lock is not None:
+        return _decide_by_environment_lock(limit, lock, policy, bids)
+    chosen = _chosen(limit, bids)
+    return _bring_in(limit, chosen, _bounds(limit, chosen, bids), bids)
+
+
+def _bid(stated: Stated) -> _Bid:
+    return _Bid(stated=stated)
+
+
+def _built_in(limit: Limit[Any]) -> Stated:
+    origin = Origin(layer=Layer.BUILT_IN, place=BUILT_IN_PLACE)
+    return Stated(limit=limit, verb=Verb.DEFAULT, value=limit.built_in, origin=origin)
+
+
+def _valve_bid(limit: Limit[Any], layer: Layer, untrusted_valves: Mapping[str, object] | None) -> Iterator[_Bid]:
+    """What one set of valves says of a limit: nothing, something readable, or something that is not."""
+    untrusted = (untrusted_valves or {}).get(limit.valve)
+    if untrusted is None:
+        return
+    origin = Origin(layer=layer, place=limit.valve)
+    stated = Stated(limit=limit, verb=Verb.CHOICE, value=limit.kind.strictest, origin=origin)
+    given = _shortened(untrusted)
+    if layer is Layer.PERSON_VALVE and limit.chosen_by is not Chooser.PERSON:
+        yield _Bid(stated=stated, fate=Fate.IGNORED, note="only an administrator chooses this limit", given=given)
+        return
+    try:
+        yield _Bid(stated=replace(stated, value=from_untrusted_valve(limit.kind, untrusted)))
+    except ValueError as error:
+        note = f"{error}; expected {limit.kind.grammar}"
+        yield _Bid(stated=stated, fate=Fate.INVALID, note=note, given=given)
+
+
+def _shortened(untrusted: object) -> str:
+    longest = 80
+    text = untrusted if isinstance(untrusted, str) else type(untrusted).__name__
+    if isinstance(untrusted, bool | int | float):
+        text = (
+            "a very large number" if isinstance(untrusted, int) and untrusted.bit_length() > longest else str(untrusted)
+        )
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _decide_by_environment_lock(
+    limit: Limit[Any], lock: Stated, policy: Sequence[Stated], bids: Sequence[_Bid]
+) -> Decision:
+    """An environment lock decides, within the bounds of policies that do not let it loosen them."""
+    chosen = _Bid(stated=lock)
+    firm = [stated for stated in policy if not stated.environment_may_loosen and stated.verb is not Verb.DEFAULT]
+    decision = _bring_in(limit, chosen, firm, bids)
+    said = [stated for stated in policy if stated.verb is not Verb.DEFAULT]
+    loosened = [stated for stated in said if not limit.kind.within(decision.value, stated.value)]
+    notices = tuple(
+        f"{lock.origin} loosens {limit.name} past {stated.origin}: {limit.words(decision.value)} instead of "
+        f"{limit.words(stated.value)}."
+        for stated in loosened
+    )
+    return replace(decision, notices=(*decision.notices, *notices))
+
+
+def _chosen(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
+    """Whose value it is to begin with, before any ceiling."""
+    locks = [bid for bid in bids if bid.stated.verb is Verb.LOCK]
+    if locks:
+        return _strictest(limit, locks)
+    rank = list(Layer)
+    person, admin = rank.index(Layer.PERSON_VALVE), rank.index(Layer.ADMIN_VALVE)
+    order = {person: 0, admin: 1, rank.index(Layer.ENVIRONMENT): 2, rank.index(Layer.POLICY): 3}
+    choices = [bid for bid in bids if bid.stated.verb in {Verb.CHOICE, Verb.DEFAULT} and _counts(bid)]
+    first = min(order.get(rank.index(bid.stated.origin.layer), len(order)) for bid in choices)
+    speaking = [bid for bid in choices if order.get(rank.index(bid.stated.origin.layer), len(order)) == first]
+    return _strictest(limit, speaking)
+
+
+def _counts(bid: _Bid) -> bool:
+    """Whether a bid has a say: an unreadable administrator's valve does, as the strict end of its limit."""
+    unreadable_admin = bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE
+    return bid.fate is Fate.SHADOWED or unreadable_admin
+
+
+def _strictest(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
+    """The bid whose value is the meet of all, or the first one carrying that meet where none alone is."""
+    value = reduce(limit.kind.meet, (bid.stated.value for bid in bids))
+    exact = next((bid for bid in bids if bid.stated.value == value), None)
+    return exact or replace(bids[0], stated=replace(bids[0].stated, value=value))
+
+
+def _bounds(limit: Limit[Any], chosen: _Bid, bids: Sequence[_Bid]) -> list[Stated]:
+    """Every statement that the chosen value may not be looser than."""
+    ceilings = [bid.stated for bid in bids if bid.stated.verb is Verb.CEILING]
+    if chosen.stated.origin.layer is not Layer.PERSON_VALVE:
+        return ceilings
+    admin = [bid.stated for bid in bids if bid.stated.origin.layer is Layer.ADMIN_VALVE and _counts(bid)]
+    return [*ceilings, *admin] or [_built_in(limit)]
+
+
+def _bring_in(limit: Limit[Any], chosen: _Bid, bounds: Sequence[Stated], bids: Sequence[_Bid]) -> Decision:
+    """The chosen value, no looser than any bound, with every bid's fate."""
+    value = reduce(limit.kind.meet, (bound.value for bound in bounds), chosen.stated.value)
+    biting = _biting(limit, chosen.stated.value, value, bounds)
+    decider = biting[0] if biting else chosen.stated
+    settled = [_settled(limit, bid, chosen, biting) for bid in bids]
+    notices = [_notice(limit, bid, value, decider) for bid in settled if bid.stated.verb is Verb.CHOICE]
+    return Decision(
+        limit=limit,
+        value=value,
+        verb=decider.verb,
+        decided_by=decider.origin,
+        candidates=tuple(bid.candidate() for bid in settled),
+        notices=tuple(notice for notice in notices if notice),
+    )
+
+
+def _biting(limit: Limit[Any], chosen: Any, value: Any, bounds: Sequence[Stated]) -> list[Stated]:  # noqa: ANN401
+    """The bounds that brought the value in: one that does it alone, else all that had a part in it."""
+    if value == chosen:
+        return []
+    alone = [bound for bound in bounds if limit.kind.meet(chosen, bound.value) == value]
+    return alone[:1] or [bound for bound in bounds if not limit.kind.within(chosen, bound.value)]
+
+
+def _settled(limit: Limit[Any], bid: _Bid, chosen: _Bid, biting: Sequence[Stated]) -> _Bid:
+    if bid.fate is not Fate.SHADOWED:
+        return bid
+    if bid.stated in biting:
+        return replace(bid, fate=Fate.WON)
+    if bid.stated.origin == chosen.stated.origin and bid.stated.verb is chosen.stated.verb:
+        if not biting:
+            return replace(bid, fate=Fate.WON)
+        return replace(bid, fate=Fate.CLAMPED, note=f"brought within {limit.words(biting[0].value)}")
+    return bid
+
+
+def _notice(limit: Limit[Any], bid: _Bid, value: Any, decider: Stated) -> str:  # noqa: ANN401
+    """What people are told about a valve that did not get its way."""
+    name = f"{bid.stated.origin.layer.value} {limit.valve}"
+    now = limit.words(value)
+    if bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE:
+        return f"The {name} cannot be read ({bid.note}); its strict end counts, and {now} holds."
+    if bid.fate in {Fate.INVALID, Fate.IGNORED}:
+        return f"The {name} is ignored ({bid.note}); {now} holds."
+    overruled = bid.fate is Fate.SHADOWED and decider.verb is Verb.LOCK and bid.stated.value != value
+    if bid.fate is not Fate.CLAMPED and not overruled:
+        return ""
+    why = f" ({decider.origin.reason})" if decider.origin.reason else ""
+    says = "locks" if decider.verb is Verb.LOCK else "permits"
+    return f"The {name} asks for {limit.words(bid.stated.value)}; {decider.origin} {says} {now}{why}."

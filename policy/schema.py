@@ -1,0 +1,153 @@
+"""The JSON Schema of a policy file, generated from the table of limits, and the validator that applies it.
+
+jsonschema is the one authority on shape. The published copy, `policy/policy.schema.json`, is for editors and
+reviewers; a test holds it equal to what is generated here. Two things TOML tells apart and JSON does not are told
+apart here too: `1` and `1.0`, and a date and a text that looks like one.
+
+Source: JSON Schema 2020-12; RFC 3339 for dates.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker, TypeChecker
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+
+from policy.destinations import parse_destination
+from policy.limits import LIMITS, Limit
+from policy.settings import DOCUMENT_ID, MAX_SERIAL
+from policy.values import Switch
+
+SCHEMA_VERSION = 1
+"""The version of the policy file format, its `schema` key."""
+
+
+class TomlDate(str):
+    """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
+
+    __slots__ = ()
+
+
+def document_schema() -> dict[str, Any]:
+    """The JSON Schema of a whole policy file."""
+    date = {"type": "string", "format": "date-time"}
+    text = {"type": "string", "minLength": 1, "maxLength": 1_000}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policy file of sandbox-lockdown",
+        "type": "object",
+        "required": ["schema", "id", "serial", "issued_at", "expires_at", "audience", "limits"],
+        "additionalProperties": False,
+        "properties": {
+            "schema": {"const": SCHEMA_VERSION, "description": "The version of this format."},
+            "id": {"type": "string", "pattern": f"^{DOCUMENT_ID}$", "description": "What the policy is called."},
+            "serial": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_SERIAL,
+                "description": "Raised with each change.",
+            },
+            "issued_at": {**date, "description": "When it was issued, with an offset."},
+            "expires_at": {**date, "description": "When it ends, with an offset."},
+            "not_before": {**date, "description": "When it begins, with an offset."},
+            "audience": {
+                "type": "array",
+                "items": text,
+                "minItems": 1,
+                "uniqueItems": True,
+                "description": 'Instances it is for, by SANDBOX_INSTANCE; "*" is any.',
+            },
+            "description": {**text, "description": "What it is for."},
+            "owner": {**text, "description": "Whom to ask."},
+            "limits": {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": False,
+                "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+            },
+        },
+    }
+
+
+def schema_text() -> str:
+    """The published schema file, byte for byte."""
+    return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def shape_errors(document: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the file's order."""
+    validator = _StrictValidator(document_schema(), format_checker=_formats())
+    for error in validator.iter_errors(_json_image(document)):
+        yield from _innermost(error)
+
+
+def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
+    value = limit.kind.schema()
+    statements = {
+        "lock": {**value, "description": "Exactly this."},
+        "ceiling": {**value, "description": "Nothing looser than this."},
+        "default": {**value, "description": "This, where nobody chooses."},
+    }
+    remarks = {
+        "reason": {"type": "string", "minLength": 1, "maxLength": 1_000, "description": "Shown to people."},
+        "env_may_loosen": {"type": "boolean", "description": "May an environment lock be looser? True if left out."},
+    }
+    table = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**statements, **remarks},
+        "anyOf": [{"required": [name]} for name in statements],
+        "dependentSchemas": {"lock": {"properties": {"ceiling": False, "default": False}}},
+    }
+    kind = limit.kind
+    end = f" Stricter is {str(kind.strict).lower()}." if isinstance(kind, Switch) else ""
+    return {
+        "description": f"{limit.description}.{end} A value of its own is a lock.",
+        "if": {"type": "object"},
+        "then": table,
+        "else": value,
+    }
+
+
+def _innermost(error: ValidationError) -> Iterator[ValidationError]:
+    if error.validator in {"if", "dependentSchemas"} and error.context:
+        for cause in error.context:
+            yield from _innermost(cause)
+    else:
+        yield error
+
+
+def _json_image(value: object) -> object:
+    """The document as JSON would hold it, with dates told apart from texts."""
+    match value:
+        case dict():
+            return {key: _json_image(item) for key, item in value.items()}
+        case list():
+            return [_json_image(item) for item in value]
+        case datetime() if value.tzinfo is not None:
+            return TomlDate(value.isoformat())
+        case _:
+            return value
+
+
+def _is_integer(_checker: TypeChecker, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _formats() -> FormatChecker:
+    checker = FormatChecker(formats=())
+    checker.checks("date-time")(lambda value: isinstance(value, TomlDate))
+    checker.checks("destination", raises=ValueError)(_is_destination)
+    return checker
+
+
+def _is_destination(value: object) -> bool:
+    return isinstance(value, str) and bool(parse_destination(value))
+
+
+_StrictValidator = extend(
+    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+)
