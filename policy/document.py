@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jsonschema.exceptions import ValidationError
-
 from policy.errors import DocumentError, Problem
 from policy.limits import LIMITS, Limit
 from policy.positions import Positions, locate, path_text
-from policy.schema import shape_errors
+from policy.schema import ShapeError, shape_errors
 from policy.statements import Layer, Origin, Stated, Verb
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
+_SYNTAX_REMEDY = "Correct the syntax; https://toml.io shows it"
 _NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
 
 Path = tuple[str | int, ...]
@@ -76,8 +75,8 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
     """
     text = _decoded(source)
+    positions = _located(source.origin, text)
     untrusted = _parse_toml(source.origin, text)
-    positions = locate(text)
     problems = tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
     if problems:
         raise DocumentError(problems)
@@ -114,41 +113,40 @@ def _decoded(source: DocumentSource) -> str:
     return text
 
 
+def _located(origin: str, text: str) -> Positions:
+    """Where every key stands, of a text that is no larger than a policy may be.
+
+    This comes before the TOML parser, whose time and memory grow with the square of a dotted key's length.
+    """
+    try:
+        positions = locate(text)
+    except ValueError as error:
+        raise _file_error(origin, f"it is not TOML: {error}", _SYNTAX_REMEDY) from error
+    depths = {0: 0}
+    for (parent, _key), node in positions.nodes.items():
+        depths[node] = depths[parent] + 1
+    if len(depths) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
+        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
+        raise _file_error(origin, reason, "A policy needs far less: simplify it")
+    return positions
+
+
 def _parse_toml(origin: str, text: str) -> dict[str, Any]:
     try:
-        untrusted = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is not TOML: {error}"
-        raise _file_error(origin, reason, "Correct the syntax; https://toml.io shows it") from error
-    keys, depth = _extent(untrusted)
-    if depth > _MAX_DEPTH or keys > _MAX_KEYS:
-        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys"
-        raise _file_error(origin, reason, "A policy needs far less: simplify it")
-    return untrusted
-
-
-def _extent(untrusted: Mapping[str, Any]) -> tuple[int, int]:
-    """How many keys, and how deep, counted level by level so that no nesting can exhaust the stack."""
-    level: list[Any] = [untrusted]
-    keys, depth = 0, 0
-    while level and depth <= _MAX_DEPTH and keys <= _MAX_KEYS:
-        depth += 1
-        keys += sum(len(item) for item in level if isinstance(item, dict))
-        inner = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [value for values in inner for value in values if isinstance(value, dict | list)]
-    return keys, depth
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise _file_error(origin, f"it is not TOML: {error}", _SYNTAX_REMEDY) from error
 
 
 def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
     for error in shape_errors(untrusted):
-        path: Path = tuple(error.absolute_path)
-        if error.validator == "additionalProperties":
-            for key in error.instance:
-                if key not in error.schema["properties"]:
-                    yield _unknown_key(origin, (*path, key), tuple(error.schema["properties"]), positions)
+        if error.rule == "additionalProperties":
+            for key in error.value:
+                if key not in error.known_keys:
+                    yield _unknown_key(origin, (*error.path, key), error.known_keys, positions)
         else:
             reason, remedy = _shape_text(error)
-            yield _problem_at(origin, path, positions, reason, remedy)
+            yield _problem_at(origin, error.path, positions, reason, remedy)
 
 
 def _unknown_key(origin: str, path: Path, known: tuple[str, ...], positions: Positions) -> Problem:
@@ -160,31 +158,30 @@ def _unknown_key(origin: str, path: Path, known: tuple[str, ...], positions: Pos
     return _problem_at(origin, path, positions, "there is no such key", remedy)
 
 
-def _shape_text(error: ValidationError) -> tuple[str, str]:
+def _shape_text(error: ShapeError) -> tuple[str, str]:
     """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
-    value, rule = _short(error.instance), error.validator_value
-    reasons = {
-        "required": lambda: (f"it lacks {', '.join(key for key in rule if key not in error.instance)}", "Add it"),
-        "type": lambda: (f"{value} is not of type {rule}", "Write a value of that type"),
-        "format": lambda: _format_text(error, value),
-        "minimum": lambda: (f"{value} is below the least permitted value, {rule}", "Choose a value in range"),
-        "maximum": lambda: (f"{value} is above the greatest permitted value, {rule}", "Choose a value in range"),
-        "const": lambda: (f"{value} is not {rule!r}", f"Write {rule!r}"),
-        "enum": lambda: (f"{value} is not one of {', '.join(rule)}", "Choose one of them"),
-        "pattern": lambda: (f"{value} does not match {rule}", "Use only the characters that it permits"),
-        "uniqueItems": lambda: (f"{value} holds an item twice", "Remove one of them"),
-        "anyOf": lambda: ("it says nothing", "State a lock, a ceiling or a default"),
-        "minProperties": lambda: ("it says nothing", "State a limit"),
-        None: lambda: ("nothing else may be stated beside a lock", "Remove one of them"),
-    }
-    unforeseen = (f"{value} breaks the rule {error.validator} = {rule}", "Correct the value")
-    return reasons.get(error.validator, lambda: unforeseen)()
-
-
-def _format_text(error: ValidationError, value: str) -> tuple[str, str]:
-    if error.validator_value == "date-time":
-        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
-    return str(error.cause), "Correct the item"
+    value, expected = _short(error.value), error.expected
+    match error.rule:
+        case "required":
+            text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
+        case "type":
+            text = f"{value} is not of type {expected}", "Write a value of that type"
+        case "format" if expected == "date-time":
+            text = f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
+        case "format":
+            text = error.cause, "Correct the item"
+        case "minimum" | "maximum":
+            side = "below the least" if error.rule == "minimum" else "above the greatest"
+            text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
+        case "const" | "enum":
+            text = f"{value} is not {_short(expected)}", "Write what is expected"
+        case "anyOf" | "minProperties":
+            text = "it says nothing", "State a lock, a ceiling or a default"
+        case "false":
+            text = "nothing else may be stated beside a lock", "Remove one of them"
+        case _:
+            text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
+    return text
 
 
 def _short(value: object) -> str:

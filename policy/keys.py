@@ -213,13 +213,13 @@ def _inline_key(item: str, origin: str) -> PublicKey | Problem:
         reason = "it is not ed25519: followed by the base64 of 32 bytes"
         remedy = "Write ed25519:BASE64, or the absolute path of a PEM file or a folder of them"
         return _key_problem(origin, "it is empty" if not item else reason, remedy)
-    raw = _strict_base64(written[1])
+    raw = _canonical_base64(written[1])
     if raw is None:
         return _key_problem(origin, "its base64 is not canonical", "Copy the key anew, whole")
     return _checked_key(raw, origin)
 
 
-def _strict_base64(text: str) -> bytes | None:
+def _canonical_base64(text: str) -> bytes | None:
     """Decode base64 that has exactly one spelling: spare bits of the last digit must be zero."""
     try:
         data = base64.b64decode(text, validate=True)
@@ -242,7 +242,8 @@ def _pem_keys(data: bytes, path: str) -> Iterator[PublicKey | Problem]:
         return
     yield from _stray_lines(PEM_BLOCK.sub("", text), path)
     for block in blocks:
-        yield _pem_key(block[0], block[1], f"{path}:{text.count('\n', 0, block.start()) + 1}")
+        line = text.count("\n", 0, block.start()) + 1
+        yield _pem_key(block[0], block[1], f"{path}:{line}")
 
 
 def _stray_lines(outside: str, path: str) -> Iterator[Problem]:

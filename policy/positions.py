@@ -124,8 +124,8 @@ def _escaped_character(character: str) -> str:
 
 
 def _decoded_segment(spelling: str) -> str:
-    if "\\" in spelling and spelling.startswith('"'):
-        # Its own parser decodes escapes, so the two can never disagree.
+    if "\\" in spelling:
+        # The parser itself decodes escapes, so the two can never disagree.
         decoded: str = tomllib.loads(f"k = {spelling}")["k"]
         return decoded
     return spelling[1:-1] if spelling[0] in "\"'" else spelling
@@ -219,4 +219,5 @@ class _PositionReader:
         return match["bracket"]
 
     def _refusal(self) -> ValueError:
-        return ValueError(f"not TOML: nothing can begin at offset {self._at}")
+        line = self._text.count("\n", 0, self._at) + 1
+        return ValueError(f"nothing that begins in line {line} is a key or a value")

@@ -9,6 +9,7 @@ Source: JSON Schema 2020-12; RFC 3339 for dates.
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,24 @@ class TomlDate(str):
     """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeError:
+    """One breach of the schema."""
+
+    path: tuple[str | int, ...]
+    """Where in the document."""
+    rule: str
+    """The schema keyword that was broken; `false` where nothing may stand."""
+    expected: Any
+    """What the keyword says."""
+    value: Any
+    """What stands there, as JSON would hold it."""
+    known_keys: tuple[str, ...]
+    """For an unknown key: the keys that are known there."""
+    cause: str
+    """For a format: what its reader says."""
 
 
 def document_schema() -> dict[str, Any]:
@@ -77,11 +96,23 @@ def schema_text() -> str:
     return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def shape_errors(document: Mapping[str, Any]) -> Iterator[ValidationError]:
+def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
     """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the file's order."""
     validator = _StrictValidator(document_schema(), format_checker=_formats())
     for error in validator.iter_errors(_json_image(document)):
-        yield from _innermost(error)
+        yield from map(_shape_error, _innermost(error))
+
+
+def _shape_error(error: ValidationError) -> ShapeError:
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    return ShapeError(
+        path=tuple(error.absolute_path),
+        rule=str(error.validator or "false"),
+        expected=error.validator_value,
+        value=error.instance,
+        known_keys=tuple(schema.get("properties", ())),
+        cause=str(error.cause or ""),
+    )
 
 
 def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A policy file's signatures: the block of comment lines at its end, written, split off and verified.
 
 Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
-before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file again.
-Every block has one spelling, so no byte of a signed file can change unseen. Counted are keys, never people.
+before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
+again. Every block has one spelling, so no byte of a signed file can change unseen. Counted are keys, never people.
 Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
 """
 
@@ -13,14 +13,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from policy.document import MAX_DOCUMENT_BYTES
 from policy.errors import DocumentError, Problem, SignatureError
 from policy.keys import PrivateKey, PublicKey
 
 PAYLOAD_TYPE = "application/vnd.sandbox-policy.v1+toml"
 """What is signed: purpose, version and encoding, so that no signature serves for anything else."""
-
-POLICY_FILE_MAX_BYTES = 64 * 1024
-"""Size of a policy file, signatures included."""
 
 MAX_SIGNATURES = 16
 """Signature lines of one file."""
@@ -34,8 +32,8 @@ END_MARKER = b"-----END POLICY SIGNATURES-----"
 BEGIN_LINE = b"# " + BEGIN_MARKER + b"\n"
 END_LINE = b"# " + END_MARKER + b"\n"
 
-SIGNATURE_LINE = re.compile(rb"# ed25519 (sha256:[0-9a-f]{64}) ([A-Za-z0-9+/]{85}[AQgw]==)")
-"""One signature: 64 bytes make 86 base64 digits, of which the last has four spare bits, all zero."""
+SIGNATURE_LINE = re.compile(rb"# ed25519 (sha256:[0-9a-f]{64}) ([A-Za-z0-9+/]{86}==)")
+"""One signature line; that its spare base64 bits are zero shows when the block is written again."""
 
 FORBIDDEN_BYTES = ((b"\r", "a carriage return"), (b"\0", "a NUL byte"), (b"\xef\xbb\xbf", "a byte order mark"))
 """Bytes that editors and parsers read differently, each with its name."""
@@ -128,7 +126,7 @@ def add_signature(document: bytes, key: PrivateKey, *, origin: str) -> bytes:
     split = split_signatures(document, origin=origin)
     if not split.text.endswith(b"\n"):
         reason = "it does not end in a line feed" if split.text else "it is empty"
-        raise DocumentError((_file_problem(origin, reason, "End its last line with a line feed"),))
+        raise DocumentError((_signed_file_problem(origin, reason, "End its last line with a line feed"),))
     key_id = key.public.key_id
     value = key.sign(pre_authentication_encoding(PAYLOAD_TYPE, split.text))
     others = [signature for signature in split.signatures if signature.key_id != key_id]
@@ -162,7 +160,7 @@ def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: 
     signed = {trusted[key_id].raw: key_id for key_id in named if key_id in trusted}
     unknown = tuple(key_id for key_id in named if key_id not in trusted)
     if len(signed) < threshold:
-        raise SignatureError((_too_few(len(signed), threshold, unknown, origin),))
+        raise SignatureError((_too_few_signed(len(signed), threshold, unknown, origin),))
     return VerifiedDocument(
         text=split.text,
         trusted=tuple(signed.values()),
@@ -173,17 +171,17 @@ def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: 
 
 def _check_document_bytes(document: bytes, origin: str) -> None:
     problems = [
-        _file_problem(
-            f"{origin}:{_line_at(document, document.index(forbidden))}",
+        _signed_file_problem(
+            f"{origin}:{_line_of_byte(document, document.index(forbidden))}",
             f"it holds {name}",
             "Save it as UTF-8 without byte order mark, with lines that end in LF alone",
         )
         for forbidden, name in FORBIDDEN_BYTES
         if forbidden in document
     ]
-    if len(document) > POLICY_FILE_MAX_BYTES:
-        reason = f"it has {len(document)} bytes, more than {POLICY_FILE_MAX_BYTES}"
-        problems.append(_file_problem(origin, reason, "Split it into several policy files"))
+    if len(document) > MAX_DOCUMENT_BYTES:
+        reason = f"it has {len(document)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        problems.append(_signed_file_problem(origin, reason, "Split it into several policy files"))
     if problems:
         raise DocumentError(tuple(problems))
 
@@ -261,7 +259,7 @@ def _check_trusted_lines(split: SplitDocument, trusted: dict[str, PublicKey], or
         raise SignatureError(problems)
 
 
-def _too_few(signed: int, threshold: int, unknown: tuple[str, ...], origin: str) -> Problem:
+def _too_few_signed(signed: int, threshold: int, unknown: tuple[str, ...], origin: str) -> Problem:
     reason = f"{signed} of the trusted keys signed it, and {threshold} must"
     if unknown:
         reason += f"; signatures of keys not trusted here: {', '.join(unknown)}"
@@ -276,7 +274,7 @@ def _first_signature_line(text: bytes) -> int:
     return text.count(b"\n") + 2
 
 
-def _line_at(document: bytes, position: int) -> int:
+def _line_of_byte(document: bytes, position: int) -> int:
     return document.count(b"\n", 0, position) + 1
 
 
@@ -284,5 +282,5 @@ def _block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Prob
     return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy)
 
 
-def _file_problem(origin: str, reason: str, remedy: str) -> Problem:
+def _signed_file_problem(origin: str, reason: str, remedy: str) -> Problem:
     return Problem(key="policy file", origin=origin, reason=reason, remedy=remedy)

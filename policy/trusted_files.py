@@ -1,0 +1,361 @@
+"""Reading files whose content is believed, and writing files that others will believe.
+
+A path is walked once, folder by folder and link by link, each opened without following; what was opened is checked,
+never a name. Keys and unsigned policies must belong to root or the running user, and nobody else may write them,
+their folders, or a folder that holds a link on the way; a read-only mount will do instead. What is written here is
+whole or absent.
+Source: the rules are those of OpenSSH (`safe_path`) and sudo (`visudo -P`), kept by descriptor as `openat(2)` advises.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from policy.errors import DocumentError, KeyFileError, Problem
+from policy.document import MAX_DOCUMENT_BYTES
+
+KEY_FILE_MAX_BYTES = 64 * 1024
+"""Size of one key file: far more than any number of keys that makes sense."""
+
+FOLDER_MAX_FILES = 256
+"""Files read from one folder."""
+
+MAX_LINKS = 40
+"""Symbolic links followed on one path. Source: path_resolution(7)."""
+
+PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
+"""What public keys are called in a folder of them."""
+
+CONFIGMAP_DATA = "..data"
+"""The link by which Kubernetes swaps all files of a mounted ConfigMap at once."""
+
+WALK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How folders are passed: without permission to list them, where the system has `O_PATH`."""
+
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""How files are opened: a pipe without a writer or a terminal must not hold us up."""
+
+LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a folder is opened to be listed."""
+
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How files are made: never over another, never through a link."""
+
+ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        errno.ENOENT: ("it does not exist", "Check the path"),
+        errno.EACCES: ("the running user may not open it", "Permit the running user to open it and its folders"),
+        errno.EPERM: ("the running user may not do this", "Do it as the file's owner"),
+        errno.ENOTDIR: ("a part of its path is not a folder", "Check the path"),
+        errno.EISDIR: ("it is a folder", "Name a file"),
+        errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
+        errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
+        errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
+        errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
+        errno.EFBIG: ("the system permits no file of that size; nothing was changed", "Raise the limit (ulimit -f)"),
+        errno.EROFS: ("it lies on a read-only file system", "Write elsewhere, or mount it writable"),
+    }
+)
+"""What the system's errors mean here: reason and remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRule:
+    """What a kind of file must be before its bytes are used."""
+
+    kind: str
+    """What messages call it."""
+    max_bytes: int
+    """The largest size that is read."""
+    owner_checked: bool
+    """Whether only root and the running user may have been able to write it."""
+    secret: bool
+    """Whether nobody but its owner may read it."""
+    error: type[DocumentError] | type[KeyFileError]
+    """What is raised when it is refused."""
+
+
+PUBLIC_KEY_FILE = FileRule(
+    kind="public key file",
+    max_bytes=KEY_FILE_MAX_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=KeyFileError,
+)
+"""A file of keys that are trusted because an administrator put them there."""
+
+PRIVATE_KEY_FILE = FileRule(
+    kind="private key file",
+    max_bytes=KEY_FILE_MAX_BYTES,
+    owner_checked=True,
+    secret=True,
+    error=KeyFileError,
+)
+"""A key that signs."""
+
+UNSIGNED_POLICY_FILE = FileRule(
+    kind="unsigned policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy that is believed because of where it lies."""
+
+SIGNED_POLICY_FILE = FileRule(
+    kind="policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=False,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy whose proof is its signature, or one that somebody names only to look at it."""
+
+
+def read_trusted(path: Path, rule: FileRule) -> bytes:
+    """Read a regular file once, whole, after checking what was opened.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if it cannot be read, is too large, or others could write it.
+    """
+    try:
+        descriptor, place = _open_walking(path, rule, folder=False)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_file(descriptor, place, rule)
+            data = _read_at_most(descriptor, rule.max_bytes + 1)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    if len(data) > rule.max_bytes:
+        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
+    return data
+
+
+def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[Path, ...]:
+    """List a folder's files of these suffixes, sorted, without those whose names begin with a dot.
+
+    The files of a mounted Kubernetes ConfigMap are given by their real paths, so that all are of one generation.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if the folder cannot be listed, holds no such file or too
+            many, or others could add to it.
+    """
+    try:
+        generation = path / CONFIGMAP_DATA
+        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, folder=True)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_writers(descriptor, place, rule, sticky_will_do=False)
+            with os.scandir(descriptor) as entries:
+                names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
+    found = tuple(place / name for name in names if name.endswith(suffixes) and not name.startswith("."))
+    if not 1 <= len(found) <= FOLDER_MAX_FILES:
+        wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
+        reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
+        raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
+    return found
+
+
+def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
+    """Read a file, or all files of a folder, sorted: each one's path as a person knows it, with its bytes.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
+    """
+    paths = list_folder(path, suffixes, rule) if path.is_dir() else (path,)
+    contents: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    for each in paths:
+        try:
+            contents[str(each if each == path else path / each.name)] = read_trusted(each, rule)
+        except (DocumentError, KeyFileError) as error:
+            problems.extend(error.problems)
+    if problems:
+        raise rule.error(tuple(problems))
+    return MappingProxyType(contents)
+
+
+def read_public_key_files(path: Path) -> Mapping[str, bytes]:
+    """Read the public key file, or the folder of them, at this path.
+
+    Raises:
+        KeyFileError: if any cannot be read or trusted.
+    """
+    return read_files(path, PUBLIC_KEY_SUFFIXES, PUBLIC_KEY_FILE)
+
+
+def write_new_file(path: Path, data: bytes, mode: int) -> None:
+    """Make a file that does not exist yet; when this fails, none is left.
+
+    Raises:
+        KeyFileError: if it exists or cannot be written.
+    """
+    write_new_files(((path, data, mode),))
+
+
+def write_new_files(files: Iterable[tuple[Path, bytes, int]]) -> None:
+    """Make files that do not exist yet, given as path, bytes and mode: all of them or none.
+
+    Raises:
+        KeyFileError: if one exists or cannot be written.
+    """
+    with ExitStack() as undo:
+        for path, data, mode in files:
+            try:
+                _write_synced(path, data, mode)
+                undo.callback(path.unlink, missing_ok=True)
+                _sync_folder(path.parent)
+            except OSError as error:
+                raise KeyFileError((_system_problem("new file", path, error),)) from error
+        undo.pop_all()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put new bytes in a policy file's place, at once: who reads it finds the old ones or the new ones.
+
+    Mode and owner stay. A symbolic link is followed, once, and what it names is replaced.
+
+    Raises:
+        DocumentError: if it is not a regular file or cannot be replaced; then it is as before.
+    """
+    try:
+        target = _real_path(path)
+        before = target.lstat()
+        if not stat.S_ISREG(before.st_mode):
+            raise _distrusted(SIGNED_POLICY_FILE, path, _irregular_reason(before), "Name a regular file")
+        # Ends in no suffix that a folder of policies is read by, and begins with a dot.
+        temporary = target.with_name(f".signing-{secrets.token_hex(8)}")
+        with ExitStack() as undo:
+            _write_synced(temporary, data, stat.S_IMODE(before.st_mode), (before.st_uid, before.st_gid))
+            undo.callback(temporary.unlink, missing_ok=True)
+            temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise DocumentError((_system_problem("policy file", path, error),)) from error
+
+
+def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Path]:
+    """Open a path from the root downwards, link by link, checking each folder by what was opened.
+
+    Returns the descriptor, which the caller closes, and the real path.
+    """
+    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    here = os.open("/", WALK_FLAGS)
+    with ExitStack() as undo:
+        undo.callback(lambda: os.close(here))
+        while names:
+            name = names.popleft()
+            target = _link_target(name, here)
+            # In a sticky folder such as /tmp others may plant files and links, but cannot swap a folder of ours.
+            is_folder = target is None and (folder or bool(names))
+            _check_writers(here, place, rule, sticky_will_do=is_folder)
+            if target is not None:
+                links += 1
+                names.extendleft(reversed(target.parts))
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                continue
+            last_flags = LIST_FLAGS if folder else READ_FLAGS
+            opened = os.open(name, WALK_FLAGS if names else last_flags, dir_fd=here)
+            os.close(here)
+            here, place = opened, place.parent if name == ".." else place / name
+        undo.pop_all()
+    return here, place
+
+
+def _link_target(name: str, folder: int) -> Path | None:
+    """Read a symbolic link in an open folder; nothing if it is none."""
+    try:
+        return Path(os.readlink(name, dir_fd=folder))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
+
+
+def _real_path(path: Path) -> Path:
+    """Follow a path's links; Python before 3.13 has an error of its own for links in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+
+
+def _read_at_most(descriptor: int, limit: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(limit)
+
+
+def _check_file(descriptor: int, place: Path, rule: FileRule) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _distrusted(rule, place, _irregular_reason(status), "Name a regular file")
+    _check_writers(descriptor, place, rule, sticky_will_do=False)
+    if rule.secret and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 600 {place}")
+
+
+def _check_writers(descriptor: int, place: Path, rule: FileRule, *, sticky_will_do: bool) -> None:
+    """Refuse what others than root and the running user can change, unless it is mounted read-only."""
+    if not rule.owner_checked or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return
+    status = os.fstat(descriptor)
+    what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
+    if status.st_uid not in {0, os.geteuid()}:
+        reason = f"{what} belongs to uid {status.st_uid}, which is neither root nor the running user"
+        raise _distrusted(rule, place, reason, f"Run chown root {place}, or mount it read-only")
+    if sticky_will_do and status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = f"others than its owner may write {what} (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Run chmod go-w {place}, or mount it read-only")
+
+
+def _irregular_reason(status: os.stat_result) -> str:
+    return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe, a socket or a device"
+
+
+def _write_synced(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Make a file that does not exist yet, down to the disk; when this fails, none is left."""
+    with ExitStack() as undo:
+        descriptor = os.open(path, CREATE_FLAGS, 0o600)
+        undo.callback(path.unlink, missing_ok=True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            status = os.fstat(descriptor)
+            if owner and owner != (status.st_uid, status.st_gid):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        undo.pop_all()
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the folder's own entries last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> DocumentError | KeyFileError:
+    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+
+
+def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
+    unknown = (f"the system says: {error.strerror}", "")
+    reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
+    return Problem(key=kind, origin=str(path), reason=reason, remedy=remedy)
