@@ -1,0 +1,698 @@
+"""Control groups of one run: found, made, proved, counted, ended and removed by the runner itself.
+
+The box's processes are born in these cgroups (a shell writes itself into `procs_files`, then becomes `runsc`), so the
+limits bind before gVisor starts, the counters outlive the box, and no process of anybody else is ever moved. What
+is made lies in a folder `sandbox-lockdown`, one folder for each run. Finding only reads; making proves each limit by
+reading it back. Files are reached by plain paths below those that `/proc/self/mountinfo` names.
+Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst; cgroup_namespaces(7).
+"""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias, assert_never
+
+from sandbox.errors import UnenforceableError
+
+CGROUP_FOLDER = "sandbox-lockdown"
+RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
+CPU_PERIOD_MICROSECONDS = 100_000
+CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
+
+MOUNT_REMEDY = (
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true` and "
+    "a `hostPath` volume of `/sys/fs/cgroup` mounted there with `readOnly: false`; else mount /sys/fs/cgroup writable"
+)
+DELEGATION_REMEDY = (
+    "systemd: `Delegate=yes` and `DelegateSubgroup=runner` (systemd 254 or newer) in the service, or run as root; "
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
+)
+KERNEL_REMEDY = (
+    "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+)
+
+
+class CgroupVersion(IntEnum):
+    """Which interface the files of a hierarchy have."""
+
+    V1 = 1
+    V2 = 2
+
+
+class CgroupController(StrEnum):
+    """A kernel controller that a limit needs."""
+
+    MEMORY = "memory"
+    CPU = "cpu"
+    PIDS = "pids"
+
+
+LIMIT_OF_CONTROLLER = {
+    CgroupController.MEMORY: "max_ram_megabytes",
+    CgroupController.CPU: "max_cpus",
+    CgroupController.PIDS: "max_processes",
+}
+ACCOUNTING_CONTROLLER = "cpuacct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupsUnavailable:
+    """No controller at all can be used here."""
+
+    reason: str
+    """Why, without full stop."""
+    remedy: str
+    """The exact settings that would help, without full stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingController:
+    """One controller that cannot be used here, though others may be."""
+
+    controller: CgroupController
+    """Which one."""
+    reason: str
+    """Why, without full stop."""
+    remedy: str
+    """The exact settings that would help, without full stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupPlace:
+    """One cgroup of one hierarchy, and what it controls there."""
+
+    folder: Path
+    """The cgroup itself: in a `CgroupParent` the one that holds `sandbox-lockdown`, in a `RunCgroup` the run's own."""
+    version: CgroupVersion
+    """Which interface its files have."""
+    controllers: frozenset[str]
+    """Names of the controllers used there; on v1 `cpuacct` may be among them, which only counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimits:
+    """What one run may use; `None` is no limit."""
+
+    memory_bytes: int | None
+    """RAM of all its processes, gVisor's own included, in bytes; swap is shut off beside it."""
+    cpu_thousandths: int | None
+    """CPU time for each unit of wall time, in thousandths of one CPU; at least 10."""
+    processes_hard_stop: int | None
+    """Processes and threads, gVisor's own included: a stop behind the box's own softer limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would mean something else to the kernel than to the reader."""
+        if self.memory_bytes is not None and self.memory_bytes < os.sysconf("SC_PAGE_SIZE"):
+            raise ValueError("memory_bytes is less than one page")
+        if self.cpu_thousandths is not None and self.cpu_quota < CPU_QUOTA_FLOOR_MICROSECONDS:
+            raise ValueError("cpu_thousandths is less than the kernel's smallest quota")
+        if self.processes_hard_stop is not None and self.processes_hard_stop < 1:
+            raise ValueError("processes_hard_stop is less than 1")
+
+    @property
+    def memory_pages_bytes(self) -> int:
+        """The memory limit as the kernel keeps it: whole pages, rounded down."""
+        memory_bytes = self.memory_bytes or 0
+        return memory_bytes - memory_bytes % os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_quota(self) -> int:
+        """Microseconds of CPU time in each period of 100 ms."""
+        return (self.cpu_thousandths or 0) * CPU_PERIOD_MICROSECONDS // 1000
+
+    def asked_for(self, controller: CgroupController) -> bool:
+        """Whether a limit here needs that controller."""
+        match controller:
+            case CgroupController.MEMORY:
+                return self.memory_bytes is not None
+            case CgroupController.CPU:
+                return self.cpu_thousandths is not None
+            case CgroupController.PIDS:
+                return self.processes_hard_stop is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What the kernel counted for one run; read them before the cgroup is removed."""
+
+    oom_kills: int
+    """Processes killed because memory ran out."""
+    peak_memory_bytes: int | None
+    """The most memory used at once; absent where the kernel does not tell (v2 before 5.19)."""
+    cpu_seconds: float | None
+    """CPU time used; absent where nothing counts it."""
+    pids_limit_hits: int
+    """How often a new process or thread was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCgroup:
+    """The cgroups of one run. Nothing else uses them, so whatever is in them belongs to that run."""
+
+    run_name: str
+    """32 lower-case hexadecimal characters."""
+    places: tuple[CgroupPlace, ...]
+    """The run's own folder in each hierarchy used."""
+
+    @property
+    def procs_files(self) -> tuple[Path, ...]:
+        """The files into which the run's first process writes itself, one for each hierarchy."""
+        return tuple(place.folder / "cgroup.procs" for place in self.places)
+
+    def processes(self) -> frozenset[int]:
+        """All processes in the run's cgroups; zombies are not among them."""
+        return frozenset().union(*(cgroup_members(place.folder) for place in self.places))
+
+    def counters(self) -> Counters:
+        """Read what was counted so far."""
+        memory = _place_of(self.places, CgroupController.MEMORY)
+        pids = _place_of(self.places, CgroupController.PIDS)
+        return Counters(
+            oom_kills=_oom_kills(memory) if memory else 0,
+            peak_memory_bytes=_peak_memory_bytes(memory) if memory else None,
+            cpu_seconds=_cpu_seconds(self.places),
+            pids_limit_hits=_keyed_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
+        )
+
+    def kill_once(self) -> frozenset[int]:
+        """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
+        seen = self.processes() - {os.getpid()}
+        for place in self.places:
+            if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
+                continue
+            for pid in cgroup_members(place.folder) & seen:
+                _kill_member(place.folder, pid)
+        return seen
+
+    async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
+        """Kill again and again until nothing is left; returns what still was there when the time was over."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within_seconds, 0.001
+        while remaining := self.kill_once():
+            if loop.time() >= deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        return remaining
+
+    def remove_once(self) -> tuple[Path, ...]:
+        """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
+        return tuple(place.folder for place in self.places if not _folder_removed(place.folder))
+
+    async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
+        """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within_seconds, 0.001
+        while remaining := self.remove_once():
+            if loop.time() >= deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        return remaining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupParent:
+    """Where cgroups for runs can be made on this host."""
+
+    places: tuple[CgroupPlace, ...]
+    """One for each hierarchy used; at least one."""
+    missing: tuple[MissingController, ...]
+    """The controllers that cannot be used, each with its reason and remedy."""
+
+    def run_cgroup(self, run_name: str) -> RunCgroup:
+        """Name the cgroups of one run, whether they exist or not."""
+        if not RUN_NAME_PATTERN.fullmatch(run_name):
+            raise ValueError("a run's name is 32 lower-case hexadecimal characters")
+        return RunCgroup(run_name=run_name, places=tuple(_run_place(place, run_name) for place in self.places))
+
+    def existing_runs(self) -> tuple[RunCgroup, ...]:
+        """All runs that have a folder here, those of other runners of this account included."""
+        names = {
+            entry.name
+            for place in self.places
+            if (place.folder / CGROUP_FOLDER).is_dir()
+            for entry in (place.folder / CGROUP_FOLDER).iterdir()
+            if RUN_NAME_PATTERN.fullmatch(entry.name) and entry.is_dir()
+        }
+        return tuple(self.run_cgroup(name) for name in sorted(names))
+
+    def remove_once(self) -> tuple[Path, ...]:
+        """Remove the `sandbox-lockdown` folders that hold no run; returns the others."""
+        folders = (place.folder / CGROUP_FOLDER for place in self.places)
+        return tuple(folder for folder in folders if not _folder_removed(folder))
+
+
+def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = None) -> CgroupParent | CgroupsUnavailable:
+    """Find where the running process can make cgroups with memory, CPU and process limits; changes nothing.
+
+    Args:
+        proc_root: where `self/mountinfo` and `self/cgroup` are read.
+        pid: the process they are about, as seen in `cgroup.procs`; the running one if absent.
+    """
+    try:
+        mounts = _parsed_cgroup_mounts(_text_of(proc_root / "self" / "mountinfo"))
+        own_paths = _parsed_own_paths(_text_of(proc_root / "self" / "cgroup"))
+    except (OSError, ValueError) as error:
+        return CgroupsUnavailable(
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
+        )
+    own_pid = os.getpid() if pid is None else pid
+    found = _found_v1(mounts, own_paths, own_pid)
+    found |= _found_v2(mounts, own_paths, own_pid, wanted=frozenset(CgroupController) - found.keys())
+    obstacles = {name: place for name, place in found.items() if isinstance(place, _CgroupObstacle)}
+    missing = tuple(
+        MissingController(controller=name, reason=obstacles[name].reason, remedy=obstacles[name].remedy)
+        for name in CgroupController
+        if name in obstacles
+    )
+    if len(missing) == len(CgroupController):
+        return CgroupsUnavailable(reason=missing[0].reason, remedy=missing[0].remedy)
+    return CgroupParent(places=_grouped_places(found), missing=missing)
+
+
+def make_cgroup_folder(folder: Path) -> None:
+    """Make one cgroup, which the kernel fills with its files."""
+    folder.mkdir(mode=0o755)
+
+
+def make_cgroup(
+    parent: CgroupParent,
+    run_name: str,
+    limits: CgroupLimits,
+    *,
+    make_folder: Callable[[Path], None] = make_cgroup_folder,
+) -> RunCgroup:
+    """Make the cgroups of one run and set its limits, proved by reading them back.
+
+    Args:
+        parent: from `find_cgroup_parent`.
+        run_name: 32 lower-case hexadecimal characters, never used before.
+        limits: each that is not `None` must be enforceable.
+        make_folder: makes one cgroup.
+
+    Raises:
+        UnenforceableError: a limit's controller is missing, or the kernel did not take it; nothing is left behind.
+    """
+    for missing in parent.missing:
+        if limits.asked_for(missing.controller):
+            raise _unenforceable(missing.controller, missing.reason, missing.remedy)
+    run = parent.run_cgroup(run_name)
+    made: list[CgroupPlace] = []
+    try:
+        for place, run_place in zip(parent.places, run.places, strict=True):
+            _make_run_folder(place, run_place.folder, make_folder)
+            made.append(run_place)
+        for controller in CgroupController:
+            if limits.asked_for(controller):
+                _set_limit(run.places, controller, limits)
+    except UnenforceableError:
+        for place in made:
+            _folder_removed(place.folder)
+        raise
+    return run
+
+
+def cgroup_members(folder: Path) -> frozenset[int]:
+    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
+    try:
+        text = (folder / "cgroup.procs").read_text()
+    except OSError:
+        return frozenset()
+    return frozenset(int(word) for word in text.split()) - {0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CgroupMount:
+    """One mounted hierarchy, or part of one."""
+
+    root: PurePosixPath
+    """The cgroup that is seen at the mount point."""
+    point: Path
+    """Where it is mounted."""
+    version: CgroupVersion
+    """Which interface it has."""
+    controllers: frozenset[str]
+    """On v1, its controllers."""
+    read_only: bool
+    """Whether the mount refuses writing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CgroupObstacle:
+    """Why a controller cannot be used."""
+
+    reason: str
+    """Without full stop."""
+    remedy: str
+    """Without full stop."""
+
+
+_FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(errors="surrogateescape")
+
+
+def _write_cgroup_file(path: Path, text: str) -> None:
+    """Write in one call, and never create: a file that the kernel does not offer is an error."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)
+
+
+def _unescaped_mount_field(field: str) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _parsed_cgroup_mounts(text: str) -> tuple[_CgroupMount, ...]:
+    """Read the cgroup lines of mountinfo. Source: proc_pid_mountinfo(5)."""
+    mounts: list[_CgroupMount] = []
+    for line in text.splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, super_options = rest.split(" ", 2)
+        if kind not in {"cgroup", "cgroup2"}:
+            continue
+        root, point, options = fields.split(" ")[3:6]
+        mounts.append(
+            _CgroupMount(
+                root=PurePosixPath(_unescaped_mount_field(root)),
+                point=Path(_unescaped_mount_field(point)),
+                version=CgroupVersion.V1 if kind == "cgroup" else CgroupVersion.V2,
+                controllers=frozenset(super_options.split(",")),
+                read_only="ro" in options.split(",") or "ro" in super_options.split(","),
+            )
+        )
+    return tuple(mounts)
+
+
+def _parsed_own_paths(text: str) -> dict[str, str]:
+    """Map each v1 controller, and the empty name for v2, to the process's cgroup. Source: cgroups(7)."""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, names, path = line.split(":", 2)
+        paths |= dict.fromkeys(names.split(","), path)
+    return paths
+
+
+def _own_folder(mount: _CgroupMount, own_path: str, pid: int) -> Path | _CgroupObstacle:
+    """Find the process's own cgroup below one mount, believing it only if it lists the process."""
+    path = PurePosixPath(own_path)
+    if ".." in path.parts or ".." in mount.root.parts or not path.is_relative_to(mount.root):
+        return _CgroupObstacle(
+            reason=f"{mount.point} shows {mount.root}, which does not hold this process's cgroup {own_path}",
+            remedy=MOUNT_REMEDY,
+        )
+    folder = mount.point / path.relative_to(mount.root)
+    if pid not in cgroup_members(folder):
+        return _CgroupObstacle(reason=f"{folder} does not hold this process", remedy=MOUNT_REMEDY)
+    if mount.read_only:
+        return _CgroupObstacle(reason=f"{mount.point} is mounted read-only", remedy=MOUNT_REMEDY)
+    return folder
+
+
+def _found_v1(mounts: tuple[_CgroupMount, ...], own_paths: dict[str, str], pid: int) -> _FoundPlaces:
+    """Find the place of each controller that is bound to a v1 hierarchy."""
+    names = (*CgroupController, ACCOUNTING_CONTROLLER)
+    return {name: _v1_place(name, mounts, own_paths[name], pid) for name in names if name in own_paths}
+
+
+def _v1_place(name: str, mounts: tuple[_CgroupMount, ...], own_path: str, pid: int) -> CgroupPlace | _CgroupObstacle:
+    obstacle = _CgroupObstacle(reason=f"the cgroup hierarchy of `{name}` is not mounted", remedy=MOUNT_REMEDY)
+    for mount in mounts:
+        if mount.version is not CgroupVersion.V1 or name not in mount.controllers:
+            continue
+        folder = _own_folder(mount, own_path, pid)
+        if isinstance(folder, _CgroupObstacle):
+            obstacle = folder
+        elif os.access(folder, os.W_OK):
+            return CgroupPlace(folder=folder, version=CgroupVersion.V1, controllers=frozenset({name}))
+        else:
+            obstacle = _CgroupObstacle(
+                reason=f"this account may not make cgroups in {folder}", remedy=DELEGATION_REMEDY
+            )
+    return obstacle
+
+
+def _found_v2(
+    mounts: tuple[_CgroupMount, ...], own_paths: dict[str, str], pid: int, *, wanted: frozenset[CgroupController]
+) -> _FoundPlaces:
+    """Find the place of the controllers that v1 does not have: one for all of them."""
+    if not wanted:
+        return {}
+    obstacle = _CgroupObstacle(reason="no cgroup v2 hierarchy is mounted", remedy=MOUNT_REMEDY)
+    for mount in mounts:
+        if mount.version is CgroupVersion.V1 or "" not in own_paths:
+            continue
+        folder = _own_folder(mount, own_paths[""], pid)
+        if isinstance(folder, Path):
+            return _v2_places(mount.point, folder, wanted)
+        obstacle = folder
+    return dict.fromkeys(wanted, obstacle)
+
+
+def _v2_places(mount_point: Path, own: Path, wanted: frozenset[CgroupController]) -> _FoundPlaces:
+    """Choose the nearest ancestor, `own` included, whose children can have most of the wanted controllers."""
+    levels = (own, *own.parents)
+    candidates = levels[: levels.index(mount_point) + 1]
+    best = max(candidates, key=lambda folder: len(_grantable(folder) & wanted))
+    granted = _grantable(best) & wanted
+    place = CgroupPlace(folder=best, version=CgroupVersion.V2, controllers=frozenset(granted))
+    present = _controller_names(mount_point / "cgroup.controllers")
+    obstacles = {name: _v2_obstacle(name, mount_point, own, present=name in present) for name in wanted - granted}
+    return dict.fromkeys(granted, place) | obstacles
+
+
+def _v2_obstacle(name: str, mount_point: Path, own: Path, *, present: bool) -> _CgroupObstacle:
+    if not present and _is_root_cgroup(mount_point):
+        return _CgroupObstacle(
+            reason=f"this kernel does not offer the cgroup controller `{name}`", remedy=KERNEL_REMEDY.format(name=name)
+        )
+    return _CgroupObstacle(
+        reason=f"neither {own} nor a cgroup above it lets this account make a child limited by `{name}` "
+        "without moving processes of others",
+        remedy=DELEGATION_REMEDY,
+    )
+
+
+def _grantable(folder: Path) -> frozenset[str]:
+    """Tell which controllers a new child of a v2 cgroup can have, moving nobody.
+
+    A cgroup other than the true root cannot both hold processes and hand out controllers. A process may be
+    placed only by who may write `cgroup.procs` of the nearest common ancestor, which is the folder itself.
+    """
+    kind = folder / "cgroup.type"
+    if kind.exists() and _text_of(kind).strip() != "domain":
+        return frozenset()
+    if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
+        return frozenset()
+    switch = folder / "cgroup.subtree_control"
+    free = _is_root_cgroup(folder) or not _text_of(folder / "cgroup.procs").split()
+    if free and os.access(switch, os.W_OK):
+        return _controller_names(folder / "cgroup.controllers")
+    return _controller_names(switch)
+
+
+def _is_root_cgroup(folder: Path) -> bool:
+    """Tell the true root: only there the file `cgroup.type` is missing, also seen from a cgroup namespace."""
+    return not (folder / "cgroup.type").exists()
+
+
+def _controller_names(path: Path) -> frozenset[str]:
+    return frozenset(_text_of(path).split())
+
+
+def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
+    """Make one place of controllers that share a hierarchy."""
+    grouped: dict[Path, CgroupPlace] = {}
+    for place in found.values():
+        if isinstance(place, CgroupPlace):
+            before = grouped.get(place.folder, place)
+            grouped[place.folder] = replace(place, controllers=before.controllers | place.controllers)
+    return tuple(grouped.values())
+
+
+def _run_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
+    return replace(place, folder=place.folder / CGROUP_FOLDER / run_name)
+
+
+def _place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
+    return next((place for place in places if controller in place.controllers), None)
+
+
+def _unenforceable(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
+    return UnenforceableError(key=LIMIT_OF_CONTROLLER[controller], origin="this host", reason=reason, remedy=remedy)
+
+
+def _first_controller(place: CgroupPlace) -> CgroupController:
+    """Name the controller that a fault of the whole place is reported under."""
+    return next((name for name in CgroupController if name in place.controllers), CgroupController.CPU)
+
+
+def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
+    """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
+    try:
+        for last_try in (False, False, True):
+            with nullcontext() if last_try else suppress(FileNotFoundError):
+                with suppress(FileExistsError):
+                    make_folder(folder.parent)
+                if place.version is CgroupVersion.V2:
+                    _hand_down(place.folder, place.controllers)
+                    _hand_down(folder.parent, place.controllers)
+                make_folder(folder)
+                return
+    except OSError as error:
+        raise _unenforceable(
+            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", DELEGATION_REMEDY
+        ) from error
+
+
+def _hand_down(folder: Path, controllers: frozenset[str]) -> None:
+    """Enable controllers for the children of a v2 cgroup, writing only where some are not."""
+    switch = folder / "cgroup.subtree_control"
+    lacking = controllers - _controller_names(switch)
+    if lacking:
+        _write_cgroup_file(switch, " ".join(f"+{name}" for name in sorted(lacking)))
+
+
+def _set_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
+    """Set and prove one limit."""
+    place = _place_of(places, controller)
+    if place is None:
+        raise _unenforceable(controller, f"no cgroup controls `{controller}`", DELEGATION_REMEDY)
+    try:
+        for name, value in _limit_files(place, controller, limits):
+            _write_cgroup_file(place.folder / name, value)
+            taken = _text_of(place.folder / name).split()
+            if taken[: len(value.split())] != value.split():
+                raise _unenforceable(
+                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", DELEGATION_REMEDY
+                )
+    except OSError as error:
+        reason = f"{error.filename or place.folder} cannot be set: {error.strerror}"
+        raise _unenforceable(controller, reason, KERNEL_REMEDY.format(name=controller)) from error
+
+
+def _limit_files(place: CgroupPlace, controller: CgroupController, limits: CgroupLimits) -> Iterator[tuple[str, str]]:
+    """List the files to write in this order, and what they must say afterwards."""
+    match controller:
+        case CgroupController.MEMORY:
+            yield from _memory_files(place, str(limits.memory_pages_bytes))
+        case CgroupController.PIDS:
+            yield "pids.max", str(limits.processes_hard_stop)
+        case CgroupController.CPU if place.version is CgroupVersion.V1:
+            yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
+            yield "cpu.cfs_quota_us", str(min(limits.cpu_quota, _quota_above(place.folder)))
+        case CgroupController.CPU:
+            yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
+        case _:
+            assert_never(controller)
+
+
+def _memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
+    """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
+    if place.version is CgroupVersion.V1:
+        # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
+        wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
+        _write_cgroup_file(place.folder / "memory.oom_control", "0")
+        required = "memory.limit_in_bytes"
+    else:
+        wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
+        required = "memory.max"
+    for name, value in wanted:
+        if name == required or (place.folder / name).exists():
+            yield name, value
+
+
+def _quota_above(folder: Path) -> int:
+    """Find the least CPU quota of the v1 cgroups above, for our period: a child with more is refused (EINVAL)."""
+    quotas = [sys.maxsize]
+    for above in folder.parents:
+        if not (above / "cpu.cfs_quota_us").exists():
+            break
+        quota = int(_text_of(above / "cpu.cfs_quota_us"))
+        period = int(_text_of(above / "cpu.cfs_period_us"))
+        if quota > 0:
+            quotas.append(max(quota * CPU_PERIOD_MICROSECONDS // period, CPU_QUOTA_FLOOR_MICROSECONDS))
+    return min(quotas)
+
+
+def _keyed_number(path: Path, key: str) -> int | None:
+    """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
+    try:
+        lines = [line.split() for line in _text_of(path).splitlines()]
+    except OSError:
+        return None
+    return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
+
+
+def _oom_kills(place: CgroupPlace) -> int:
+    """Count kills for lack of memory; v1 tells since Linux 4.13, which is older than gVisor supports."""
+    name = "memory.oom_control" if place.version is CgroupVersion.V1 else "memory.events"
+    kills = _keyed_number(place.folder / name, "oom_kill")
+    if kills is None:
+        # Without it, running out of memory would pass for an ordinary failure.
+        reason = f"{place.folder / name} tells no oom_kill"
+        raise _unenforceable(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+    return kills
+
+
+def _peak_memory_bytes(place: CgroupPlace) -> int | None:
+    name = "memory.max_usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.peak"
+    return _keyed_number(place.folder / name, "")
+
+
+def _cpu_seconds(places: tuple[CgroupPlace, ...]) -> float | None:
+    """Read the CPU time used: v1's `cpuacct` counts nanoseconds, v2's `cpu` microseconds."""
+    accounting = _place_of(places, ACCOUNTING_CONTROLLER)
+    if accounting is not None:
+        nanoseconds = _keyed_number(accounting.folder / "cpuacct.usage", "")
+        return None if nanoseconds is None else nanoseconds / 1e9
+    unified = next((place for place in places if place.version is CgroupVersion.V2), None)
+    microseconds = _keyed_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
+    return None if microseconds is None else microseconds / 1e6
+
+
+def _cgroup_kill_written(folder: Path) -> bool:
+    """End all of a v2 cgroup in one stroke, forks under way included; tells whether the kernel can (5.14)."""
+    try:
+        _write_cgroup_file(folder / "cgroup.kill", "1")
+    except OSError:
+        return False
+    return True
+
+
+def _kill_member(folder: Path, pid: int) -> None:
+    """Kill one process, if it still is in the cgroup once it is pinned: its number may belong to another by then."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid in cgroup_members(folder):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _folder_removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
