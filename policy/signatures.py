@@ -107,6 +107,11 @@ def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
     return SplitDocument(text=document[:text_bytes], signatures=signatures)
 
 
+def text_digest(text: bytes) -> str:
+    """SHA-256 of a policy's text in lower-case hex, by which two payloads are told to be the same."""
+    return hashlib.sha256(text).hexdigest()
+
+
 def format_signature_block(signatures: Iterable[PolicySignature]) -> bytes:
     """Write signatures as the block that ends a signed file."""
     lines = (
@@ -165,7 +170,7 @@ def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: 
         text=split.text,
         trusted=tuple(signed.values()),
         unknown=unknown,
-        payload_sha256=hashlib.sha256(split.text).hexdigest(),
+        payload_sha256=text_digest(split.text),
     )
 
 

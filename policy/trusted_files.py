@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from policy.errors import DocumentError, KeyFileError, Problem
 from policy.document import MAX_DOCUMENT_BYTES
+from policy.errors import DocumentError, KeyFileError, Problem
 
 KEY_FILE_MAX_BYTES = 64 * 1024
 """Size of one key file: far more than any number of keys that makes sense."""
