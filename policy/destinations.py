@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LONGEST_NAME = 253
+LONGEST_DESTINATION = 300
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -68,6 +70,8 @@ def parse_destination(text: str) -> Destination:
     Raises:
         ValueError: the text is no destination; the message says what is wrong with it.
     """
+    if len(text) > LONGEST_DESTINATION:
+        raise ValueError(f"an item of {len(text)} characters is longer than any destination")
     host, port = _split_port(text)
     if port is not None and not 1 <= port <= 65535:  # noqa: PLR2004 -- the range of TCP and UDP ports
         raise ValueError(f"port {port} is outside 1 to 65535")
@@ -101,13 +105,18 @@ def _meet_of_reaches(one: Reach, other: Reach) -> Reach | None:
             return one
         case (HostName() | Domain(), HostName() | Domain()):
             return _meet_of_names(one, other)
-        case (ipaddress.IPv4Network(), ipaddress.IPv4Network()) | (
-            ipaddress.IPv6Network(),
-            ipaddress.IPv6Network(),
-        ):
-            return max(one, other, key=lambda network: network.prefixlen) if one.overlaps(other) else None
+        case (ipaddress.IPv4Network(), ipaddress.IPv4Network()):
+            return _meet_of_networks(one, other)
+        case (ipaddress.IPv6Network(), ipaddress.IPv6Network()):
+            return _meet_of_networks(one, other)
         case _:
             return None
+
+
+def _meet_of_networks(one: IPNetwork, other: IPNetwork) -> IPNetwork | None:
+    """The smaller of two networks of one family, since two that overlap are nested."""
+    narrow, wide = sorted((one, other), key=lambda network: network.prefixlen, reverse=True)
+    return narrow if narrow.network_address in wide else None
 
 
 def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName | Domain | None:
@@ -123,6 +132,8 @@ def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
+        if ":" not in bracketed[1]:
+            raise ValueError(f"{text!r} has brackets, which only an IPv6 address takes")
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
     if text.count(":") > 1:
         return text, None
@@ -146,6 +157,9 @@ def _parse_reach(host: str) -> Reach:
 def _parse_network(host: str) -> IPNetwork | None:
     if "%" in host:
         raise ValueError(f"{host!r} names a zone, which no allow-list can")
+    _, slash, prefix_length = host.partition("/")
+    if slash and not _PREFIX_LENGTH.fullmatch(prefix_length):
+        return None  # ipaddress would also take a netmask, or guess that it is a host mask
     try:
         network = ipaddress.ip_network(host)
     except ValueError as error:
@@ -171,6 +185,8 @@ def _checked_name(name: str) -> str:
         raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
     if name != name.lower():
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
+    if name == "none":
+        raise ValueError("'none' is the word for the empty set and stands alone")
     if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):

@@ -7,25 +7,24 @@ Source: TOML 1.0.0; `policy/policy.schema.json`.
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from policy.errors import DocumentError, Problem
-from policy.limits import LIMITS, Limit
-from policy.positions import Positions, locate, path_text
-from policy.schema import ShapeError, shape_errors
+from policy.limits import LIMITS
+from policy.positions import KeyPath, Positions, locate, path_text
+from policy.schema import ShapeError, TomlDate, shape_errors
 from policy.statements import Layer, Origin, Stated, Verb
+from policy.values import UNLIMITED
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
-_SYNTAX_REMEDY = "Correct the syntax; https://toml.io shows it"
 _NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +76,17 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
     text = _decoded(source)
     positions = _located(source.origin, text)
     untrusted = _parse_toml(source.origin, text)
-    problems = tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
+    problems = tuple(_number_problems(source.origin, untrusted, positions))
+    problems = problems or tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
     if problems:
         raise DocumentError(problems)
-    statements = tuple(_limit_statements(source, untrusted, positions))
-    problems = (*_own_contradictions(statements), *_date_problems(source.origin, untrusted, positions))
+    found = tuple(_limit_statements(source, untrusted, positions))
+    statements = tuple(item for item in found if isinstance(item, Stated))
+    problems = (
+        *(item for item in found if isinstance(item, Problem)),
+        *_own_contradictions(statements),
+        *_date_problems(source.origin, untrusted, positions),
+    )
     if problems:
         raise DocumentError(problems)
     return PolicyDocument(
@@ -107,9 +112,11 @@ def _decoded(source: DocumentSource) -> str:
     except UnicodeDecodeError as error:
         line = source.text.count(b"\n", 0, error.start) + 1
         raise _file_error(f"{source.origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
-    if "\r" in text or "\x00" in text or text.startswith("\ufeff"):
+    foreign = re.search("[\r\x00\ufeff]", text)
+    if foreign:
+        line = text.count("\n", 0, foreign.start()) + 1
         reason = "it holds a carriage return, a NUL or a byte order mark"
-        raise _file_error(source.origin, reason, "Save it with LF line ends and without a byte order mark")
+        raise _file_error(f"{source.origin}:{line}", reason, "Save it with LF line ends and without a byte order mark")
     return text
 
 
@@ -121,11 +128,11 @@ def _located(origin: str, text: str) -> Positions:
     try:
         positions = locate(text)
     except ValueError as error:
-        raise _file_error(origin, f"it is not TOML: {error}", _SYNTAX_REMEDY) from error
+        raise _syntax_error(origin, text, error) from error
     depths = {0: 0}
     for (parent, _key), node in positions.nodes.items():
         depths[node] = depths[parent] + 1
-    if len(depths) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
+    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
         reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
         raise _file_error(origin, reason, "A policy needs far less: simplify it")
     return positions
@@ -135,7 +142,26 @@ def _parse_toml(origin: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:
-        raise _file_error(origin, f"it is not TOML: {error}", _SYNTAX_REMEDY) from error
+        raise _syntax_error(origin, text, error) from error
+
+
+def _number_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    """Numbers beyond 64 bits, which Python would read but may not even be able to print."""
+    for path in _outsized_numbers(untrusted, ()):
+        yield _problem_at(origin, path, positions, "a TOML number has at most 64 bits", "Choose a value in range")
+
+
+def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
+    children: Iterable[tuple[str | int, object]] = ()
+    match untrusted:
+        case dict():
+            children = untrusted.items()
+        case list():
+            children = enumerate(untrusted)
+        case int() if not -(2**63) <= untrusted < 2**63:
+            yield path
+    for key, child in children:
+        yield from _outsized_numbers(child, (*path, key))
 
 
 def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
@@ -149,12 +175,12 @@ def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positi
             yield _problem_at(origin, error.path, positions, reason, remedy)
 
 
-def _unknown_key(origin: str, path: Path, known: tuple[str, ...], positions: Positions) -> Problem:
+def _unknown_key(origin: str, path: KeyPath, known: tuple[str, ...], positions: Positions) -> Problem:
     key = str(path[-1])
     if len(path) == 1 and key in _NOT_YET_KEYS:
         return _problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
     alike = difflib.get_close_matches(key, known, n=1)
-    remedy = f"Did you mean {alike[0]}?" if alike else f"Known here: {', '.join(known)}"
+    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
     return _problem_at(origin, path, positions, "there is no such key", remedy)
 
 
@@ -166,15 +192,13 @@ def _shape_text(error: ShapeError) -> tuple[str, str]:
             text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
         case "type":
             text = f"{value} is not of type {expected}", "Write a value of that type"
-        case "format" if expected == "date-time":
-            text = f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
         case "format":
-            text = error.cause, "Correct the item"
+            text = _format_text(error, value)
         case "minimum" | "maximum":
             side = "below the least" if error.rule == "minimum" else "above the greatest"
             text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
         case "const" | "enum":
-            text = f"{value} is not {_short(expected)}", "Write what is expected"
+            text = _choice_text(error, value)
         case "anyOf" | "minProperties":
             text = "it says nothing", "State a lock, a ceiling or a default"
         case "false":
@@ -184,13 +208,31 @@ def _shape_text(error: ShapeError) -> tuple[str, str]:
     return text
 
 
+def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == "date-time":
+        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
+    return error.cause, "Correct the item"
+
+
+def _choice_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
+        return f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
+    if error.rule == "enum":
+        return f"{value} is not one of {', '.join(error.expected)}", "Choose among them"
+    return f"{value} is not {error.expected}", f"Write {error.expected}"
+
+
 def _short(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(str(value) if isinstance(value, str) else value)
+    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
     longest = 80
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _limit_statements(source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Stated]:
+def _limit_statements(
+    source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions
+) -> Iterator[Stated | Problem]:
+    """What the file says of each limit, or why that cannot be read."""
     for limit in LIMITS:
         if limit.name not in untrusted["limits"]:
             continue
@@ -198,11 +240,16 @@ def _limit_statements(source: DocumentSource, untrusted: Mapping[str, Any], posi
         table = said if isinstance(said, dict) else {"lock": said}
         for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
             if verb.value in table:
-                path: Path = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
+                path: KeyPath = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
+                try:
+                    value = limit.kind.from_native(table[verb.value])
+                except ValueError as error:
+                    yield _problem_at(source.origin, path, positions, str(error), f"Expected {limit.kind.grammar}")
+                    continue
                 yield Stated(
                     limit=limit,
                     verb=verb,
-                    value=_limit_value(source.origin, limit, table[verb.value], path, positions),
+                    value=value,
                     origin=Origin(
                         layer=Layer.POLICY,
                         place=f"{source.origin}:{positions.line(path)}",
@@ -213,16 +260,6 @@ def _limit_statements(source: DocumentSource, untrusted: Mapping[str, Any], posi
                     ),
                     environment_may_loosen=table.get("env_may_loosen", True),
                 )
-
-
-def _limit_value(origin: str, limit: Limit[Any], value: object, path: Path, positions: Positions) -> Any:  # noqa: ANN401
-    """The value of a limit, whose type is the limit's own."""
-    try:
-        return limit.kind.from_native(value)
-    except ValueError as error:
-        raise DocumentError(
-            (_problem_at(origin, path, positions, str(error), f"Expected {limit.kind.grammar}"),)
-        ) from error
 
 
 def _own_contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
@@ -247,10 +284,17 @@ def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positio
             yield _problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
 
 
-def _problem_at(origin: str, path: Path, positions: Positions, reason: str, remedy: str) -> Problem:
+def _problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:
     return Problem(
         key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
     )
+
+
+def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
+    """What the parser says, at the line that it names last; what it quotes of the text stands before that."""
+    named = re.findall(r"\bline ([0-9]+)", str(error))
+    line = named[-1] if named else text.count("\n") + 1
+    return _file_error(f"{origin}:{line}", f"it is not TOML: {error}", "Correct the syntax; https://toml.io shows it")
 
 
 def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from policy.limits import LIMITS, Limit
-from policy.statements import Origin, Verb
+from policy.statements import Layer, Origin, Verb
 from policy.values import Native
 
 V = TypeVar("V")
@@ -65,7 +65,7 @@ class Decision:
     decided_by: Origin
     """Where that statement stands."""
     candidates: tuple[Candidate, ...]
-    """All that was weighed, winners first in the order of the layers."""
+    """All that was weighed, in the order of the layers."""
     notices: tuple[str, ...] = ()
     """What people should know: a valve brought in, ignored or unreadable, a policy loosened."""
 
@@ -143,6 +143,30 @@ class EffectiveLimits:
                 for policy in self.policies
             ],
         }
+
+
+def fixed_limits(values: Mapping[str, Any], place: str) -> EffectiveLimits:
+    """Effective limits that nobody chose: the built-ins, with some values in place of theirs.
+
+    For runs of our own code, such as the probes of `sandbox doctor`.
+
+    Args:
+        values: by limit name, values of the limits' kinds.
+        place: what they are for, as provenance.
+    """
+    origin = Origin(layer=Layer.BUILT_IN, place=place)
+    return EffectiveLimits(
+        decisions={
+            limit.name: Decision(
+                limit=limit,
+                value=values.get(limit.name, limit.built_in),
+                verb=Verb.DEFAULT,
+                decided_by=origin,
+                candidates=(),
+            )
+            for limit in LIMITS
+        }
+    )
 
 
 def _decision_json(decision: Decision) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from policy.document import DocumentSource, PolicyDocument, parse_document
 from policy.effective import EffectiveLimits
-from policy.environment import EnvironmentLayer, read_environment
+from policy.environment import EnvironmentLayer
 from policy.errors import ConfigurationError, DocumentError, KeyFileError, Problem, SetRefusedError, SignatureError
 from policy.keys import PublicKey, parse_keys
 from policy.resolve import Layers, resolve
@@ -107,14 +107,13 @@ def trusted_reader() -> PolicyReader:
     return PolicyReader(policies=_read_policies, keys=read_public_key_files)
 
 
-def load_situation(environ: Mapping[str, str], *, now: datetime, reader: PolicyReader) -> Situation:
-    """Read the environment, and the policy files and keys that it names.
+def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: PolicyReader) -> Situation:
+    """Read the policy files and keys that the environment names.
 
     Raises:
-        ConfigurationError: the environment cannot be used.
+        ConfigurationError: the environment contradicts itself.
         SetRefusedError: the policy set cannot be used.
     """
-    environment = read_environment(environ)
     settings = environment.settings
     _refuse_unsigned_beside_keys(settings)
     keys = read_keys(settings, reader)

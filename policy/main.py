@@ -6,7 +6,7 @@ Exit codes: 0 yes; 1 no (refused, unsigned, invalid); 2 wrong usage or unreadabl
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from policy.command_line import parsed_valves, unstyled
 from policy.document import PolicyDocument, parse_document
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
 from policy.errors import PolicyError, Problem, SetRefusedError, SignatureError
 from policy.keys import generate_key, load_private_key, parse_public_pem, private_pem, public_pem
-from policy.limits import LIMITS
 from policy.load import (
     Situation,
     load_situation,
@@ -194,11 +194,11 @@ def explain(
       SANDBOX_MAX_RAM_MEGABYTES=64 policy explain --policy prod.toml --json
     """
     now = datetime.now(UTC)
-    person, admin = _parsed_valves(person_valves), _parsed_valves(admin_valves)
+    person, admin = parsed_valves(person_valves), parsed_valves(admin_valves)
     if policies:
         situation, warnings = _previewed(policies, now)
     else:
-        situation, warnings = load_situation(os.environ, now=now, reader=trusted_reader()), ()
+        situation, warnings = load_situation(read_environment(os.environ), now=now, reader=trusted_reader()), ()
     limits = situation.limits(untrusted_person_valves=person, untrusted_admin_valves=admin)
     warnings = (*situation.environment.warnings, *warnings)
     if as_json:
@@ -240,18 +240,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 -- the last border before a user: no traceback passes it
         click.echo(f"internal error: {type(error).__name__}: {error}. Please report this.", err=True)
         sys.exit(EXIT_INTERNAL)
-
-
-def _parsed_valves(texts: Sequence[str]) -> Mapping[str, object]:
-    """Valves as given on the command line, by name; a name that is no limit's is wrong usage."""
-    known = {limit.valve for limit in LIMITS}
-    valves: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise click.BadParameter(f"{text!r}: expected NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
-        valves[name] = value
-    return valves
 
 
 def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[str, ...]]:
@@ -301,7 +289,7 @@ def _value_words(decision: Decision) -> str:
 
 def _where(decision: Decision) -> str:
     reason = f": {decision.decided_by.reason}" if decision.decided_by.reason else ""
-    return f"{decision.verb.value} {decision.decided_by}{reason}".replace("[", "\\[")
+    return unstyled(f"{decision.verb.value} {decision.decided_by}{reason}")
 
 
 def _candidate_rows(decision: Decision) -> list[tuple[Any, ...]]:
@@ -309,7 +297,7 @@ def _candidate_rows(decision: Decision) -> list[tuple[Any, ...]]:
     for candidate in decision.candidates:
         style = FATE_STYLES[candidate.fate]
         note = f" ({candidate.note})" if candidate.note else ""
-        where = f"{candidate.verb.value} {candidate.origin}{note}".replace("[", "\\[")
-        text = candidate.text.replace("[", "\\[")
+        where = unstyled(f"{candidate.verb.value} {candidate.origin}{note}")
+        text = unstyled(candidate.text)
         rows.append((f"  [{style}]{candidate.fate.value}[/]", text, candidate.origin.layer.value, where))
     return rows

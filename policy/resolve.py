@@ -14,7 +14,7 @@ from policy.document import PolicyDocument
 from policy.effective import Candidate, Decision, EffectiveLimits, Fate, PolicyIdentity
 from policy.limits import LIMITS, Chooser, Limit
 from policy.statements import Layer, Origin, Stated, Verb
-from policy.values import from_untrusted_valve
+from policy.values import from_untrusted_valve, spelt
 
 BUILT_IN_PLACE = "built-in"
 
@@ -51,7 +51,7 @@ class _Bid:
 
 def resolve(layers: Layers) -> EffectiveLimits:
     """The effective limits for one request."""
-    documents = sorted(layers.documents, key=lambda document: (document.policy_id, document.origin))
+    documents = sorted(layers.documents, key=lambda each: (each.policy_id, each.origin, each.payload_sha256))
     decisions = {limit.name: _decide(limit, layers, documents) for limit in LIMITS}
     policies = tuple(
         PolicyIdentity(
@@ -94,7 +94,7 @@ def _valve_bid(limit: Limit[Any], layer: Layer, untrusted_valves: Mapping[str, o
         return
     origin = Origin(layer=layer, place=limit.valve)
     stated = Stated(limit=limit, verb=Verb.CHOICE, value=limit.kind.strictest, origin=origin)
-    given = _shortened(untrusted)
+    given = spelt(untrusted)
     if layer is Layer.PERSON_VALVE and limit.chosen_by is not Chooser.PERSON:
         yield _Bid(stated=stated, fate=Fate.IGNORED, note="only an administrator chooses this limit", given=given)
         return
@@ -103,16 +103,6 @@ def _valve_bid(limit: Limit[Any], layer: Layer, untrusted_valves: Mapping[str, o
     except ValueError as error:
         note = f"{error}; expected {limit.kind.grammar}"
         yield _Bid(stated=stated, fate=Fate.INVALID, note=note, given=given)
-
-
-def _shortened(untrusted: object) -> str:
-    longest = 80
-    text = untrusted if isinstance(untrusted, str) else type(untrusted).__name__
-    if isinstance(untrusted, bool | int | float):
-        text = (
-            "a very large number" if isinstance(untrusted, int) and untrusted.bit_length() > longest else str(untrusted)
-        )
-    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _decide_by_environment_lock(
@@ -129,7 +119,17 @@ def _decide_by_environment_lock(
         f"{limit.words(stated.value)}."
         for stated in loosened
     )
-    return replace(decision, notices=(*decision.notices, *notices))
+    return replace(decision, notices=(*_environment_notice(lock, decision), *decision.notices, *notices))
+
+
+def _environment_notice(lock: Stated, decision: Decision) -> Iterator[str]:
+    """What people are told about an environment lock that a policy did not let through as it is."""
+    if decision.value != lock.value:
+        words = lock.limit.words
+        yield (
+            f"{lock.origin} asks for {words(lock.value)}; {decision.decided_by} does not let it loosen the policy, "
+            f"and {words(decision.value)} holds."
+        )
 
 
 def _chosen(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
@@ -174,7 +174,8 @@ def _bring_in(limit: Limit[Any], chosen: _Bid, bounds: Sequence[Stated], bids: S
     biting = _biting(limit, chosen.stated.value, value, bounds)
     decider = biting[0] if biting else chosen.stated
     settled = [_settled(limit, bid, chosen, biting) for bid in bids]
-    notices = [_notice(limit, bid, value, decider) for bid in settled if bid.stated.verb is Verb.CHOICE]
+    locked = chosen.stated.verb is Verb.LOCK
+    notices = [_notice(bid, value, decider, locked=locked) for bid in settled if bid.stated.verb is Verb.CHOICE]
     return Decision(
         limit=limit,
         value=value,
@@ -205,15 +206,16 @@ def _settled(limit: Limit[Any], bid: _Bid, chosen: _Bid, biting: Sequence[Stated
     return bid
 
 
-def _notice(limit: Limit[Any], bid: _Bid, value: Any, decider: Stated) -> str:  # noqa: ANN401
-    """What people are told about a valve that did not get its way."""
+def _notice(bid: _Bid, value: Any, decider: Stated, *, locked: bool) -> str:  # noqa: ANN401
+    """What people are told about a valve that did not get its way, if the limit is locked or not."""
+    limit = bid.stated.limit
     name = f"{bid.stated.origin.layer.value} {limit.valve}"
     now = limit.words(value)
     if bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE:
         return f"The {name} cannot be read ({bid.note}); its strict end counts, and {now} holds."
     if bid.fate in {Fate.INVALID, Fate.IGNORED}:
         return f"The {name} is ignored ({bid.note}); {now} holds."
-    overruled = bid.fate is Fate.SHADOWED and decider.verb is Verb.LOCK and bid.stated.value != value
+    overruled = bid.fate is Fate.SHADOWED and locked and bid.stated.value != value
     if bid.fate is not Fate.CLAMPED and not overruled:
         return ""
     why = f" ({decider.origin.reason})" if decider.origin.reason else ""

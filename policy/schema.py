@@ -8,13 +8,15 @@ Source: JSON Schema 2020-12; RFC 3339 for dates.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import jsonschema
 from jsonschema import Draft202012Validator, FormatChecker, TypeChecker
-from jsonschema.exceptions import ValidationError
+from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 
 from policy.destinations import parse_destination
@@ -61,7 +63,7 @@ def document_schema() -> dict[str, Any]:
         "required": ["schema", "id", "serial", "issued_at", "expires_at", "audience", "limits"],
         "additionalProperties": False,
         "properties": {
-            "schema": {"const": SCHEMA_VERSION, "description": "The version of this format."},
+            "schema": {"type": "integer", "const": SCHEMA_VERSION, "description": "The version of this format."},
             "id": {"type": "string", "pattern": f"^{DOCUMENT_ID}$", "description": "What the policy is called."},
             "serial": {
                 "type": "integer",
@@ -97,13 +99,13 @@ def schema_text() -> str:
 
 
 def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the file's order."""
+    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the schema's order."""
     validator = _StrictValidator(document_schema(), format_checker=_formats())
     for error in validator.iter_errors(_json_image(document)):
         yield from map(_shape_error, _innermost(error))
 
 
-def _shape_error(error: ValidationError) -> ShapeError:
+def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
     schema = error.schema if isinstance(error.schema, dict) else {}
     return ShapeError(
         path=tuple(error.absolute_path),
@@ -143,7 +145,7 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
     }
 
 
-def _innermost(error: ValidationError) -> Iterator[ValidationError]:
+def _innermost(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
     if error.validator in {"if", "dependentSchemas"} and error.context:
         for cause in error.context:
             yield from _innermost(cause)
@@ -176,9 +178,32 @@ def _formats() -> FormatChecker:
 
 
 def _is_destination(value: object) -> bool:
-    return isinstance(value, str) and bool(parse_destination(value))
+    # What is no text is refused by its type, in words that fit it.
+    return not isinstance(value, str) or bool(parse_destination(value))
 
 
-_StrictValidator = extend(
-    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+def _type_errors(
+    validator: Validator, types: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but a date is no text, and stands only where the format asks for one."""
+    if schema.get("format") == "date-time":
+        return  # the format judges the type as well
+    if isinstance(instance, TomlDate):
+        yield jsonschema.ValidationError(f"a date is not of type {types}")
+        return
+    yield from Draft202012Validator.VALIDATORS["type"](validator, types, instance, schema)
+
+
+def _pattern_errors(
+    _validator: Validator, pattern: str, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but `$` is the end, as in ECMA-262; Python's also stands before a last line feed."""
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+        yield jsonschema.ValidationError(f"it does not match {pattern}")
+
+
+_StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave it so
+    Draft202012Validator,
+    validators={"type": _type_errors, "pattern": _pattern_errors},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )

@@ -113,7 +113,7 @@ def _parse_sha512(text: str) -> str:
 
 
 def _parse_url(text: str) -> str:
-    if not re.fullmatch(r"https?://[!-~]+", text, re.ASCII):
+    if not re.fullmatch(r"https?://[A-Za-z0-9\[][!-~]*", text, re.ASCII):
         raise ValueError(f"{text!r} is not an http or https address")
     return text.rstrip("/")
 

@@ -214,7 +214,7 @@ def write_new_files(files: Iterable[tuple[Path, bytes, int]]) -> None:
             try:
                 _write_synced(path, data, mode)
                 undo.callback(path.unlink, missing_ok=True)
-                _sync_folder(path.parent)
+                _sync_file_folder(path.parent)
             except OSError as error:
                 raise KeyFileError((_system_problem("new file", path, error),)) from error
         undo.pop_all()
@@ -239,7 +239,7 @@ def replace_file(path: Path, data: bytes) -> None:
             _write_synced(temporary, data, stat.S_IMODE(before.st_mode), (before.st_uid, before.st_gid))
             undo.callback(temporary.unlink, missing_ok=True)
             temporary.replace(target)
-        _sync_folder(target.parent)
+        _sync_file_folder(target.parent)
     except OSError as error:
         raise DocumentError((_system_problem("policy file", path, error),)) from error
 
@@ -342,7 +342,7 @@ def _write_synced(path: Path, data: bytes, mode: int, owner: tuple[int, int] | N
         undo.pop_all()
 
 
-def _sync_folder(path: Path) -> None:
+def _sync_file_folder(path: Path) -> None:
     """Make the folder's own entries last through a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

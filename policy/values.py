@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from policy.destinations import Destination, meet_of_destinations, narrowed, parse_destination
+from policy.destinations import LONGEST_DESTINATION, Destination, meet_of_destinations, narrowed, parse_destination
 
 T = TypeVar("T")
 N = TypeVar("N", int, Decimal)
@@ -97,13 +97,13 @@ class Switch(Kind[bool]):
         """Read `true` or `false` in any case."""
         words = {"true": True, "false": False}
         if text.lower() not in words:
-            raise ValueError(f"{text!r} is neither true nor false")
+            raise ValueError(f"{spelt(text)} is neither true nor false")
         return words[text.lower()]
 
     def from_native(self, value: object) -> bool:
         """Take a bool as it is."""
         if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
+            raise ValueError(f"{spelt(value)} is neither true nor false")
         return value
 
     def native(self, value: bool) -> bool:  # noqa: FBT001 -- the value itself
@@ -178,7 +178,7 @@ class _Number(Kind[N | Unlimited]):
 
     def _in_range(self, number: N) -> N:
         if not self.minimum <= number <= self.maximum:
-            raise ValueError(f"{number} is outside {self.minimum} to {self.maximum}")
+            raise ValueError(f"{spelt(number)} is outside {self.minimum} to {self.maximum}")
         return number
 
     @abstractmethod
@@ -206,12 +206,12 @@ class Whole(_Number[int]):
 
     def _parse_digits(self, text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
-            raise ValueError(f"{text!r} is not a whole number in plain digits")
+            raise ValueError(f"{spelt(text)} is not a whole number in plain digits")
         return int(text)
 
     def _from_number(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{value!r} is not a whole number")
+            raise ValueError(f"{spelt(value)} is not a whole number")
         return value
 
 
@@ -227,13 +227,13 @@ class Thousandths(_Number[Decimal]):
 
     def _parse_digits(self, text: str) -> Decimal:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text, re.ASCII):
-            raise ValueError(f"{text!r} is not a number with at most three decimal places")
+            raise ValueError(f"{spelt(text)} is not a number with at most three decimal places")
         return Decimal(text)
 
     def _from_number(self, value: object) -> Decimal:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is not a number")
-        return self._parse_digits(str(value))
+            raise ValueError(f"{spelt(value)} is not a number")
+        return Decimal(value) if isinstance(value, int) else self._parse_digits(str(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +261,7 @@ class Words(Kind[frozenset[str]]):
         """Read an array of words."""
         for word in _strings(value):
             if word not in self.choices:
-                raise ValueError(f"{word!r} is not one of {', '.join(self.choices)}")
+                raise ValueError(f"{spelt(word)} is not one of {', '.join(self.choices)}")
         return frozenset(_strings(value))
 
     def native(self, value: frozenset[str]) -> list[str]:
@@ -311,13 +311,27 @@ class Destinations(Kind[frozenset[Destination]]):
 
     def schema(self) -> dict[str, Any]:
         """An array of strings; what an item means is read by `parse_destination`."""
-        item = {"type": "string", "minLength": 1, "maxLength": 300, "format": "destination"}
+        item = {"type": "string", "minLength": 1, "maxLength": LONGEST_DESTINATION, "format": "destination"}
         return {"type": "array", "items": item, "uniqueItems": True, "maxItems": 256}
+
+
+def spelt(untrusted: object) -> str:
+    """An untrusted value for a message: printable, of bounded length, however large or deep the value is."""
+    longest = 80
+    if isinstance(untrusted, str):
+        return repr(untrusted if len(untrusted) <= longest else f"{untrusted[:longest]}…")
+    if isinstance(untrusted, int) and untrusted.bit_length() > longest:
+        return "a very large number"
+    if isinstance(untrusted, bool):
+        return str(untrusted).lower()
+    if isinstance(untrusted, int | float | Decimal):
+        return str(untrusted)[:longest]
+    return f"a {type(untrusted).__name__}"
 
 
 def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{value!r} is not a list of words")
+        raise ValueError(f"{spelt(value)} is not a list of words")
     return tuple(value)
 
 

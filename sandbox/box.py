@@ -12,6 +12,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput
@@ -74,7 +75,7 @@ class Box:
     @classmethod
     async def start(
         cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path], output: KeptOutput
-    ) -> "Box":
+    ) -> Self:
         """Start a box; on return it may not be ready yet.
 
         Args:

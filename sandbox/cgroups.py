@@ -26,15 +26,15 @@ RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
-MOUNT_REMEDY = (
+CGROUP_MOUNT_REMEDY = (
     "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true` and "
     "a `hostPath` volume of `/sys/fs/cgroup` mounted there with `readOnly: false`; else mount /sys/fs/cgroup writable"
 )
-DELEGATION_REMEDY = (
+CGROUP_DELEGATION_REMEDY = (
     "systemd: `Delegate=yes` and `DelegateSubgroup=runner` (systemd 254 or newer) in the service, or run as root; "
     "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
 )
-KERNEL_REMEDY = (
+CGROUP_KERNEL_REMEDY = (
     "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
 )
 
@@ -172,13 +172,13 @@ class RunCgroup:
 
     def counters(self) -> Counters:
         """Read what was counted so far."""
-        memory = _place_of(self.places, CgroupController.MEMORY)
-        pids = _place_of(self.places, CgroupController.PIDS)
+        memory = _cgroup_place_of(self.places, CgroupController.MEMORY)
+        pids = _cgroup_place_of(self.places, CgroupController.PIDS)
         return Counters(
             oom_kills=_oom_kills(memory) if memory else 0,
             peak_memory_bytes=_peak_memory_bytes(memory) if memory else None,
             cpu_seconds=_cpu_seconds(self.places),
-            pids_limit_hits=_keyed_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
+            pids_limit_hits=_cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
         )
 
     def kill_once(self) -> frozenset[int]:
@@ -188,7 +188,7 @@ class RunCgroup:
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
             for pid in cgroup_members(place.folder) & seen:
-                _kill_member(place.folder, pid)
+                _kill_cgroup_member(place.folder, pid)
         return seen
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -204,7 +204,7 @@ class RunCgroup:
 
     def remove_once(self) -> tuple[Path, ...]:
         """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
-        return tuple(place.folder for place in self.places if not _folder_removed(place.folder))
+        return tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
 
     async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
         """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
@@ -231,7 +231,7 @@ class CgroupParent:
         """Name the cgroups of one run, whether they exist or not."""
         if not RUN_NAME_PATTERN.fullmatch(run_name):
             raise ValueError("a run's name is 32 lower-case hexadecimal characters")
-        return RunCgroup(run_name=run_name, places=tuple(_run_place(place, run_name) for place in self.places))
+        return RunCgroup(run_name=run_name, places=tuple(_run_cgroup_place(place, run_name) for place in self.places))
 
     def existing_runs(self) -> tuple[RunCgroup, ...]:
         """All runs that have a folder here, those of other runners of this account included."""
@@ -247,7 +247,7 @@ class CgroupParent:
     def remove_once(self) -> tuple[Path, ...]:
         """Remove the `sandbox-lockdown` folders that hold no run; returns the others."""
         folders = (place.folder / CGROUP_FOLDER for place in self.places)
-        return tuple(folder for folder in folders if not _folder_removed(folder))
+        return tuple(folder for folder in folders if not _cgroup_folder_removed(folder))
 
 
 def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = None) -> CgroupParent | CgroupsUnavailable:
@@ -258,8 +258,8 @@ def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = Non
         pid: the process they are about, as seen in `cgroup.procs`; the running one if absent.
     """
     try:
-        mounts = _parsed_cgroup_mounts(_text_of(proc_root / "self" / "mountinfo"))
-        own_paths = _parsed_own_paths(_text_of(proc_root / "self" / "cgroup"))
+        mounts = _parsed_cgroup_mounts(_cgroup_text(proc_root / "self" / "mountinfo"))
+        own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
     except (OSError, ValueError) as error:
         return CgroupsUnavailable(
             reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
@@ -303,7 +303,7 @@ def make_cgroup(
     """
     for missing in parent.missing:
         if limits.asked_for(missing.controller):
-            raise _unenforceable(missing.controller, missing.reason, missing.remedy)
+            raise _unenforceable_controller(missing.controller, missing.reason, missing.remedy)
     run = parent.run_cgroup(run_name)
     made: list[CgroupPlace] = []
     try:
@@ -312,10 +312,10 @@ def make_cgroup(
             made.append(run_place)
         for controller in CgroupController:
             if limits.asked_for(controller):
-                _set_limit(run.places, controller, limits)
+                _set_cgroup_limit(run.places, controller, limits)
     except UnenforceableError:
         for place in made:
-            _folder_removed(place.folder)
+            _cgroup_folder_removed(place.folder)
         raise
     return run
 
@@ -358,7 +358,7 @@ class _CgroupObstacle:
 _FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
 
 
-def _text_of(path: Path) -> str:
+def _cgroup_text(path: Path) -> str:
     return path.read_text(errors="surrogateescape")
 
 
@@ -412,13 +412,13 @@ def _own_folder(mount: _CgroupMount, own_path: str, pid: int) -> Path | _CgroupO
     if ".." in path.parts or ".." in mount.root.parts or not path.is_relative_to(mount.root):
         return _CgroupObstacle(
             reason=f"{mount.point} shows {mount.root}, which does not hold this process's cgroup {own_path}",
-            remedy=MOUNT_REMEDY,
+            remedy=CGROUP_MOUNT_REMEDY,
         )
     folder = mount.point / path.relative_to(mount.root)
     if pid not in cgroup_members(folder):
-        return _CgroupObstacle(reason=f"{folder} does not hold this process", remedy=MOUNT_REMEDY)
+        return _CgroupObstacle(reason=f"{folder} does not hold this process", remedy=CGROUP_MOUNT_REMEDY)
     if mount.read_only:
-        return _CgroupObstacle(reason=f"{mount.point} is mounted read-only", remedy=MOUNT_REMEDY)
+        return _CgroupObstacle(reason=f"{mount.point} is mounted read-only", remedy=CGROUP_MOUNT_REMEDY)
     return folder
 
 
@@ -429,7 +429,7 @@ def _found_v1(mounts: tuple[_CgroupMount, ...], own_paths: dict[str, str], pid: 
 
 
 def _v1_place(name: str, mounts: tuple[_CgroupMount, ...], own_path: str, pid: int) -> CgroupPlace | _CgroupObstacle:
-    obstacle = _CgroupObstacle(reason=f"the cgroup hierarchy of `{name}` is not mounted", remedy=MOUNT_REMEDY)
+    obstacle = _CgroupObstacle(reason=f"the cgroup hierarchy of `{name}` is not mounted", remedy=CGROUP_MOUNT_REMEDY)
     for mount in mounts:
         if mount.version is not CgroupVersion.V1 or name not in mount.controllers:
             continue
@@ -440,7 +440,7 @@ def _v1_place(name: str, mounts: tuple[_CgroupMount, ...], own_path: str, pid: i
             return CgroupPlace(folder=folder, version=CgroupVersion.V1, controllers=frozenset({name}))
         else:
             obstacle = _CgroupObstacle(
-                reason=f"this account may not make cgroups in {folder}", remedy=DELEGATION_REMEDY
+                reason=f"this account may not make cgroups in {folder}", remedy=CGROUP_DELEGATION_REMEDY
             )
     return obstacle
 
@@ -451,7 +451,7 @@ def _found_v2(
     """Find the place of the controllers that v1 does not have: one for all of them."""
     if not wanted:
         return {}
-    obstacle = _CgroupObstacle(reason="no cgroup v2 hierarchy is mounted", remedy=MOUNT_REMEDY)
+    obstacle = _CgroupObstacle(reason="no cgroup v2 hierarchy is mounted", remedy=CGROUP_MOUNT_REMEDY)
     for mount in mounts:
         if mount.version is CgroupVersion.V1 or "" not in own_paths:
             continue
@@ -477,12 +477,13 @@ def _v2_places(mount_point: Path, own: Path, wanted: frozenset[CgroupController]
 def _v2_obstacle(name: str, mount_point: Path, own: Path, *, present: bool) -> _CgroupObstacle:
     if not present and _is_root_cgroup(mount_point):
         return _CgroupObstacle(
-            reason=f"this kernel does not offer the cgroup controller `{name}`", remedy=KERNEL_REMEDY.format(name=name)
+            reason=f"this kernel does not offer the cgroup controller `{name}`",
+            remedy=CGROUP_KERNEL_REMEDY.format(name=name),
         )
     return _CgroupObstacle(
         reason=f"neither {own} nor a cgroup above it lets this account make a child limited by `{name}` "
         "without moving processes of others",
-        remedy=DELEGATION_REMEDY,
+        remedy=CGROUP_DELEGATION_REMEDY,
     )
 
 
@@ -493,12 +494,12 @@ def _grantable(folder: Path) -> frozenset[str]:
     placed only by who may write `cgroup.procs` of the nearest common ancestor, which is the folder itself.
     """
     kind = folder / "cgroup.type"
-    if kind.exists() and _text_of(kind).strip() != "domain":
+    if kind.exists() and _cgroup_text(kind).strip() != "domain":
         return frozenset()
     if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
         return frozenset()
     switch = folder / "cgroup.subtree_control"
-    free = _is_root_cgroup(folder) or not _text_of(folder / "cgroup.procs").split()
+    free = _is_root_cgroup(folder) or not _cgroup_text(folder / "cgroup.procs").split()
     if free and os.access(switch, os.W_OK):
         return _controller_names(folder / "cgroup.controllers")
     return _controller_names(switch)
@@ -510,7 +511,7 @@ def _is_root_cgroup(folder: Path) -> bool:
 
 
 def _controller_names(path: Path) -> frozenset[str]:
-    return frozenset(_text_of(path).split())
+    return frozenset(_cgroup_text(path).split())
 
 
 def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
@@ -523,15 +524,15 @@ def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
     return tuple(grouped.values())
 
 
-def _run_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
+def _run_cgroup_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
     return replace(place, folder=place.folder / CGROUP_FOLDER / run_name)
 
 
-def _place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
+def _cgroup_place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
     return next((place for place in places if controller in place.controllers), None)
 
 
-def _unenforceable(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
+def _unenforceable_controller(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
     return UnenforceableError(key=LIMIT_OF_CONTROLLER[controller], origin="this host", reason=reason, remedy=remedy)
 
 
@@ -548,17 +549,17 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 with suppress(FileExistsError):
                     make_folder(folder.parent)
                 if place.version is CgroupVersion.V2:
-                    _hand_down(place.folder, place.controllers)
-                    _hand_down(folder.parent, place.controllers)
+                    _hand_down_controllers(place.folder, place.controllers)
+                    _hand_down_controllers(folder.parent, place.controllers)
                 make_folder(folder)
                 return
     except OSError as error:
-        raise _unenforceable(
-            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", DELEGATION_REMEDY
+        raise _unenforceable_controller(
+            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", CGROUP_DELEGATION_REMEDY
         ) from error
 
 
-def _hand_down(folder: Path, controllers: frozenset[str]) -> None:
+def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
     """Enable controllers for the children of a v2 cgroup, writing only where some are not."""
     switch = folder / "cgroup.subtree_control"
     lacking = controllers - _controller_names(switch)
@@ -566,29 +567,31 @@ def _hand_down(folder: Path, controllers: frozenset[str]) -> None:
         _write_cgroup_file(switch, " ".join(f"+{name}" for name in sorted(lacking)))
 
 
-def _set_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
+def _set_cgroup_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
     """Set and prove one limit."""
-    place = _place_of(places, controller)
+    place = _cgroup_place_of(places, controller)
     if place is None:
-        raise _unenforceable(controller, f"no cgroup controls `{controller}`", DELEGATION_REMEDY)
+        raise _unenforceable_controller(controller, f"no cgroup controls `{controller}`", CGROUP_DELEGATION_REMEDY)
     try:
-        for name, value in _limit_files(place, controller, limits):
+        for name, value in _cgroup_limit_files(place, controller, limits):
             _write_cgroup_file(place.folder / name, value)
-            taken = _text_of(place.folder / name).split()
+            taken = _cgroup_text(place.folder / name).split()
             if taken[: len(value.split())] != value.split():
-                raise _unenforceable(
-                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", DELEGATION_REMEDY
+                raise _unenforceable_controller(
+                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", CGROUP_DELEGATION_REMEDY
                 )
     except OSError as error:
         reason = f"{error.filename or place.folder} cannot be set: {error.strerror}"
-        raise _unenforceable(controller, reason, KERNEL_REMEDY.format(name=controller)) from error
+        raise _unenforceable_controller(controller, reason, CGROUP_KERNEL_REMEDY.format(name=controller)) from error
 
 
-def _limit_files(place: CgroupPlace, controller: CgroupController, limits: CgroupLimits) -> Iterator[tuple[str, str]]:
+def _cgroup_limit_files(
+    place: CgroupPlace, controller: CgroupController, limits: CgroupLimits
+) -> Iterator[tuple[str, str]]:
     """List the files to write in this order, and what they must say afterwards."""
     match controller:
         case CgroupController.MEMORY:
-            yield from _memory_files(place, str(limits.memory_pages_bytes))
+            yield from _cgroup_memory_files(place, str(limits.memory_pages_bytes))
         case CgroupController.PIDS:
             yield "pids.max", str(limits.processes_hard_stop)
         case CgroupController.CPU if place.version is CgroupVersion.V1:
@@ -600,7 +603,7 @@ def _limit_files(place: CgroupPlace, controller: CgroupController, limits: Cgrou
             assert_never(controller)
 
 
-def _memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
+def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
     """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
     if place.version is CgroupVersion.V1:
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
@@ -621,17 +624,17 @@ def _quota_above(folder: Path) -> int:
     for above in folder.parents:
         if not (above / "cpu.cfs_quota_us").exists():
             break
-        quota = int(_text_of(above / "cpu.cfs_quota_us"))
-        period = int(_text_of(above / "cpu.cfs_period_us"))
+        quota = int(_cgroup_text(above / "cpu.cfs_quota_us"))
+        period = int(_cgroup_text(above / "cpu.cfs_period_us"))
         if quota > 0:
             quotas.append(max(quota * CPU_PERIOD_MICROSECONDS // period, CPU_QUOTA_FLOOR_MICROSECONDS))
     return min(quotas)
 
 
-def _keyed_number(path: Path, key: str) -> int | None:
+def _cgroup_number(path: Path, key: str) -> int | None:
     """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
     try:
-        lines = [line.split() for line in _text_of(path).splitlines()]
+        lines = [line.split() for line in _cgroup_text(path).splitlines()]
     except OSError:
         return None
     return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
@@ -640,27 +643,27 @@ def _keyed_number(path: Path, key: str) -> int | None:
 def _oom_kills(place: CgroupPlace) -> int:
     """Count kills for lack of memory; v1 tells since Linux 4.13, which is older than gVisor supports."""
     name = "memory.oom_control" if place.version is CgroupVersion.V1 else "memory.events"
-    kills = _keyed_number(place.folder / name, "oom_kill")
+    kills = _cgroup_number(place.folder / name, "oom_kill")
     if kills is None:
         # Without it, running out of memory would pass for an ordinary failure.
         reason = f"{place.folder / name} tells no oom_kill"
-        raise _unenforceable(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+        raise _unenforceable_controller(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
     return kills
 
 
 def _peak_memory_bytes(place: CgroupPlace) -> int | None:
     name = "memory.max_usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.peak"
-    return _keyed_number(place.folder / name, "")
+    return _cgroup_number(place.folder / name, "")
 
 
 def _cpu_seconds(places: tuple[CgroupPlace, ...]) -> float | None:
     """Read the CPU time used: v1's `cpuacct` counts nanoseconds, v2's `cpu` microseconds."""
-    accounting = _place_of(places, ACCOUNTING_CONTROLLER)
+    accounting = _cgroup_place_of(places, ACCOUNTING_CONTROLLER)
     if accounting is not None:
-        nanoseconds = _keyed_number(accounting.folder / "cpuacct.usage", "")
+        nanoseconds = _cgroup_number(accounting.folder / "cpuacct.usage", "")
         return None if nanoseconds is None else nanoseconds / 1e9
     unified = next((place for place in places if place.version is CgroupVersion.V2), None)
-    microseconds = _keyed_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
+    microseconds = _cgroup_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
     return None if microseconds is None else microseconds / 1e6
 
 
@@ -673,7 +676,7 @@ def _cgroup_kill_written(folder: Path) -> bool:
     return True
 
 
-def _kill_member(folder: Path, pid: int) -> None:
+def _kill_cgroup_member(folder: Path, pid: int) -> None:
     """Kill one process, if it still is in the cgroup once it is pinned: its number may belong to another by then."""
     try:
         descriptor = os.pidfd_open(pid)
@@ -688,7 +691,7 @@ def _kill_member(folder: Path, pid: int) -> None:
         os.close(descriptor)
 
 
-def _folder_removed(folder: Path) -> bool:
+def _cgroup_folder_removed(folder: Path) -> bool:
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -78,6 +78,8 @@ class RunResult:
     """What people should know: valves brought in, network not given."""
     unenforced: tuple[str, ...]
     """Limits that this host could not enforce, where the run went on without them."""
+    debug_allowed: bool
+    """Whether the limits permit showing internals."""
     limits_digest: str
     """Digest of the effective limits."""
     policies: tuple[tuple[str, int], ...]

@@ -14,6 +14,7 @@ from typing import Any
 
 from policy.effective import EffectiveLimits
 from policy.limits import (
+    DEBUG,
     MAX_OUTPUT_KILOBYTES,
     MAX_RAM_MEGABYTES,
     MAX_RUNTIME_SECONDS,
@@ -33,32 +34,15 @@ from sandbox.cgroups import (
     cgroup_members,
     make_cgroup,
 )
+from sandbox.equipment import Equipment
 from sandbox.errors import StartError, UnenforceableError
 from sandbox.outcome import KeptOutput, Outcome, RunResult
 from sandbox.request import RunRequest
 from sandbox.slots import taken_slots
-from sandbox.spec import BoxTree, Compiled, compile_run
+from sandbox.spec import Compiled, compile_run
 
-_KILOBYTE = 1 << 10
+_OUTPUT_UNIT_BYTES = 1 << 10
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Equipment:
-    """What this host has for running boxes."""
-
-    runsc: Path
-    """gVisor."""
-    runsc_flags: tuple[str, ...]
-    """Flags that this gVisor needs on every run."""
-    gvisor: str
-    """Its version, origin and age, for the record."""
-    tree: BoxTree
-    """The file tree that boxes see."""
-    cgroups: CgroupParent | CgroupsUnavailable
-    """Where cgroups can be made, or why they cannot."""
-    folder: Path
-    """The private folder, for runs and slots."""
 
 
 @dataclass(slots=True)
@@ -104,7 +88,7 @@ class Runner:
         if isinstance(self._equipment.cgroups, CgroupParent):
             run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
         run.box = await Box.start(
-            (str(self._equipment.runsc), *self._equipment.runsc_flags, *compiled.runsc_flags),
+            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
             run.folder,
             run.cgroup.procs_files if run.cgroup else (),
             output,
@@ -122,14 +106,15 @@ class Runner:
             exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
             chunks=tuple(output.chunks),
             truncated=output.seen_bytes > output.kept_bytes,
-            output_limit_kilobytes=_output_bytes(request.limits) // _KILOBYTE,
+            output_limit_kilobytes=_output_bytes(request.limits) // _OUTPUT_UNIT_BYTES,
             runtime_limit_seconds=_finite(request.limits[MAX_RUNTIME_SECONDS]),
             ram_limit_megabytes=_finite(request.limits[MAX_RAM_MEGABYTES]),
             notices=tuple(filter(None, (*request.limits.notices, compiled.network_notice))),
             unenforced=unenforced,
+            debug_allowed=request.limits[DEBUG],
             limits_digest=request.limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in request.limits.policies),
-            gvisor=self._equipment.gvisor,
+            gvisor=self._equipment.gvisor_words,
             startup_seconds=ready - begun,
             wall_seconds=ended - ready,
             cpu_seconds=counters.cpu_seconds,
@@ -217,7 +202,7 @@ def _output_bytes(limits: EffectiveLimits) -> int:
     kilobytes = limits[MAX_OUTPUT_KILOBYTES]
     if isinstance(kilobytes, Unlimited):
         raise ValueError("the table permits no unlimited output")
-    return kilobytes * _KILOBYTE
+    return kilobytes * _OUTPUT_UNIT_BYTES
 
 
 def _runtime_seconds(limits: EffectiveLimits) -> float | None:

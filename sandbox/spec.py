@@ -9,7 +9,6 @@ Source: OCI runtime specification 1.0.2; `runsc flags`.
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from policy.effective import EffectiveLimits
@@ -25,9 +24,8 @@ from policy.limits import (
 from policy.values import Unlimited
 from sandbox.cgroups import CgroupLimits
 from sandbox.starters import starter_command
+from sandbox.tree import BOX_UID, FileTree
 
-BOX_UID = 1000
-"""The user that code runs as inside the box; never root."""
 GVISOR_HEADROOM_BYTES = 64 << 20
 """RAM on top of the limit for gVisor's own kernel, which shares the cgroup: measured at 25 to 45 MiB."""
 GVISOR_THREADS = 1_024
@@ -49,18 +47,6 @@ class NetworkMode(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoxTree:
-    """The file tree that boxes see."""
-
-    root: Path
-    """Where it stands on the host."""
-    python: str
-    """The interpreter's path inside."""
-    bash: str
-    """The shell's path inside."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
     """Everything that gVisor and the kernel are told about one run."""
 
@@ -74,7 +60,7 @@ class Compiled:
     """What people are told where they get less network than the limits name; empty otherwise."""
 
 
-def compile_run(language: str, limits: EffectiveLimits, tree: BoxTree) -> Compiled:
+def compile_run(language: str, limits: EffectiveLimits, tree: FileTree) -> Compiled:
     """The one description of a run that follows from its language and limits."""
     mode, notice = network_mode(limits)
     return Compiled(
@@ -117,7 +103,7 @@ def _by(limits: EffectiveLimits, limit: Any) -> str:  # noqa: ANN401 -- a limit 
     return f"decided by {limits.origin_of(limit)}"
 
 
-def _process(language: str, limits: EffectiveLimits, tree: BoxTree) -> dict[str, Any]:
+def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
     return {
         "terminal": False,
         "user": {"uid": BOX_UID, "gid": BOX_UID},

@@ -1,0 +1,7687 @@
+"""
+title: Run code
+description: A button that runs a message's code block in a gVisor sandbox, under limits an administrator can lock.
+author: sandbox-lockdown
+version: 0.1.0
+license: Apache-2.0
+"""
+
+# Generated from 39 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# To verify it against a checkout of that version: python -m plugins.flatten --check
+# Definitions that nothing here reaches are left out; all else reads as it does there.
+#
+#   plugins/blocks.py ............ line 113
+#   policy/destinations.py ....... line 183
+#   policy/errors.py ............. line 388
+#   policy/keys.py ............... line 448
+#   policy/positions.py .......... line 660
+#   policy/values.py ............. line 878
+#   policy/limits.py ............. line 1219
+#   policy/settings.py ........... line 1465
+#   policy/schema.py ............. line 1736
+#   policy/statements.py ......... line 1926
+#   policy/document.py ........... line 1998
+#   policy/effective.py .......... line 2287
+#   policy/environment.py ........ line 2444
+#   policy/resolve.py ............ line 2671
+#   policy/signatures.py ......... line 2886
+#   policy/trusted_files.py ...... line 3147
+#   policy/load.py ............... line 3404
+#   plugins/valves.py ............ line 3669
+#   sandbox/errors.py ............ line 3754
+#   sandbox/cgroups.py ........... line 3792
+#   sandbox/folders.py ........... line 4482
+#   sandbox/release.py ........... line 4705
+#   sandbox/debian.py ............ line 5065
+#   sandbox/gvisor.py ............ line 5328
+#   sandbox/request.py ........... line 5656
+#   sandbox/outcome.py ........... line 5726
+#   plugins/presentation.py ...... line 5869
+#   sandbox/shared_libraries.py .. line 5965
+#   sandbox/slots.py ............. line 6092
+#   sandbox/starters.py .......... line 6151
+#   sandbox/box.py ............... line 6206
+#   sandbox/tree.py .............. line 6398
+#   sandbox/equipment.py ......... line 6971
+#   sandbox/spec.py .............. line 7050
+#   sandbox/runner.py ............ line 7209
+#   sandbox/session.py ........... line 7403
+#   plugins/host.py .............. line 7509
+#   plugins/self_test.py ......... line 7577
+#   plugins/function.py .......... line 7630
+
+import argparse
+import asyncio
+import base64
+import bz2
+import difflib
+import errno
+import fcntl
+import hashlib
+import http.client
+import ipaddress
+import itertools
+import json
+import os
+import platform
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.parse
+import urllib.request
+from abc import ABC, abstractmethod
+from asyncio.subprocess import PIPE, Process
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from filecmp import cmp
+from functools import reduce
+from itertools import count
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, IO, Self, TypeAlias, TypeVar, assert_never
+
+import jsonschema
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jsonschema import Draft202012Validator, FormatChecker, TypeChecker
+from jsonschema.protocols import Validator
+from jsonschema.validators import extend
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, create_model
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+# ======== plugins/blocks.py ===========================================================================================
+# Finds the code blocks of a chat message, and which of them a press of the button means.
+#
+# Source: CommonMark 0.31, section 4.5 (fenced code blocks).
+
+
+BLOCK_LANGUAGES = {
+    "python": "python",
+    "python3": "python",
+    "py": "python",
+    "bash": "bash",
+    "sh": "bash",
+    "shell": "bash",
+}
+"""Names that people and models write on a fence, and the language each means."""
+_FENCE = re.compile(r"(?P<indent>(?:[ ]{0,3}|[ ]*(?:[-*+]|[0-9]{1,9}[.)])[ ]+|[ ]+))(?P<fence>`{3,}|~{3,})(?P<info>.*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeBlock:
+    """One block of a message that can be run."""
+
+    number: int
+    """Counted from 1 over all blocks of the message, runnable or not."""
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """What stands between its fences, without their indentation."""
+
+
+def runnable_blocks(message: str) -> tuple[CodeBlock, ...]:
+    """The blocks marked as Python or Bash, in the message's order."""
+    return tuple(
+        CodeBlock(number=number, language=BLOCK_LANGUAGES[info], code=code)
+        for number, (info, code) in enumerate(_fenced_blocks(message), 1)
+        if info in BLOCK_LANGUAGES
+    )
+
+
+def meant_block(blocks: tuple[CodeBlock, ...]) -> CodeBlock | None:
+    """The block that a press of the button means.
+
+    The last Python block, as a message that corrects itself ends with the version it means; Bash beside Python mostly
+    shows how to install or start it, so the last Bash block counts only where there is no Python.
+    """
+    python = [block for block in blocks if block.language == "python"]
+    return next(reversed(python or blocks), None)
+
+
+def _fenced_blocks(message: str) -> Iterator[tuple[str, str]]:
+    """Each closed block, and a last one left open: the first word of its info string, lower-case, and its text."""
+    lines = iter(message.replace("\r\n", "\n").split("\n"))
+    for line in lines:
+        opening = _FENCE.fullmatch(line)
+        if opening is None or (opening["fence"][0] == "`" and "`" in opening["info"]):
+            continue
+        words = opening["info"].split()
+        code = "\n".join(_until_closed(lines, opening["fence"], len(opening["indent"])))
+        yield (words[0].lower() if words else ""), code
+
+
+def _until_closed(lines: Iterator[str], fence: str, indent: int) -> Iterator[str]:
+    closing = re.compile(rf"[ ]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*")
+    for line in lines:
+        if closing.fullmatch(line):
+            return
+        own_indent = len(line) - len(line.lstrip(" "))
+        yield line[min(indent, own_indent) :]
+
+
+# ======== policy/destinations.py ======================================================================================
+# Where code may reach when it may: one item of the network allow-list, and the order among items.
+#
+# An item is `public` (any public address, the top), a host name, `*.domain` (any depth, not the domain itself), an
+# address or a CIDR, each with an optional `:port`. Item A is narrower than B when every connection A permits, B permits
+# too; the meet of two items is what both permit. A set is kept without items that another of its items covers, so equal
+# sets are equal values.
+#
+# Source: RFC 1123 (host names), RFC 5890 (A-labels), RFC 3986 section 3.2.2 (brackets around IPv6 beside a port).
+
+
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LONGEST_NAME = 253
+LONGEST_DESTINATION = 300
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class PublicInternet:
+    """Any public address: the top of the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostName:
+    """Exactly this name, in lower-case A-labels."""
+
+    name: str
+    """`api.example.com`, without a trailing dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Every name below this one, at any depth, but not the name itself."""
+
+    name: str
+    """`example.com` for the item `*.example.com`."""
+
+
+Reach = PublicInternet | HostName | Domain | ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One item of an allow-list."""
+
+    reach: Reach
+    """Which hosts; a single address is a network of one."""
+    port: int | None
+    """Which port, 1 to 65535; `None` means every port."""
+
+    def __str__(self) -> str:
+        """Spell the item as `parse_destination` reads it."""
+        text = _reach_text(self.reach)
+        if self.port is None:
+            return text
+        return f"[{text}]:{self.port}" if isinstance(self.reach, ipaddress.IPv6Network) else f"{text}:{self.port}"
+
+
+def parse_destination(text: str) -> Destination:
+    """Read one item of an allow-list.
+
+    Raises:
+        ValueError: the text is no destination; the message says what is wrong with it.
+    """
+    if len(text) > LONGEST_DESTINATION:
+        raise ValueError(f"an item of {len(text)} characters is longer than any destination")
+    host, port = _split_port(text)
+    if port is not None and not 1 <= port <= 65535:  # noqa: PLR2004 -- the range of TCP and UDP ports
+        raise ValueError(f"port {port} is outside 1 to 65535")
+    return Destination(reach=_parse_reach(host), port=port)
+
+
+def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
+    """The same reach in the fewest items: without those that another one covers."""
+    unique = frozenset(items)
+    return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
+
+
+def covers(wide: Destination, narrow: Destination) -> bool:
+    """Whether every connection that `narrow` permits, `wide` permits too."""
+    return meet_of_destinations(wide, narrow) == narrow
+
+
+def meet_of_destinations(one: Destination, other: Destination) -> Destination | None:
+    """The widest item that both permit, or `None` where they have nothing in common."""
+    reach = _meet_of_reaches(one.reach, other.reach)
+    if reach is None or (one.port is not None and other.port is not None and one.port != other.port):
+        return None
+    return Destination(reach=reach, port=one.port if other.port is None else other.port)
+
+
+def _meet_of_reaches(one: Reach, other: Reach) -> Reach | None:
+    match one, other:
+        case (PublicInternet(), _):
+            return other
+        case (_, PublicInternet()):
+            return one
+        case (HostName() | Domain(), HostName() | Domain()):
+            return _meet_of_names(one, other)
+        case (ipaddress.IPv4Network(), ipaddress.IPv4Network()):
+            return _meet_of_networks(one, other)
+        case (ipaddress.IPv6Network(), ipaddress.IPv6Network()):
+            return _meet_of_networks(one, other)
+        case _:
+            return None
+
+
+def _meet_of_networks(one: IPNetwork, other: IPNetwork) -> IPNetwork | None:
+    """The smaller of two networks of one family, since two that overlap are nested."""
+    narrow, wide = sorted((one, other), key=lambda network: network.prefixlen, reverse=True)
+    return narrow if narrow.network_address in wide else None
+
+
+def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName | Domain | None:
+    if one == other:
+        return one
+    if isinstance(one, Domain) and other.name.endswith(f".{one.name}"):
+        return other
+    if isinstance(other, Domain) and one.name.endswith(f".{other.name}"):
+        return one
+    return None
+
+
+def _split_port(text: str) -> tuple[str, int | None]:
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
+    if bracketed:
+        if ":" not in bracketed[1]:
+            raise ValueError(f"{text!r} has brackets, which only an IPv6 address takes")
+        return bracketed[1], int(bracketed[2]) if bracketed[2] else None
+    if text.count(":") > 1:
+        return text, None
+    host, colon, port = text.partition(":")
+    if colon and not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ValueError(f"{text!r} has no port number after its colon")
+    return host, int(port) if colon else None
+
+
+def _parse_reach(host: str) -> Reach:
+    if host == "public":
+        return PublicInternet()
+    network = _parse_network(host)
+    if network is not None:
+        return network
+    if host.startswith("*."):
+        return Domain(_checked_name(host.removeprefix("*.")))
+    return HostName(_checked_name(host))
+
+
+def _parse_network(host: str) -> IPNetwork | None:
+    if "%" in host:
+        raise ValueError(f"{host!r} names a zone, which no allow-list can")
+    _, slash, prefix_length = host.partition("/")
+    if slash and not _PREFIX_LENGTH.fullmatch(prefix_length):
+        return None  # ipaddress would also take a netmask, or guess that it is a host mask
+    try:
+        network = ipaddress.ip_network(host)
+    except ValueError as error:
+        if "host bits" in str(error):
+            start = ipaddress.ip_network(host, strict=False)
+            raise ValueError(f"{host!r} is not the start of its network: {start} is") from None
+        return None
+    return _unmapped(network)
+
+
+def _unmapped(network: IPNetwork) -> IPNetwork:
+    """An IPv4 network spelt as IPv4-mapped IPv6 is that IPv4 network."""
+    mapped_prefix = 96
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_prefix:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_prefix))
+    return network
+
+
+def _checked_name(name: str) -> str:
+    if not name.isascii():
+        raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
+    if name != name.lower():
+        raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
+    if name == "none":
+        raise ValueError("'none' is the word for the empty set and stands alone")
+    if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
+    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+        raise ValueError(f"{name!r} looks like an address in an unusual spelling: write it as four decimal numbers")
+    return name
+
+
+def _reach_text(reach: Reach) -> str:
+    match reach:
+        case PublicInternet():
+            return "public"
+        case HostName(name):
+            return name
+        case Domain(name):
+            return f"*.{name}"
+        case ipaddress.IPv4Network() | ipaddress.IPv6Network():
+            alone = reach.prefixlen == reach.max_prefixlen
+            return str(reach.network_address) if alone else str(reach)
+
+
+# ======== policy/errors.py ============================================================================================
+# What can be wrong in a layer, and the errors that carry it.
+#
+# A `Problem` is a plain value that names the thing, where it stands, why it is refused and what to do about it.
+# A bad document or environment reports all of its problems at once, in one error. No problem ever holds a secret.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, in words a person can act on."""
+
+    key: str
+    """What it is about: a variable, a key path, a file, a valve."""
+    origin: str
+    """Where it stands: `environment`, `FILE:LINE`, `FILE`, `valve`."""
+    reason: str
+    """Why it is refused: no full stop at its end."""
+    remedy: str
+    """What to do about it: a sentence without full stop, or empty where the reason says it all."""
+
+    def __str__(self) -> str:
+        """Read as one line: origin, key, reason, remedy."""
+        text = f"{self.origin}: {self.key}: {self.reason}."
+        return f"{text} {self.remedy}." if self.remedy else text
+
+
+class PolicyError(Exception):
+    """Something in a layer is wrong: no limits come out of it, so nothing runs."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        if not problems:
+            raise ValueError("a policy error needs at least one problem")
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class ConfigurationError(PolicyError):
+    """The environment holds a variable of ours, or one too close to ours, that cannot be used."""
+
+
+class DocumentError(PolicyError):
+    """A policy file is not a policy: size, syntax, shape or values."""
+
+
+class SignatureError(PolicyError):
+    """A policy file's signatures are missing, malformed, too few, or do not verify."""
+
+
+class KeyFileError(PolicyError):
+    """A key cannot be read, or is not one we accept."""
+
+
+class SetRefusedError(PolicyError):
+    """The set of policy files as a whole is refused, for one stable reason code."""
+
+    def __init__(self, code: str, problems: tuple[Problem, ...]) -> None:
+        self.code = code
+        super().__init__(problems)
+
+
+# ======== policy/keys.py ==============================================================================================
+# Ed25519 keys: what counts as one, and how they are read from settings and PEM, made and written.
+#
+# Pure functions on text and bytes; files are read elsewhere and passed in. Only Ed25519 exists, and a public key is
+# its raw 32 bytes: the key id is derived from them, so no key has two. No problem told here holds bytes of a key.
+# Source: RFC 8032 (Ed25519), RFC 8410 (SPKI and PKCS#8 of Ed25519), RFC 7468 (PEM).
+
+
+RAW_KEY_BYTES = 32
+"""Length of a raw Ed25519 public key. Source: RFC 8032, 5.1.5."""
+
+FIELD_PRIME = 2**255 - 19
+"""The field of edwards25519. Source: RFC 8032, 5.1."""
+
+CURVE_D = -121665 * pow(121666, -1, FIELD_PRIME) % FIELD_PRIME
+"""The constant d of edwards25519, -x² + y² = 1 + d·x²·y². Source: RFC 8032, 5.1."""
+
+ORDER_EIGHT_Y = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+"""Height of four of the points of order eight; the other four stand at its negative."""
+
+SMALL_ORDER_Y = frozenset({0, 1, FIELD_PRIME - 1, ORDER_EIGHT_Y, FIELD_PRIME - ORDER_EIGHT_Y})
+"""Heights, reduced, of the eight points of small order; with either sign bit and unreduced these are all 14 encodings.
+
+Signatures under such a key can be forged by anybody. Source: C2SP CCTV, `ed25519` (eight points and six alternative
+encodings); libsodium, `ge25519_has_small_order`.
+"""
+
+PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(?:(?!-----).)*-----END \1-----", re.DOTALL)
+"""One PEM block; dashes inside would be a block cut off."""
+
+INLINE_KEY = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=)")
+"""One key written into the setting itself."""
+
+PRIVATE_KEY_WARNING = (
+    "Name the public key (NAME.pub) here, keep the private key where policies are signed, "
+    "and replace it if others could read this"
+)
+"""Remedy where a private key was given and a public one is wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """A public key that is safe to trust: canonical, on the curve and not of small order."""
+
+    raw: bytes
+    """Its 32 bytes as RFC 8032 encodes them."""
+
+    def __post_init__(self) -> None:
+        reason = weak_key_reason(self.raw)
+        if reason:
+            raise KeyFileError((_key_problem("public key", reason, "Make a new one: policy keygen NAME"),))
+
+    @property
+    def key_id(self) -> str:
+        """Name the key: `sha256:` and the lower-case hex SHA-256 of its raw bytes."""
+        return f"sha256:{hashlib.sha256(self.raw).hexdigest()}"
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Tell whether this key made this signature (64 bytes) of this message."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateKey:
+    """A private key, which never shows its bytes by accident."""
+
+    secret: Ed25519PrivateKey = field(repr=False)
+    """The key as the cryptography library holds it."""
+
+    @property
+    def public(self) -> PublicKey:
+        """Give the public half."""
+        return PublicKey(raw=self.secret.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign a message: 64 bytes, the same ones each time."""
+        return self.secret.sign(message)
+
+
+def weak_key_reason(raw: bytes) -> str:
+    """Say why these bytes are no public key to trust; empty if they are one."""
+    if len(raw) != RAW_KEY_BYTES:
+        return f"it has {len(raw)} bytes, not {RAW_KEY_BYTES}"
+    height = int.from_bytes(raw, "little") & (2**255 - 1)
+    if height % FIELD_PRIME in SMALL_ORDER_Y:
+        return "it is a point of small order, under which anybody can forge signatures"
+    if height >= FIELD_PRIME:
+        return "it is not encoded canonically"
+    numerator, denominator = height**2 - 1, CURVE_D * height**2 + 1
+    if pow(numerator * denominator, (FIELD_PRIME - 1) // 2, FIELD_PRIME) != 1:
+        return "it is not a point of Ed25519's curve"
+    return ""
+
+
+def parse_keys(setting: str, origin: str, read: Callable[[Path], Mapping[str, bytes]]) -> tuple[PublicKey, ...]:
+    """Read the setting `SANDBOX_POLICY_KEYS` into its distinct keys.
+
+    Args:
+        setting: a path that begins with `/`, or `ed25519:<base64 of 32 bytes>`, comma-separated.
+        origin: where the setting stands, for messages.
+        read: gives the PEM files of a path, as `policy.trusted_files.read_public_key_files` does.
+
+    Raises:
+        KeyFileError: if the setting is empty, or any part of it is not a key we accept; it names each part.
+    """
+    if setting.startswith("/"):
+        return parse_public_pem(read(Path(setting)))
+    return _distinct_keys(_inline_keys(setting, origin), origin)
+
+
+def parse_public_pem(files: Mapping[str, bytes]) -> tuple[PublicKey, ...]:
+    """Read the distinct public keys of PEM files, named by their paths.
+
+    Raises:
+        KeyFileError: if there is no key, or anything in the files is not one we accept; it names each.
+    """
+    found = (item for path, data in files.items() for item in _pem_keys(data, path))
+    return _distinct_keys(found, ", ".join(files))
+
+
+def _distinct_keys(found: Iterable[PublicKey | Problem], origin: str) -> tuple[PublicKey, ...]:
+    keys: list[PublicKey] = []
+    problems: list[Problem] = []
+    for item in found:
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif item not in keys:
+            keys.append(item)
+    if not keys and not problems:
+        problems.append(_key_problem(origin, "no key is named", "Name at least one public key"))
+    if problems:
+        raise KeyFileError(tuple(problems))
+    return tuple(keys)
+
+
+def _inline_keys(setting: str, origin: str) -> Iterator[PublicKey | Problem]:
+    if not setting.strip():
+        yield _key_problem(origin, "it is empty", "Name public keys, or unset it")
+        return
+    for number, item in enumerate(setting.split(","), start=1):
+        yield _inline_key(item.strip(" "), f"{origin}, item {number}")
+
+
+def _inline_key(item: str, origin: str) -> PublicKey | Problem:
+    """Read one key; the item is never repeated in the answer, since people paste private keys too."""
+    if "PRIVATE KEY" in item:
+        return _key_problem(origin, "it is a private key", PRIVATE_KEY_WARNING)
+    written = INLINE_KEY.fullmatch(item)
+    if not written:
+        reason = "it is not ed25519: followed by the base64 of 32 bytes"
+        remedy = "Write ed25519:BASE64, or the absolute path of a PEM file or a folder of them"
+        return _key_problem(origin, "it is empty" if not item else reason, remedy)
+    raw = base64.b64decode(written[1])
+    # The last digit has spare bits, and a key has one spelling.
+    if base64.b64encode(raw).decode() != written[1]:
+        return _key_problem(origin, "its base64 is not canonical", "Copy the key anew, whole")
+    return _checked_key(raw, origin)
+
+
+def _checked_key(raw: bytes, origin: str) -> PublicKey | Problem:
+    reason = weak_key_reason(raw)
+    return _key_problem(origin, reason, "Make a new key: policy keygen NAME") if reason else PublicKey(raw=raw)
+
+
+def _pem_keys(data: bytes, path: str) -> Iterator[PublicKey | Problem]:
+    text = data.decode("ascii", "replace")
+    blocks = list(PEM_BLOCK.finditer(text))
+    if not blocks:
+        reason = "it holds no whole PEM block"
+        yield _key_problem(path, reason, "Name a public key file (NAME.pub) that policy keygen made")
+        return
+    yield from _stray_lines(PEM_BLOCK.sub("", text), path)
+    for block in blocks:
+        line = text.count("\n", 0, block.start()) + 1
+        yield _pem_key(block[0], block[1], f"{path}:{line}")
+
+
+def _stray_lines(outside: str, path: str) -> Iterator[Problem]:
+    """Refuse text around the blocks, except comments: it may be a key cut off."""
+    if any(line.strip() and not line.startswith("#") for line in outside.splitlines()):
+        yield _key_problem(path, "there is text outside its PEM blocks", "Remove it, or begin its lines with #")
+
+
+def _pem_key(block: str, label: str, origin: str) -> PublicKey | Problem:
+    if label.endswith("PRIVATE KEY"):
+        return _key_problem(origin, "it is a private key", PRIVATE_KEY_WARNING)
+    if label != "PUBLIC KEY":
+        remedy = "Give the public key as SPKI PEM (openssl pkey -pubout writes it)"
+        return _key_problem(origin, f"it is a PEM block of type {label}, not PUBLIC KEY", remedy)
+    try:
+        key = load_pem_public_key(block.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        reason = "its PEM block is damaged, or of a kind that is not known"
+        return _key_problem(origin, reason, "Copy the key anew, whole")
+    if not isinstance(key, Ed25519PublicKey):
+        return _wrong_algorithm(type(key).__name__, origin)
+    return _checked_key(key.public_bytes_raw(), origin)
+
+
+def _wrong_algorithm(kind: str, origin: str) -> Problem:
+    algorithm = kind.removesuffix("PublicKey").removesuffix("PrivateKey")
+    return _key_problem(origin, f"it is a key of type {algorithm}", "Use Ed25519: policy keygen NAME")
+
+
+def _key_problem(origin: str, reason: str, remedy: str) -> Problem:
+    return Problem(key="key", origin=origin, reason=reason, remedy=remedy)
+
+
+# ======== policy/positions.py =========================================================================================
+# Where each key of a TOML text stands, so that a message can name file and line.
+#
+# `tomllib` keeps no positions. This locator reads a text that `tomllib` has already accepted, so it only has to
+# find where things begin; it judges nothing. It keeps its own stack, and one entry for each key or element
+# instead of whole paths, so hostile text costs linear time and memory and cannot exhaust the interpreter's stack.
+# Source: TOML 1.0.0, https://toml.io/en/v1.0.0.
+
+
+KeyPath = tuple[str | int, ...]
+
+_TOML_BASIC_STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+_TOML_LITERAL_STRING = r"'[^'\n]*'"
+# Fewer than three quotes in a row are content, also right before the three that close.
+_TOML_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
+_TOML_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
+_TOML_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
+
+_TOML_STATEMENT = re.compile(rf"{_TOML_GAP}(?P<bracket>\[\[?)?[ \t]*")
+_TOML_SEGMENT = re.compile(
+    rf"(?P<key>[A-Za-z0-9_-]+|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING})[ \t]*(?P<end>[.=\]])[ \t]*"
+)
+_TOML_VALUE = re.compile(
+    rf"(?P<bracket>[\[{{])|{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING}"
+    rf"|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}|[^\[\]{{}},#\n]+",
+    re.DOTALL,
+)
+_TOML_NEXT = re.compile(rf"{_TOML_GAP}(?P<bracket>[\]}}])?")
+_LAST_CODE_OF_FOUR_DIGITS = 0xFFFF
+_BARE_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a text."""
+
+    line: int
+    """Counted from 1."""
+    column: int
+    """Counted from 1, in characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """Where each key and array element of a text stands: a tree of numbered nodes, the document being 0."""
+
+    nodes: Mapping[tuple[int, str | int], int] = field(repr=False)
+    """The node reached from a parent node by a key, or by an index in an array."""
+    offsets: tuple[int, ...] = field(repr=False)
+    """For each node, the characters before it."""
+    line_starts: tuple[int, ...] = field(repr=False)
+    """For each line, the characters before it."""
+
+    def find(self, path: KeyPath) -> Position | None:
+        """Return where a path stands, or None where the text does not hold it."""
+        known, node = self._walk(path)
+        return self._position(node) if known == len(path) else None
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of a path, or of the nearest ancestor that the text holds: 1 if there is none."""
+        return self._position(self._walk(path)[1]).line
+
+    def _walk(self, path: KeyPath) -> tuple[int, int]:
+        """Follow a path as far as it is known: how many segments, and the node there."""
+        node = 0
+        for known, segment in enumerate(path):
+            child = self.nodes.get((node, segment))
+            if child is None:
+                return known, node
+            node = child
+        return len(path), node
+
+    def _position(self, node: int) -> Position:
+        offset = self.offsets[node]
+        line = bisect_right(self.line_starts, offset)
+        return Position(line=line, column=offset - self.line_starts[line - 1] + 1)
+
+
+def locate(text: str) -> Positions:
+    """Find where each key and array element stands in a text that `tomllib` accepts.
+
+    A key stands where its own segment is first spelled, be it in a header or a dotted key that implies it; an
+    element of an array of tables at the last segment of its header; any other element where its value begins.
+
+    Raises:
+        ValueError: the text is not TOML, seen only where it leaves nothing to go by.
+    """
+    reader = _PositionReader(text)
+    reader.read_document()
+    return Positions(
+        nodes=MappingProxyType(reader.nodes),
+        offsets=tuple(reader.offsets),
+        line_starts=(0, *(newline.end() for newline in re.finditer("\n", text))),
+    )
+
+
+def path_text(path: KeyPath) -> str:
+    """Write a path as TOML would, for a message: `limits.max_cpus.ceiling`, `audience[0]`, `users."a b"`."""
+    parts = (f"[{segment}]" if isinstance(segment, int) else f".{_segment_text(segment)}" for segment in path)
+    return "".join(parts).removeprefix(".")
+
+
+def _segment_text(segment: str) -> str:
+    if _BARE_SEGMENT.fullmatch(segment):
+        return segment
+    return f'"{"".join(map(_escaped_character, segment))}"'
+
+
+def _escaped_character(character: str) -> str:
+    """Escape what ends a string, and what could break a line or reorder the message it stands in."""
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04X}" if code <= _LAST_CODE_OF_FOUR_DIGITS else f"\\U{code:08X}"
+
+
+def _decoded_segment(spelling: str) -> str:
+    if "\\" in spelling:
+        # The parser itself decodes escapes, so the two can never disagree.
+        decoded: str = tomllib.loads(f"k = {spelling}")["k"]
+        return decoded
+    return spelling[1:-1] if spelling[0] in "\"'" else spelling
+
+
+class _PositionReader:
+    """Reads one text from its start to its end, noting where things begin."""
+
+    def __init__(self, text: str) -> None:
+        self.nodes: dict[tuple[int, str | int], int] = {}
+        self.offsets = [0]
+        self._text = text
+        self._at = 0
+        self._lengths: dict[int, int] = {}  # of arrays of tables, by node
+
+    def read_document(self) -> None:
+        """Read statement after statement: a header, or a key with its value."""
+        table = 0
+        while True:
+            bracket = self._take(_TOML_STATEMENT)
+            if bracket:
+                table = self._read_header(is_element=bracket == "[[")
+            elif self._at < len(self._text):
+                self._read_value(self._read_key(table)[0])
+            else:
+                return
+
+    def _read_header(self, *, is_element: bool) -> int:
+        """Return the table that the keys after this header belong to."""
+        node, name_offset = self._read_key(0)
+        if not is_element:
+            return node
+        self._at += 1  # the second closing bracket
+        index = self._lengths.get(node, 0)
+        self._lengths[node] = index + 1
+        return self._child(node, index, name_offset)
+
+    def _read_key(self, table: int) -> tuple[int, int]:
+        """Read a dotted key and the sign that ends it; return its node and its last segment's offset."""
+        node, offset, end = table, self._at, "."
+        while end == ".":
+            offset = self._at
+            match = _TOML_SEGMENT.match(self._text, offset)
+            if match is None:
+                raise self._refusal()
+            self._at = match.end()
+            end = match["end"]
+            node = self._child(self._newest_table(node), _decoded_segment(match["key"]), offset)
+        return node, offset
+
+    def _read_value(self, node: int) -> None:
+        """Read the value of a node, with all that it contains."""
+        containers: list[tuple[int, Iterator[int] | None]] = []
+        value: int | None = node
+        while value is not None:
+            bracket = self._take(_TOML_VALUE)
+            if bracket:
+                containers.append((value, count() if bracket == "[" else None))
+            value = self._next_value(containers)
+
+    def _next_value(self, containers: list[tuple[int, Iterator[int] | None]]) -> int | None:
+        """Go to where the next value in the open containers begins, closing those that end before it."""
+        while containers:
+            if self._take(_TOML_NEXT):
+                containers.pop()
+                continue
+            container, indexes = containers[-1]
+            if indexes is None:
+                return self._read_key(container)[0]
+            return self._child(container, next(indexes), self._at)
+        return None
+
+    def _newest_table(self, node: int) -> int:
+        """Return the newest element of an array of tables, which is what its name means in later headers."""
+        length = self._lengths.get(node)
+        return node if length is None else self.nodes[node, length - 1]
+
+    def _child(self, parent: int, segment: str | int, offset: int) -> int:
+        """Return a node's child, which stands where it was first seen."""
+        child = self.nodes.setdefault((parent, segment), len(self.offsets))
+        if child == len(self.offsets):
+            self.offsets.append(offset)
+        return child
+
+    def _take(self, pattern: re.Pattern[str]) -> str | None:
+        """Read what matches here, and return the bracket in it."""
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            raise self._refusal()
+        self._at = match.end()
+        return match["bracket"]
+
+    def _refusal(self) -> ValueError:
+        line = self._text.count("\n", 0, self._at) + 1
+        return ValueError(f"nothing that begins in line {line} is a key or a value")
+
+
+# ======== policy/values.py ============================================================================================
+# The kinds of value a limit may have: each a lattice, ordered by strictness, with one grammar.
+#
+# A kind reads its values from text (variables) and from native values (TOML, valves), spells them again, and knows
+# their order: `meet` is the loosest value that is no looser than either. `UNLIMITED` is a word of its own: neither zero
+# nor `None` ever means it, and an empty set never means any.
+
+
+T = TypeVar("T")
+N = TypeVar("N", int, Decimal)
+
+Native = bool | int | float | str | list[str]
+"""What JSON and TOML can hold of a value."""
+
+
+class Unlimited(Enum):
+    """The loosest value a number can have."""
+
+    UNLIMITED = "unlimited"
+
+
+UNLIMITED = Unlimited.UNLIMITED
+
+
+class Kind(ABC, Generic[T]):
+    """A kind of value: its grammar, its order and its JSON Schema."""
+
+    @property
+    @abstractmethod
+    def grammar(self) -> str:
+        """What text is permitted, in words that complete "expected …"."""
+
+    @property
+    @abstractmethod
+    def strictest(self) -> T:
+        """The strict end of the order."""
+
+    @abstractmethod
+    def parse(self, text: str) -> T:
+        """Read the value of a variable; ValueError says what is wrong."""
+
+    @abstractmethod
+    def from_native(self, value: object) -> T:
+        """Read a value out of TOML or a valve; ValueError says what is wrong."""
+
+    @abstractmethod
+    def native(self, value: T) -> Native:
+        """The value as JSON and TOML hold it."""
+
+    @abstractmethod
+    def meet(self, one: T, other: T) -> T:
+        """The loosest value that is no looser than either."""
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of a value."""
+
+    def within(self, value: T, bound: T) -> bool:
+        """Whether the value is no looser than the bound."""
+        return self.meet(value, bound) == value
+
+    def text(self, value: T) -> str:
+        """The value as a variable holds it."""
+        native = self.native(value)
+        if isinstance(native, list):
+            return ",".join(native) or "none"
+        return str(native).lower() if isinstance(native, bool) else str(native)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch(Kind[bool]):
+    """True or false, one of which is the strict one."""
+
+    strict: bool
+    """Which of the two is the stricter."""
+
+    @property
+    def grammar(self) -> str:
+        """Either word, in any case."""
+        return "true or false"
+
+    @property
+    def strictest(self) -> bool:
+        """The strict word."""
+        return self.strict
+
+    def parse(self, text: str) -> bool:
+        """Read `true` or `false` in any case."""
+        words = {"true": True, "false": False}
+        if text.lower() not in words:
+            raise ValueError(f"{spelt(text)} is neither true nor false")
+        return words[text.lower()]
+
+    def from_native(self, value: object) -> bool:
+        """Take a bool as it is."""
+        if not isinstance(value, bool):
+            raise ValueError(f"{spelt(value)} is neither true nor false")
+        return value
+
+    def native(self, value: bool) -> bool:  # noqa: FBT001 -- the value itself
+        """A bool is its own native form."""
+        return value
+
+    def meet(self, one: bool, other: bool) -> bool:  # noqa: FBT001 -- the values themselves
+        """The strict one wherever either is strict."""
+        return self.strict if self.strict in (one, other) else not self.strict
+
+    def schema(self) -> dict[str, Any]:
+        """A JSON boolean."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Number(Kind[N | Unlimited]):
+    """A number within a hard range, lower being stricter."""
+
+    minimum: N
+    """The least value, which is also the strictest."""
+    maximum: N
+    """The hard upper range, which no layer can exceed."""
+    may_be_unlimited: bool = True
+    """Whether the word `unlimited` is permitted."""
+
+    @property
+    def grammar(self) -> str:
+        """The spelling, the range and whether `unlimited` is permitted."""
+        word = " or unlimited" if self.may_be_unlimited else ""
+        return f"{self._spelling()} from {self.minimum} to {self.maximum}{word}"
+
+    @property
+    def strictest(self) -> N | Unlimited:
+        """The least value."""
+        return self.minimum
+
+    def parse(self, text: str) -> N | Unlimited:
+        """Read digits, or the word `unlimited` where it is permitted."""
+        if text == UNLIMITED.value and self.may_be_unlimited:
+            return UNLIMITED
+        return self._in_range(self._parse_digits(text))
+
+    def from_native(self, value: object) -> N | Unlimited:
+        """Read a TOML number, or the word `unlimited` where it is permitted."""
+        if value == UNLIMITED.value and self.may_be_unlimited:
+            return UNLIMITED
+        return self._in_range(self._from_number(value))
+
+    def native(self, value: N | Unlimited) -> Native:
+        """A JSON number, whole where it is whole, or the word `unlimited`."""
+        if isinstance(value, Unlimited):
+            return value.value
+        return int(value) if value == int(value) else float(value)
+
+    def meet(self, one: N | Unlimited, other: N | Unlimited) -> N | Unlimited:
+        """The lower of the two."""
+        if isinstance(one, Unlimited):
+            return other
+        return one if isinstance(other, Unlimited) else min(one, other)
+
+    def schema(self) -> dict[str, Any]:
+        """A JSON number in range, or the word `unlimited`."""
+        number = {
+            "type": self._schema_type(),
+            "minimum": self.native(self.minimum),
+            "maximum": self.native(self.maximum),
+        }
+        if not self.may_be_unlimited:
+            return number
+        return {"if": {"type": "string"}, "then": {"const": UNLIMITED.value}, "else": number}
+
+    def _in_range(self, number: N) -> N:
+        if not self.minimum <= number <= self.maximum:
+            raise ValueError(f"{spelt(number)} is outside {self.minimum} to {self.maximum}")
+        return number
+
+    @abstractmethod
+    def _spelling(self) -> str: ...
+
+    @abstractmethod
+    def _schema_type(self) -> str: ...
+
+    @abstractmethod
+    def _parse_digits(self, text: str) -> N: ...
+
+    @abstractmethod
+    def _from_number(self, value: object) -> N: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole(_Number[int]):
+    """A whole number."""
+
+    def _spelling(self) -> str:
+        return "a whole number in plain digits"
+
+    def _schema_type(self) -> str:
+        return "integer"
+
+    def _parse_digits(self, text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+            raise ValueError(f"{spelt(text)} is not a whole number in plain digits")
+        return int(text)
+
+    def _from_number(self, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{spelt(value)} is not a whole number")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thousandths(_Number[Decimal]):
+    """A decimal number with at most three places."""
+
+    def _spelling(self) -> str:
+        return "a number with at most three decimal places"
+
+    def _schema_type(self) -> str:
+        return "number"
+
+    def _parse_digits(self, text: str) -> Decimal:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text, re.ASCII):
+            raise ValueError(f"{spelt(text)} is not a number with at most three decimal places")
+        return Decimal(text)
+
+    def _from_number(self, value: object) -> Decimal:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{spelt(value)} is not a number")
+        return Decimal(value) if isinstance(value, int) else self._parse_digits(str(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words(Kind[frozenset[str]]):
+    """A set of words out of a fixed list, fewer being stricter."""
+
+    choices: tuple[str, ...]
+    """The whole list, in the order in which people see it."""
+
+    @property
+    def grammar(self) -> str:
+        """The words to choose from."""
+        return f"none, or words out of {', '.join(self.choices)}, separated by commas"
+
+    @property
+    def strictest(self) -> frozenset[str]:
+        """The empty set."""
+        return frozenset()
+
+    def parse(self, text: str) -> frozenset[str]:
+        """Read words separated by commas, or `none`."""
+        return frozenset() if text == "none" else self.from_native(text.split(","))
+
+    def from_native(self, value: object) -> frozenset[str]:
+        """Read an array of words."""
+        for word in _strings(value):
+            if word not in self.choices:
+                raise ValueError(f"{spelt(word)} is not one of {', '.join(self.choices)}")
+        return frozenset(_strings(value))
+
+    def native(self, value: frozenset[str]) -> list[str]:
+        """The words in the list's order."""
+        return [word for word in self.choices if word in value]
+
+    def meet(self, one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+        """The words in both."""
+        return one & other
+
+    def schema(self) -> dict[str, Any]:
+        """An array of distinct words."""
+        return {"type": "array", "items": {"enum": list(self.choices)}, "uniqueItems": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destinations(Kind[frozenset[Destination]]):
+    """A set of network destinations, fewer and narrower being stricter."""
+
+    @property
+    def grammar(self) -> str:
+        """What an item may be."""
+        items = "`public`, a host name, `*.domain`, an address or a CIDR, with an optional :port"
+        return f"none, or items separated by commas, each {items}"
+
+    @property
+    def strictest(self) -> frozenset[Destination]:
+        """The empty set."""
+        return frozenset()
+
+    def parse(self, text: str) -> frozenset[Destination]:
+        """Read items separated by commas, or `none`."""
+        return frozenset() if text == "none" else self.from_native(text.split(","))
+
+    def from_native(self, value: object) -> frozenset[Destination]:
+        """Read an array of items."""
+        return narrowed(parse_destination(text) for text in _strings(value))
+
+    def native(self, value: frozenset[Destination]) -> list[str]:
+        """The items, sorted by their spelling."""
+        return sorted(str(item) for item in value)
+
+    def meet(self, one: frozenset[Destination], other: frozenset[Destination]) -> frozenset[Destination]:
+        """What both permit, item by item."""
+        pairs = (meet_of_destinations(left, right) for left in one for right in other)
+        return narrowed(item for item in pairs if item is not None)
+
+    def schema(self) -> dict[str, Any]:
+        """An array of strings; what an item means is read by `parse_destination`."""
+        item = {"type": "string", "minLength": 1, "maxLength": LONGEST_DESTINATION, "format": "destination"}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": 256}
+
+
+def spelt(untrusted: object) -> str:
+    """An untrusted value for a message: printable, of bounded length, however large or deep the value is."""
+    longest = 80
+    if isinstance(untrusted, str):
+        return repr(untrusted if len(untrusted) <= longest else f"{untrusted[:longest]}…")
+    if isinstance(untrusted, int) and untrusted.bit_length() > longest:
+        return "a very large number"
+    if isinstance(untrusted, bool):
+        return str(untrusted).lower()
+    if isinstance(untrusted, int | float | Decimal):
+        return str(untrusted)[:longest]
+    return f"a {type(untrusted).__name__}"
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{spelt(value)} is not a list of words")
+    return tuple(value)
+
+
+def from_untrusted_valve(kind: Kind[T], untrusted_value: object) -> T:
+    """Read a valve, which Open WebUI may have stored as text or as a native value.
+
+    Raises:
+        ValueError: the value is neither; the message says what is wrong with it.
+    """
+    if isinstance(untrusted_value, str):
+        return kind.parse(untrusted_value)
+    if isinstance(untrusted_value, Mapping):
+        raise ValueError("a table is no value")
+    return kind.from_native(untrusted_value)
+
+
+# ======== policy/limits.py ============================================================================================
+# The one table of limits. Environment variables, TOML keys, valves, JSON Schema, docs and plugins derive from it.
+#
+# To add a limit, add an entry to `LIMITS`; to enforce it is `sandbox`'s business. Each limit has one name everywhere:
+# valve `MAX_RUNTIME_SECONDS`, TOML `max_runtime_seconds`, variable `SANDBOX_MAX_RUNTIME_SECONDS`. Mega and kilo are
+# 2^20 and 2^10.
+
+
+L = TypeVar("L")
+
+VARIABLE_PREFIX = "SANDBOX_"
+
+
+class Chooser(Enum):
+    """Who has a valve for a limit."""
+
+    PERSON = "person"
+    """A person in their own valves; the administrator in the plugin's valves too."""
+    ADMINISTRATOR = "administrator"
+    """Only the plugin's valves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts, for people."""
+
+    one: str
+    """Beside the number 1."""
+    many: str
+    """Beside every other number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit(Generic[L]):
+    """One limit: everything about it that is not enforcement."""
+
+    name: str
+    """Its TOML key, in snake case; the other names derive from it."""
+    kind: Kind[L]
+    """The type, unit range and order of its values."""
+    unit: Unit | None
+    """What a number counts, for people; `None` where there is none."""
+    built_in: L
+    """What holds where no layer says anything, and the most a person gets unasked."""
+    lockdown: L
+    """What a deployment falls back to when its policy set is no longer good."""
+    chosen_by: Chooser
+    """Who has a valve for it."""
+    may_go_unenforced: bool = False
+    """Whether a run may go without it on a host that cannot enforce it, when `require_resource_limiting` is false."""
+    description: str
+    """One sentence for people, without full stop."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that locks it."""
+        return f"{VARIABLE_PREFIX}{self.name.upper()}"
+
+    @property
+    def valve(self) -> str:
+        """The valve in Open WebUI."""
+        return self.name.upper()
+
+    def words(self, value: L) -> str:
+        """The value with its unit, for people."""
+        text = self.kind.text(value)
+        if self.unit is None or isinstance(value, Unlimited):
+            return text
+        return f"{text} {self.unit.one if text == '1' else self.unit.many}"
+
+
+NETWORKING_ALLOWED: Limit[bool] = Limit(
+    name="networking_allowed",
+    kind=Switch(strict=False),
+    unit=None,
+    built_in=True,
+    lockdown=False,
+    chosen_by=Chooser.PERSON,
+    description="May code reach a network at all",
+)
+MAX_RUNTIME_SECONDS: Limit[int | Unlimited] = Limit(
+    name="max_runtime_seconds",
+    kind=Whole(minimum=1, maximum=86_400),
+    unit=Unit("second", "seconds"),
+    built_in=30,
+    lockdown=10,
+    chosen_by=Chooser.PERSON,
+    description="Wall clock for the code, from the moment its interpreter is ready",
+)
+MAX_RAM_MEGABYTES: Limit[int | Unlimited] = Limit(
+    name="max_ram_megabytes",
+    kind=Whole(minimum=32, maximum=1_048_576),
+    unit=Unit("megabyte", "megabytes"),
+    built_in=128,
+    lockdown=128,
+    chosen_by=Chooser.PERSON,
+    may_go_unenforced=True,
+    description="Memory for the code, the files it writes included",
+)
+AUTO_INSTALL: Limit[bool] = Limit(
+    name="auto_install",
+    kind=Switch(strict=False),
+    unit=None,
+    built_in=True,
+    lockdown=False,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="May a missing gVisor be downloaded",
+)
+NETWORK_ALLOWLIST: Limit[frozenset[Destination]] = Limit(
+    name="network_allowlist",
+    kind=Destinations(),
+    unit=None,
+    built_in=frozenset({parse_destination("public")}),
+    lockdown=frozenset(),
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="Where code may reach when it may reach a network",
+)
+NETWORK_PRIVATE_ALLOWED: Limit[bool] = Limit(
+    name="network_private_allowed",
+    kind=Switch(strict=False),
+    unit=None,
+    built_in=False,
+    lockdown=False,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="May code reach loopback, LAN, link-local and metadata addresses too",
+)
+MAX_CPUS: Limit[Decimal | Unlimited] = Limit(
+    name="max_cpus",
+    kind=Thousandths(minimum=Decimal("0.01"), maximum=Decimal(1024)),
+    unit=Unit("CPU", "CPUs"),
+    built_in=Decimal(1),
+    lockdown=Decimal("0.5"),
+    chosen_by=Chooser.PERSON,
+    may_go_unenforced=True,
+    description="Share of the processors",
+)
+MAX_PROCESSES: Limit[int | Unlimited] = Limit(
+    name="max_processes",
+    kind=Whole(minimum=1, maximum=32_768),
+    unit=Unit("process or thread", "processes and threads"),
+    built_in=64,
+    lockdown=32,
+    chosen_by=Chooser.PERSON,
+    may_go_unenforced=True,
+    description="Processes and threads at once",
+)
+MAX_DISK_MEGABYTES: Limit[int | Unlimited] = Limit(
+    name="max_disk_megabytes",
+    kind=Whole(minimum=1, maximum=1_048_576),
+    unit=Unit("megabyte", "megabytes"),
+    built_in=64,
+    lockdown=16,
+    chosen_by=Chooser.PERSON,
+    may_go_unenforced=True,
+    description="Everything the code can write to, together",
+)
+MAX_OUTPUT_KILOBYTES: Limit[int | Unlimited] = Limit(
+    name="max_output_kilobytes",
+    kind=Whole(minimum=1, maximum=65_536, may_be_unlimited=False),
+    unit=Unit("kilobyte", "kilobytes"),
+    built_in=256,
+    lockdown=64,
+    chosen_by=Chooser.PERSON,
+    description="Standard output and standard error that are kept, together",
+)
+MAX_FILE_MEGABYTES: Limit[int | Unlimited] = Limit(
+    name="max_file_megabytes",
+    kind=Whole(minimum=0, maximum=4_096, may_be_unlimited=False),
+    unit=Unit("megabyte", "megabytes"),
+    built_in=16,
+    lockdown=0,
+    chosen_by=Chooser.PERSON,
+    description="Files handed in and out of each run",
+)
+MAX_CONCURRENT_RUNS: Limit[int | Unlimited] = Limit(
+    name="max_concurrent_runs",
+    kind=Whole(minimum=1, maximum=10_000),
+    unit=Unit("run", "runs"),
+    built_in=2,
+    lockdown=1,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="Runs at once for each person",
+)
+MAX_INSTANCE_RUNS: Limit[int | Unlimited] = Limit(
+    name="max_instance_runs",
+    kind=Whole(minimum=1, maximum=10_000),
+    unit=Unit("run", "runs"),
+    built_in=8,
+    lockdown=2,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="Runs at once on this instance",
+)
+LANGUAGES: Limit[frozenset[str]] = Limit(
+    name="languages",
+    kind=Words(choices=("python", "bash")),
+    unit=None,
+    built_in=frozenset({"python", "bash"}),
+    lockdown=frozenset({"python", "bash"}),
+    chosen_by=Chooser.PERSON,
+    description="Languages that may run",
+)
+REQUIRE_RESOURCE_LIMITING: Limit[bool] = Limit(
+    name="require_resource_limiting",
+    kind=Switch(strict=True),
+    unit=None,
+    built_in=True,
+    lockdown=True,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="Refuse to run where a RAM, CPU, process or disk limit cannot be enforced",
+)
+DEBUG: Limit[bool] = Limit(
+    name="debug",
+    kind=Switch(strict=False),
+    unit=None,
+    built_in=False,
+    lockdown=False,
+    chosen_by=Chooser.ADMINISTRATOR,
+    description="May internals of the sandbox be shown",
+)
+
+LIMITS: tuple[Limit[Any], ...] = (
+    NETWORKING_ALLOWED,
+    MAX_RUNTIME_SECONDS,
+    MAX_RAM_MEGABYTES,
+    AUTO_INSTALL,
+    NETWORK_ALLOWLIST,
+    NETWORK_PRIVATE_ALLOWED,
+    MAX_CPUS,
+    MAX_PROCESSES,
+    MAX_DISK_MEGABYTES,
+    MAX_OUTPUT_KILOBYTES,
+    MAX_FILE_MEGABYTES,
+    MAX_CONCURRENT_RUNS,
+    MAX_INSTANCE_RUNS,
+    LANGUAGES,
+    REQUIRE_RESOURCE_LIMITING,
+    DEBUG,
+)
+"""Every limit, in the order in which people see them."""
+
+
+def limit_named(name: str) -> Limit[Any] | None:
+    """The limit of this TOML key, or `None`."""
+    return next((limit for limit in LIMITS if limit.name == name), None)
+
+
+# ======== policy/settings.py ==========================================================================================
+# The second, small table: settings that only the environment can hold, and how each is read.
+#
+# A setting is no limit: it says where policy files and keys are, and where gVisor comes from. One that this version
+# knows by name but cannot honour is marked so, and is refused when it is set: it is never quietly ignored.
+
+
+S = TypeVar("S")
+
+DOCUMENT_ID = r"[a-z0-9-]{1,64}"
+"""What a policy file may call itself."""
+MAX_SERIAL = 2**53 - 1
+"""The largest serial: the largest integer that every JSON reader holds exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting(Generic[S]):
+    """One setting of the environment."""
+
+    name: str
+    """In snake case; the variable is its upper case behind the prefix."""
+    parse: Callable[[str], S]
+    """Reads the variable; ValueError says what is wrong."""
+    grammar: str
+    """What text is permitted, in words that complete "expected …"."""
+    default: S
+    """What holds where the variable is not set."""
+    description: str
+    """One sentence for people, without full stop."""
+    supported: bool = True
+    """Whether this version honours it; one that it cannot honour is refused."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that holds it."""
+        return f"{VARIABLE_PREFIX}{self.name.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingValues:
+    """What the environment says of the settings; what it leaves out has its default."""
+
+    values: Mapping[str, Any]
+    """By name, only those that are set."""
+
+    def __getitem__(self, setting: Setting[S]) -> S:
+        """The value of one setting."""
+        value: S = self.values.get(setting.name, setting.default)
+        return value
+
+
+def _parse_text(text: str) -> str:
+    if not text or text != text.strip() or not text.isprintable():
+        raise ValueError(f"{text!r} is empty, or has space around it or control characters in it")
+    return text
+
+
+def _parse_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is not an absolute path")
+    return _parse_text(text)
+
+
+def _parse_threshold(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _parse_ids(text: str) -> tuple[str, ...]:
+    ids = tuple(text.split(","))
+    for name in ids:
+        if not re.fullmatch(DOCUMENT_ID, name):
+            raise ValueError(f"{name!r} is not a policy id")
+    return ids
+
+
+def _parse_serials(text: str) -> Mapping[str, int]:
+    serials: dict[str, int] = {}
+    for item in text.split(","):
+        found = re.fullmatch(rf"({DOCUMENT_ID})=([0-9]{{1,16}})", item, re.ASCII)
+        if found is None or not 1 <= int(found[2]) <= MAX_SERIAL or found[1] in serials:
+            raise ValueError(f"{item!r} is not a distinct id=serial")
+        serials[found[1]] = int(found[2])
+    return serials
+
+
+def _parse_variable_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+            raise ValueError(f"{name!r} is not the name of a variable")
+    return names
+
+
+def _parse_version(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a gVisor version such as 20260810.0")
+    return text
+
+
+def _parse_sha512(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{128}", text):
+        raise ValueError(f"{text!r} is not a SHA-512 in 128 lower-case hexadecimal digits")
+    return text
+
+
+def _parse_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9\[][!-~]*", text, re.ASCII):
+        raise ValueError(f"{text!r} is not an http or https address")
+    return text.rstrip("/")
+
+
+_SWITCH = Switch(strict=True)
+_NOT_YET = "not supported by this version"
+
+POLICY_PATH: Setting[str | None] = Setting(
+    name="policy_path",
+    parse=_parse_path,
+    grammar="the absolute path of a policy file, or of a folder of *.toml",
+    default=None,
+    description="Policy file, or folder of *.toml; once set, a policy is required",
+)
+POLICY_KEYS: Setting[str | None] = Setting(
+    name="policy_keys",
+    parse=_parse_text,
+    grammar="the absolute path of a PEM file or folder, or ed25519:<base64> items separated by commas",
+    default=None,
+    description="Public keys whose signatures count",
+)
+POLICY_THRESHOLD: Setting[int] = Setting(
+    name="policy_threshold",
+    parse=_parse_threshold,
+    grammar="a whole number from 1 to the number of keys",
+    default=1,
+    description="How many distinct keys must have signed each policy file",
+)
+POLICY_REQUIRED: Setting[bool] = Setting(
+    name="policy_required",
+    parse=_SWITCH.parse,
+    grammar=_SWITCH.grammar,
+    default=False,
+    description="Refuse to run while SANDBOX_POLICY_PATH is not set",
+)
+POLICY_UNSIGNED_ALLOWED: Setting[bool] = Setting(
+    name="policy_unsigned_allowed",
+    parse=_SWITCH.parse,
+    grammar=_SWITCH.grammar,
+    default=False,
+    description="Accept policy files without signatures",
+)
+POLICY_IDS: Setting[tuple[str, ...]] = Setting(
+    name="policy_ids",
+    parse=_parse_ids,
+    grammar="policy ids separated by commas",
+    default=(),
+    description="Policy ids that must be present",
+)
+POLICY_MIN_SERIAL: Setting[Mapping[str, int]] = Setting(
+    name="policy_min_serial",
+    parse=_parse_serials,
+    grammar="id=serial items separated by commas",
+    default={},
+    description="The lowest serial accepted, by policy id",
+)
+POLICY_MAX_STALE: Setting[str | None] = Setting(
+    name="policy_max_stale",
+    parse=_parse_text,
+    grammar=_NOT_YET,
+    default=None,
+    description="How long the last good policy set holds after the current one is refused",
+    supported=False,
+)
+POLICY_STATE: Setting[str | None] = Setting(
+    name="policy_state",
+    parse=_parse_path,
+    grammar=_NOT_YET,
+    default=None,
+    description="Folder for what this instance remembers of policies",
+    supported=False,
+)
+INSTANCE: Setting[str | None] = Setting(
+    name="instance",
+    parse=_parse_text,
+    grammar="a name",
+    default=None,
+    description="The name of this instance, held against each policy's audience",
+)
+FOREIGN_OK: Setting[tuple[str, ...]] = Setting(
+    name="foreign_ok",
+    parse=_parse_variable_names,
+    grammar="names of variables separated by commas",
+    default=(),
+    description="SANDBOX_* variables that belong to other software",
+)
+GVISOR_URL: Setting[str | None] = Setting(
+    name="gvisor_url",
+    parse=_parse_url,
+    grammar="an http or https address",
+    default=None,
+    description="Where gVisor releases are fetched, in place of the official address",
+)
+GVISOR_VERSION: Setting[str | None] = Setting(
+    name="gvisor_version",
+    parse=_parse_version,
+    grammar="a release such as 20260810.0",
+    default=None,
+    description="The gVisor release to install; only together with SANDBOX_GVISOR_SHA512",
+)
+GVISOR_SHA512: Setting[str | None] = Setting(
+    name="gvisor_sha512",
+    parse=_parse_sha512,
+    grammar="128 lower-case hexadecimal digits",
+    default=None,
+    description="SHA-512 of that release's gvisor.tar.bz2; only together with SANDBOX_GVISOR_VERSION",
+)
+GVISOR_MIN_VERSION: Setting[str | None] = Setting(
+    name="gvisor_min_version",
+    parse=_parse_version,
+    grammar="a release such as 20240729",
+    default=None,
+    description="The oldest gVisor that may run code",
+)
+PACKAGES_PATH: Setting[str | None] = Setting(
+    name="packages_path",
+    parse=_parse_path,
+    grammar=_NOT_YET,
+    default=None,
+    description="Folder of Python packages offered to code, read-only",
+    supported=False,
+)
+POOL_SIZE: Setting[str | None] = Setting(
+    name="pool_size",
+    parse=_parse_text,
+    grammar=_NOT_YET,
+    default=None,
+    description="How many boxes wait, ready to run",
+    supported=False,
+)
+AUDIT_LOG: Setting[str | None] = Setting(
+    name="audit_log",
+    parse=_parse_path,
+    grammar=_NOT_YET,
+    default=None,
+    description="File that gets one line for each run",
+    supported=False,
+)
+
+SETTINGS: tuple[Setting[Any], ...] = (
+    POLICY_PATH,
+    POLICY_KEYS,
+    POLICY_THRESHOLD,
+    POLICY_REQUIRED,
+    POLICY_UNSIGNED_ALLOWED,
+    POLICY_IDS,
+    POLICY_MIN_SERIAL,
+    POLICY_MAX_STALE,
+    POLICY_STATE,
+    INSTANCE,
+    FOREIGN_OK,
+    GVISOR_URL,
+    GVISOR_VERSION,
+    GVISOR_SHA512,
+    GVISOR_MIN_VERSION,
+    PACKAGES_PATH,
+    POOL_SIZE,
+    AUDIT_LOG,
+)
+"""Every setting, in the order in which people see them."""
+
+
+# ======== policy/schema.py ============================================================================================
+# The JSON Schema of a policy file, generated from the table of limits, and the validator that applies it.
+#
+# jsonschema is the one authority on shape. The published copy, `policy/policy.schema.json`, is for editors and
+# reviewers; a test holds it equal to what is generated here. Two things TOML tells apart and JSON does not are told
+# apart here too: `1` and `1.0`, and a date and a text that looks like one.
+#
+# Source: JSON Schema 2020-12; RFC 3339 for dates.
+
+
+SCHEMA_VERSION = 1
+"""The version of the policy file format, its `schema` key."""
+
+
+class TomlDate(str):
+    """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeError:
+    """One breach of the schema."""
+
+    path: tuple[str | int, ...]
+    """Where in the document."""
+    rule: str
+    """The schema keyword that was broken; `false` where nothing may stand."""
+    expected: Any
+    """What the keyword says."""
+    value: Any
+    """What stands there, as JSON would hold it."""
+    known_keys: tuple[str, ...]
+    """For an unknown key: the keys that are known there."""
+    cause: str
+    """For a format: what its reader says."""
+
+
+def document_schema() -> dict[str, Any]:
+    """The JSON Schema of a whole policy file."""
+    date = {"type": "string", "format": "date-time"}
+    text = {"type": "string", "minLength": 1, "maxLength": 1_000}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policy file of sandbox-lockdown",
+        "type": "object",
+        "required": ["schema", "id", "serial", "issued_at", "expires_at", "audience", "limits"],
+        "additionalProperties": False,
+        "properties": {
+            "schema": {"type": "integer", "const": SCHEMA_VERSION, "description": "The version of this format."},
+            "id": {"type": "string", "pattern": f"^{DOCUMENT_ID}$", "description": "What the policy is called."},
+            "serial": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_SERIAL,
+                "description": "Raised with each change.",
+            },
+            "issued_at": {**date, "description": "When it was issued, with an offset."},
+            "expires_at": {**date, "description": "When it ends, with an offset."},
+            "not_before": {**date, "description": "When it begins, with an offset."},
+            "audience": {
+                "type": "array",
+                "items": text,
+                "minItems": 1,
+                "uniqueItems": True,
+                "description": 'Instances it is for, by SANDBOX_INSTANCE; "*" is any.',
+            },
+            "description": {**text, "description": "What it is for."},
+            "owner": {**text, "description": "Whom to ask."},
+            "limits": {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": False,
+                "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+            },
+        },
+    }
+
+
+def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
+    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the schema's order."""
+    validator = _StrictValidator(document_schema(), format_checker=_formats())
+    for error in validator.iter_errors(_json_image(document)):
+        yield from map(_shape_error, _innermost(error))
+
+
+def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    return ShapeError(
+        path=tuple(error.absolute_path),
+        rule=str(error.validator or "false"),
+        expected=error.validator_value,
+        value=error.instance,
+        known_keys=tuple(schema.get("properties", ())),
+        cause=str(error.cause or ""),
+    )
+
+
+def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
+    value = limit.kind.schema()
+    statements = {
+        "lock": {**value, "description": "Exactly this."},
+        "ceiling": {**value, "description": "Nothing looser than this."},
+        "default": {**value, "description": "This, where nobody chooses."},
+    }
+    remarks = {
+        "reason": {"type": "string", "minLength": 1, "maxLength": 1_000, "description": "Shown to people."},
+        "env_may_loosen": {"type": "boolean", "description": "May an environment lock be looser? True if left out."},
+    }
+    table = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**statements, **remarks},
+        "anyOf": [{"required": [name]} for name in statements],
+        "dependentSchemas": {"lock": {"properties": {"ceiling": False, "default": False}}},
+    }
+    kind = limit.kind
+    end = f" Stricter is {str(kind.strict).lower()}." if isinstance(kind, Switch) else ""
+    return {
+        "description": f"{limit.description}.{end} A value of its own is a lock.",
+        "if": {"type": "object"},
+        "then": table,
+        "else": value,
+    }
+
+
+def _innermost(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    if error.validator in {"if", "dependentSchemas"} and error.context:
+        for cause in error.context:
+            yield from _innermost(cause)
+    else:
+        yield error
+
+
+def _json_image(value: object) -> object:
+    """The document as JSON would hold it, with dates told apart from texts."""
+    match value:
+        case dict():
+            return {key: _json_image(item) for key, item in value.items()}
+        case list():
+            return [_json_image(item) for item in value]
+        case datetime() if value.tzinfo is not None:
+            return TomlDate(value.isoformat())
+        case _:
+            return value
+
+
+def _is_integer(_checker: TypeChecker, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _formats() -> FormatChecker:
+    checker = FormatChecker(formats=())
+    checker.checks("date-time")(lambda value: isinstance(value, TomlDate))
+    checker.checks("destination", raises=ValueError)(_is_destination)
+    return checker
+
+
+def _is_destination(value: object) -> bool:
+    # What is no text is refused by its type, in words that fit it.
+    return not isinstance(value, str) or bool(parse_destination(value))
+
+
+def _type_errors(
+    validator: Validator, types: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but a date is no text, and stands only where the format asks for one."""
+    if schema.get("format") == "date-time":
+        return  # the format judges the type as well
+    if isinstance(instance, TomlDate):
+        yield jsonschema.ValidationError(f"a date is not of type {types}")
+        return
+    yield from Draft202012Validator.VALIDATORS["type"](validator, types, instance, schema)
+
+
+def _pattern_errors(
+    _validator: Validator, pattern: str, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but `$` is the end, as in ECMA-262; Python's also stands before a last line feed."""
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+        yield jsonschema.ValidationError(f"it does not match {pattern}")
+
+
+_StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave it so
+    Draft202012Validator,
+    validators={"type": _type_errors, "pattern": _pattern_errors},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
+# ======== policy/statements.py ========================================================================================
+# What layers say of limits: statements, and where each came from. Plain values between reading and resolving.
+
+
+class Layer(Enum):
+    """Who speaks, from the highest precedence to the lowest."""
+
+    ENVIRONMENT = "environment"
+    POLICY = "policy"
+    PERSON_VALVE = "valve"
+    ADMIN_VALVE = "admin-valve"
+    BUILT_IN = "built-in"
+
+
+class Verb(Enum):
+    """What is said of a limit."""
+
+    LOCK = "lock"
+    """Exactly this."""
+    CEILING = "ceiling"
+    """Nothing looser than this."""
+    DEFAULT = "default"
+    """This, where nobody chooses."""
+    CHOICE = "choice"
+    """What a valve holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a statement stands."""
+
+    layer: Layer
+    """Who speaks."""
+    place: str
+    """The variable, `FILE:LINE`, the valve, or `built-in`."""
+    reason: str = ""
+    """What the policy tells people about it."""
+    policy_id: str | None = None
+    """The policy file's own id, for a statement out of one."""
+    serial: int | None = None
+    """The policy file's serial."""
+    key_ids: tuple[str, ...] = ()
+    """Trusted keys that signed the policy file; empty for an unsigned one."""
+
+    def __str__(self) -> str:
+        """Name the place so that a person finds it."""
+        match self.layer:
+            case Layer.ENVIRONMENT | Layer.BUILT_IN:
+                return self.place
+            case Layer.PERSON_VALVE | Layer.ADMIN_VALVE:
+                return f"{self.layer.value} {self.place}"
+            case Layer.POLICY:
+                signed = "" if self.key_ids else ", unsigned"
+                return f"{self.policy_id} serial {self.serial} ({self.place}{signed})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """One statement about one limit."""
+
+    limit: Limit[Any]
+    """Which limit."""
+    verb: Verb
+    """What is said."""
+    value: Any
+    """A value of the limit's kind."""
+    origin: Origin
+    """Where it stands."""
+    environment_may_loosen: bool = True
+    """Whether an environment lock may be looser than this; only policy files say no."""
+
+
+# ======== policy/document.py ==========================================================================================
+# Reads one policy file: bytes to a frozen document, or every problem at once, each with its key path and line.
+#
+# Size and syntax are checked here, shape by the JSON Schema, and what a schema cannot say (contradictions inside one
+# file, the order of dates) here again. Signatures, audience and expiry are for whoever loads the set.
+#
+# Source: TOML 1.0.0; `policy/policy.schema.json`.
+
+
+MAX_DOCUMENT_BYTES = 64 * 1024
+_MAX_DEPTH = 16
+_MAX_KEYS = 2_000
+_NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDocument:
+    """One policy file that is what it should be."""
+
+    origin: str
+    """The file's name, for people."""
+    policy_id: str
+    """Its own id."""
+    serial: int
+    """Raised with each change."""
+    issued_at: datetime
+    """With an offset."""
+    not_before: datetime | None
+    """With an offset; `None` where it holds from the start."""
+    expires_at: datetime
+    """With an offset; the first moment at which it no longer holds."""
+    audience: tuple[str, ...]
+    """Instances it is for; `*` is any."""
+    payload_sha256: str
+    """SHA-256 of the signed text, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+    statements: tuple[Stated, ...]
+    """What it says of limits, in the table's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSource:
+    """The bytes of a policy file whose signatures were already dealt with."""
+
+    origin: str
+    """The file's name, for people."""
+    text: bytes
+    """The signed text, without its signature block."""
+    payload_sha256: str
+    """SHA-256 of `text`, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+
+
+def parse_document(source: DocumentSource) -> PolicyDocument:
+    """Read a policy file.
+
+    Raises:
+        DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
+    """
+    text = _decoded(source)
+    positions = _located(source.origin, text)
+    untrusted = _parse_toml(source.origin, text)
+    problems = tuple(_number_problems(source.origin, untrusted, positions))
+    problems = problems or tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
+    if problems:
+        raise DocumentError(problems)
+    found = tuple(_limit_statements(source, untrusted, positions))
+    statements = tuple(item for item in found if isinstance(item, Stated))
+    problems = (
+        *(item for item in found if isinstance(item, Problem)),
+        *_own_contradictions(statements),
+        *_date_problems(source.origin, untrusted, positions),
+    )
+    if problems:
+        raise DocumentError(problems)
+    return PolicyDocument(
+        origin=source.origin,
+        policy_id=untrusted["id"],
+        serial=untrusted["serial"],
+        issued_at=untrusted["issued_at"],
+        not_before=untrusted.get("not_before"),
+        expires_at=untrusted["expires_at"],
+        audience=tuple(untrusted["audience"]),
+        payload_sha256=source.payload_sha256,
+        key_ids=source.key_ids,
+        statements=statements,
+    )
+
+
+def _decoded(source: DocumentSource) -> str:
+    if len(source.text) > MAX_DOCUMENT_BYTES:
+        size = f"{len(source.text)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        raise _file_error(source.origin, f"it has {size}", "Split it into several files")
+    try:
+        text = source.text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = source.text.count(b"\n", 0, error.start) + 1
+        raise _file_error(f"{source.origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
+    foreign = re.search("[\r\x00\ufeff]", text)
+    if foreign:
+        line = text.count("\n", 0, foreign.start()) + 1
+        reason = "it holds a carriage return, a NUL or a byte order mark"
+        raise _file_error(f"{source.origin}:{line}", reason, "Save it with LF line ends and without a byte order mark")
+    return text
+
+
+def _located(origin: str, text: str) -> Positions:
+    """Where every key stands, of a text that is no larger than a policy may be.
+
+    This comes before the TOML parser, whose time and memory grow with the square of a dotted key's length.
+    """
+    try:
+        positions = locate(text)
+    except ValueError as error:
+        raise _syntax_error(origin, text, error) from error
+    depths = {0: 0}
+    for (parent, _key), node in positions.nodes.items():
+        depths[node] = depths[parent] + 1
+    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
+        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
+        raise _file_error(origin, reason, "A policy needs far less: simplify it")
+    return positions
+
+
+def _parse_toml(origin: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise _syntax_error(origin, text, error) from error
+
+
+def _number_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    """Numbers beyond 64 bits, which Python would read but may not even be able to print."""
+    for path in _outsized_numbers(untrusted, ()):
+        yield _problem_at(origin, path, positions, "a TOML number has at most 64 bits", "Choose a value in range")
+
+
+def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
+    children: Iterable[tuple[str | int, object]] = ()
+    match untrusted:
+        case dict():
+            children = untrusted.items()
+        case list():
+            children = enumerate(untrusted)
+        case int() if not -(2**63) <= untrusted < 2**63:
+            yield path
+    for key, child in children:
+        yield from _outsized_numbers(child, (*path, key))
+
+
+def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    for error in shape_errors(untrusted):
+        if error.rule == "additionalProperties":
+            for key in error.value:
+                if key not in error.known_keys:
+                    yield _unknown_key(origin, (*error.path, key), error.known_keys, positions)
+        else:
+            reason, remedy = _shape_text(error)
+            yield _problem_at(origin, error.path, positions, reason, remedy)
+
+
+def _unknown_key(origin: str, path: KeyPath, known: tuple[str, ...], positions: Positions) -> Problem:
+    key = str(path[-1])
+    if len(path) == 1 and key in _NOT_YET_KEYS:
+        return _problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
+    alike = difflib.get_close_matches(key, known, n=1)
+    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
+    return _problem_at(origin, path, positions, "there is no such key", remedy)
+
+
+def _shape_text(error: ShapeError) -> tuple[str, str]:
+    """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
+    value, expected = _short(error.value), error.expected
+    match error.rule:
+        case "required":
+            text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
+        case "type":
+            text = f"{value} is not of type {expected}", "Write a value of that type"
+        case "format":
+            text = _format_text(error, value)
+        case "minimum" | "maximum":
+            side = "below the least" if error.rule == "minimum" else "above the greatest"
+            text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
+        case "const" | "enum":
+            text = _choice_text(error, value)
+        case "anyOf" | "minProperties":
+            text = "it says nothing", "State a lock, a ceiling or a default"
+        case "false":
+            text = "nothing else may be stated beside a lock", "Remove one of them"
+        case _:
+            text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
+    return text
+
+
+def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == "date-time":
+        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
+    return error.cause, "Correct the item"
+
+
+def _choice_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
+        return f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
+    if error.rule == "enum":
+        return f"{value} is not one of {', '.join(error.expected)}", "Choose among them"
+    return f"{value} is not {error.expected}", f"Write {error.expected}"
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    longest = 80
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _limit_statements(
+    source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions
+) -> Iterator[Stated | Problem]:
+    """What the file says of each limit, or why that cannot be read."""
+    for limit in LIMITS:
+        if limit.name not in untrusted["limits"]:
+            continue
+        said = untrusted["limits"][limit.name]
+        table = said if isinstance(said, dict) else {"lock": said}
+        for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
+            if verb.value in table:
+                path: KeyPath = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
+                try:
+                    value = limit.kind.from_native(table[verb.value])
+                except ValueError as error:
+                    yield _problem_at(source.origin, path, positions, str(error), f"Expected {limit.kind.grammar}")
+                    continue
+                yield Stated(
+                    limit=limit,
+                    verb=verb,
+                    value=value,
+                    origin=Origin(
+                        layer=Layer.POLICY,
+                        place=f"{source.origin}:{positions.line(path)}",
+                        reason=table.get("reason", ""),
+                        policy_id=untrusted["id"],
+                        serial=untrusted["serial"],
+                        key_ids=source.key_ids,
+                    ),
+                    environment_may_loosen=table.get("env_may_loosen", True),
+                )
+
+
+def _own_contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
+    said = {(statement.limit.name, statement.verb): statement for statement in statements}
+    for default in statements:
+        ceiling = said.get((default.limit.name, Verb.CEILING))
+        if default.verb is Verb.DEFAULT and ceiling is not None:
+            kind = default.limit.kind
+            if not kind.within(default.value, ceiling.value):
+                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
+                key = f"limits.{default.limit.name}.default"
+                yield Problem(
+                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
+                )
+
+
+def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    begins = untrusted.get("not_before", untrusted["issued_at"])
+    for key in ("issued_at", "not_before"):
+        if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
+            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            yield _problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+
+
+def _problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:
+    return Problem(
+        key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
+    )
+
+
+def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
+    """What the parser says, at the line that it names last; what it quotes of the text stands before that."""
+    named = re.findall(r"\bline ([0-9]+)", str(error))
+    line = named[-1] if named else text.count("\n") + 1
+    return _file_error(f"{origin}:{line}", f"it is not TOML: {error}", "Correct the syntax; https://toml.io shows it")
+
+
+def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:
+    return DocumentError((Problem(key="the file", origin=origin, reason=reason, remedy=remedy),))
+
+
+# ======== policy/effective.py =========================================================================================
+# The effective limits: the one frozen value that policy hands to the sandbox, and how each part of it came about.
+#
+# The sandbox takes this type and nothing else. The digest covers the values alone, so equal limits have equal digests
+# whoever decided them.
+#
+# Source: RFC 8785's ordering and spacing for the canonical JSON (ours holds no number that needs its number rules).
+
+
+V = TypeVar("V")
+
+
+class Fate(Enum):
+    """What became of one candidate."""
+
+    WON = "won"
+    """It decided the value, or brought it in."""
+    SHADOWED = "shadowed"
+    """Another statement decided, or this ceiling did not bite."""
+    CLAMPED = "clamped"
+    """It was chosen, then brought within a ceiling."""
+    IGNORED = "ignored"
+    """It is of nobody who may speak of this limit, or of no use."""
+    INVALID = "invalid"
+    """It could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One statement that was weighed for a limit."""
+
+    verb: Verb
+    """What was said."""
+    text: str
+    """The value as it is spelt; for an unreadable one, as it was given."""
+    origin: Origin
+    """Where it stands."""
+    fate: Fate
+    """What became of it."""
+    note: str = ""
+    """Why, where its fate alone does not say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One limit's effective value, and everybody who had a say."""
+
+    limit: Limit[Any]
+    """Which limit."""
+    value: Any
+    """A value of the limit's kind."""
+    verb: Verb
+    """The kind of statement that decided it."""
+    decided_by: Origin
+    """Where that statement stands."""
+    candidates: tuple[Candidate, ...]
+    """All that was weighed, in the order of the layers."""
+    notices: tuple[str, ...] = ()
+    """What people should know: a valve brought in, ignored or unreadable, a policy loosened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyIdentity:
+    """Which policy file took part."""
+
+    policy_id: str
+    """The file's own id."""
+    serial: int
+    """The file's serial."""
+    payload_sha256: str
+    """SHA-256 of its signed text."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveLimits:
+    """What holds for one run: a value for every limit of the table."""
+
+    decisions: Mapping[str, Decision]
+    """By limit name, every limit, in the table's order; read-only."""
+    policies: tuple[PolicyIdentity, ...] = ()
+    """The policy files that took part."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value that leaves a limit out or holds one outside its kind."""
+        missing = [limit.name for limit in LIMITS if limit.name not in self.decisions]
+        if missing:
+            raise ValueError(f"effective limits lack {', '.join(missing)}")
+        for limit in LIMITS:
+            limit.kind.from_native(limit.kind.native(self.decisions[limit.name].value))
+        object.__setattr__(self, "decisions", MappingProxyType(dict(self.decisions)))
+
+    def __getitem__(self, limit: Limit[V]) -> V:
+        """The effective value of one limit."""
+        value: V = self.decisions[limit.name].value
+        return value
+
+    def origin_of(self, limit: Limit[Any]) -> str:
+        """Who decided it, for messages."""
+        return str(self.decisions[limit.name].decided_by)
+
+    @property
+    def values(self) -> dict[str, Native]:
+        """All values in their native form, by limit name."""
+        return {name: decision.limit.kind.native(decision.value) for name, decision in self.decisions.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of the values, in hexadecimal."""
+        canonical = json.dumps(self.values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should know, in the table's order."""
+        return tuple(notice for decision in self.decisions.values() for notice in decision.notices)
+
+    def as_json(self) -> dict[str, Any]:
+        """The values with their provenance, as `policy explain --json` prints them."""
+        return {
+            "limits": {name: _decision_json(decision) for name, decision in self.decisions.items()},
+            "digest": self.digest,
+            "notices": list(self.notices),
+            "policies": [
+                {
+                    "id": policy.policy_id,
+                    "serial": policy.serial,
+                    "payload_sha256": policy.payload_sha256,
+                    "signed_by": list(policy.key_ids),
+                }
+                for policy in self.policies
+            ],
+        }
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    return {
+        "value": decision.limit.kind.native(decision.value),
+        "decided_by": decision.decided_by.layer.value,
+        "statement": decision.verb.value,
+        "origin": str(decision.decided_by),
+        "reason": decision.decided_by.reason,
+        "candidates": [
+            {
+                "layer": candidate.origin.layer.value,
+                "statement": candidate.verb.value,
+                "value": candidate.text,
+                "origin": str(candidate.origin),
+                "fate": candidate.fate.value,
+                "note": candidate.note,
+            }
+            for candidate in decision.candidates
+        ],
+    }
+
+
+# ======== policy/environment.py =======================================================================================
+# Reads the `SANDBOX_*` variables: statements about limits, settings, and names too close to ours to be chance.
+#
+# pydantic-settings reads and types the values; it cannot see names that nobody declared, so the scan for those is ours.
+# Everything that is wrong is reported at once, and nothing comes out of an environment that has anything wrong in it.
+#
+# Source: names of other products are those their own documentation publishes (Dify's sandbox, OpenHands).
+
+
+FOREIGN_NAMES = frozenset(
+    {
+        "SANDBOX_API_KEY",
+        "SANDBOX_BASE_CONTAINER_IMAGE",
+        "SANDBOX_ENABLE_NETWORK",
+        "SANDBOX_HTTPS_PROXY",
+        "SANDBOX_HTTP_PROXY",
+        "SANDBOX_PORT",
+        "SANDBOX_RUNTIME_CONTAINER_IMAGE",
+        "SANDBOX_RUNTIME_EXTRA_DEPS",
+        "SANDBOX_TIMEOUT",
+        "SANDBOX_USER_ID",
+        "SANDBOX_VOLUMES",
+        "SANDBOX_WORKER_TIMEOUT",
+    }
+)
+"""Variables of other products that share the prefix."""
+_NEAR_EDITS = 2
+_VERB_SUFFIXES = {Verb.LOCK: "", Verb.CEILING: "__CEILING", Verb.DEFAULT: "__DEFAULT"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentLayer:
+    """All that the environment says."""
+
+    statements: tuple[Stated, ...]
+    """Locks, ceilings and defaults, in the table's order."""
+    settings: SettingValues
+    """The settings."""
+    warnings: tuple[str, ...]
+    """Variables with our prefix that are not ours, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variable:
+    """One variable that is ours."""
+
+    name: str
+    parse: Callable[[str], Any]
+    grammar: str
+    supported: bool = True
+
+
+class _EnvironSource(PydanticBaseSettingsSource):
+    """Hands pydantic-settings the variables of one given environment, by their exact names."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._environ = environ
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The text of one variable, as it stands."""
+        return self._environ.get(field.alias or field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All declared variables that are set."""
+        aliases = [field.alias or name for name, field in self.settings_cls.model_fields.items()]
+        return {alias: self._environ[alias] for alias in aliases if alias in self._environ}
+
+
+def read_environment(environ: Mapping[str, str]) -> EnvironmentLayer:
+    """Read everything that is ours out of an environment.
+
+    Raises:
+        ConfigurationError: a variable of ours is malformed, empty, contradicts another or is not supported by this
+            version, or a name is too close to one of ours; every problem is listed.
+    """
+    variables = {variable.name: variable for variable in _our_variables()}
+    values, problems = _read_values(environ, variables)
+    statements = tuple(_statements(values))
+    settings = SettingValues(
+        {setting.name: values[setting.variable] for setting in SETTINGS if setting.variable in values}
+    )
+    near, warnings = _scan_names(environ, variables, settings[FOREIGN_OK])
+    problems = (*problems, *near, *_contradictions(statements))
+    if problems:
+        raise ConfigurationError(problems)
+    return EnvironmentLayer(statements=statements, settings=settings, warnings=warnings)
+
+
+def _our_variables() -> Iterator[_Variable]:
+    for limit in LIMITS:
+        for suffix in _VERB_SUFFIXES.values():
+            yield _Variable(name=f"{limit.variable}{suffix}", parse=limit.kind.parse, grammar=limit.kind.grammar)
+    for setting in SETTINGS:
+        yield _Variable(
+            name=setting.variable, parse=setting.parse, grammar=setting.grammar, supported=setting.supported
+        )
+
+
+def _read_values(
+    environ: Mapping[str, str], variables: Mapping[str, _Variable]
+) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
+    """Every readable value by variable, and a problem for each that is not."""
+    unsupported = tuple(
+        _variable_problem(name, "it is not supported by this version", "Remove it")
+        for name, variable in variables.items()
+        if name in environ and not variable.supported
+    )
+    readable = {name: variable for name, variable in variables.items() if variable.supported}
+    try:
+        model = _typed_variables(environ, readable)
+    except ValidationError as error:
+        bad = {str(item["loc"][0]): str(item["ctx"]["error"]) for item in error.errors()}
+        malformed = tuple(_malformed(readable[name], environ[name], reason) for name, reason in bad.items())
+        rest = {name: text for name, text in environ.items() if name not in bad}
+        values, _ = _read_values(rest, readable)
+        return values, (*unsupported, *malformed)
+    return {name: getattr(model, name) for name in readable if name in environ}, unsupported
+
+
+def _typed_variables(environ: Mapping[str, str], variables: Mapping[str, _Variable]) -> BaseSettings:
+    """One pydantic-settings model with a field for each variable, filled from the given environment alone."""
+
+    class _Declared(BaseSettings):
+        """The variables that are ours."""
+
+        model_config = SettingsConfigDict(extra="forbid", frozen=True, case_sensitive=True, validate_default=False)
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- pydantic-settings fixes this signature
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """No source but ours: no .env file, no secrets folder, no process environment."""
+            return (_EnvironSource(settings_cls, environ),)
+
+    fields: dict[str, Any] = {
+        name: (Annotated[Any, BeforeValidator(variable.parse)], Field(default=None, alias=name))
+        for name, variable in variables.items()
+    }
+    return create_model("Variables", __base__=_Declared, **fields)()
+
+
+def _malformed(variable: _Variable, text: str, reason: str) -> Problem:
+    if not text:
+        return _variable_problem(variable.name, "it is set but empty", f"Unset it, or set {variable.grammar}")
+    return _variable_problem(variable.name, reason, f"Expected {variable.grammar}")
+
+
+def _variable_problem(name: str, reason: str, remedy: str) -> Problem:
+    return Problem(key=name, origin="environment", reason=reason, remedy=remedy)
+
+
+def _statements(values: Mapping[str, Any]) -> Iterator[Stated]:
+    for limit in LIMITS:
+        for verb, suffix in _VERB_SUFFIXES.items():
+            name = f"{limit.variable}{suffix}"
+            if name in values:
+                origin = Origin(layer=Layer.ENVIRONMENT, place=name)
+                yield Stated(limit=limit, verb=verb, value=values[name], origin=origin)
+
+
+def _contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
+    for limit in LIMITS:
+        said = {statement.verb: statement for statement in statements if statement.limit is limit}
+        if Verb.LOCK in said and len(said) > 1:
+            others = " and ".join(said[verb].origin.place for verb in (Verb.CEILING, Verb.DEFAULT) if verb in said)
+            yield _variable_problem(limit.variable, f"it locks the limit, yet {others} is set too", "Keep one of them")
+        if Verb.CEILING in said and Verb.DEFAULT in said:
+            ceiling, default = said[Verb.CEILING], said[Verb.DEFAULT]
+            if not limit.kind.within(default.value, ceiling.value):
+                reason = f"{limit.kind.text(default.value)} is looser than {ceiling.origin.place}"
+                yield _variable_problem(default.origin.place, reason, "Lower the default, or raise the ceiling")
+
+
+def _scan_names(
+    environ: Mapping[str, str], variables: Mapping[str, _Variable], foreign_ok: tuple[str, ...]
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """Names that must be a mistake, and names with our prefix that are somebody else's."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for name in sorted(environ):
+        if name in variables or name in FOREIGN_NAMES or name in foreign_ok:
+            continue
+        if _is_close(name, variables):
+            problems.append(_variable_problem(name, "there is no such variable", _suggestion(name, variables)))
+        elif name.startswith(VARIABLE_PREFIX):
+            warnings.append(f"{name} is not a variable of sandbox-lockdown; it has no effect here.")
+    return tuple(problems), tuple(warnings)
+
+
+def _is_close(name: str, variables: Mapping[str, _Variable]) -> bool:
+    """Whether this unknown name must be one of ours, misspelt: then going on would ignore what somebody meant."""
+    upper = name.upper()
+    if any(_edits(upper, known) <= _NEAR_EDITS for known in variables):
+        return True
+    if not upper.startswith(VARIABLE_PREFIX):
+        return False
+    rest = upper.removeprefix(VARIABLE_PREFIX)
+    first_word = f"{VARIABLE_PREFIX}{rest.split('_')[0]}"
+    return "__" in rest or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
+
+
+def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
+    alike = difflib.get_close_matches(name.upper(), variables, n=1)
+    meant = f"Did you mean {alike[0]}? " if alike else ""
+    return f"{meant}Correct it, or if it belongs to other software, name it in {FOREIGN_OK.variable}"
+
+
+def _edits(one: str, other: str) -> int:
+    """Levenshtein's distance, cut off one past what counts as near for names of very different length."""
+    if abs(len(one) - len(other)) > _NEAR_EDITS:
+        return _NEAR_EDITS + abs(len(one) - len(other))
+    previous = list(range(len(other) + 1))
+    for row, left in enumerate(one, 1):
+        current = [row]
+        for column, right in enumerate(other, 1):
+            change = previous[column - 1] + (left != right)
+            current.append(min(previous[column] + 1, current[-1] + 1, change))
+        previous = current
+    return previous[-1]
+
+
+# ======== policy/resolve.py ===========================================================================================
+# Combines layers into effective limits: a pure function of values, one limit at a time.
+#
+# An environment lock decides; else the strictest lock of the policy files; else whoever chooses first of the person's
+# valve, the administrator's valve, the environment's default, the strictest policy default and the built-in, brought
+# within every ceiling. Each limit's values form a lattice, so ceilings only ever tighten and their order never matters.
+
+
+BUILT_IN_PLACE = "built-in"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Everything that was said, above the built-ins."""
+
+    environment: tuple[Stated, ...] = ()
+    """What the environment says."""
+    documents: tuple[PolicyDocument, ...] = ()
+    """The policy files, as one set; their order does not matter."""
+    untrusted_person_valves: Mapping[str, object] | None = None
+    """What the person's valves hold, by valve name; `None` values count as not set."""
+    untrusted_admin_valves: Mapping[str, object] | None = None
+    """What the plugin's valves hold, by valve name; `None` values count as not set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bid:
+    """A statement with what has become of it so far."""
+
+    stated: Stated
+    fate: Fate = Fate.SHADOWED
+    note: str = ""
+    given: str | None = None
+    """The text it was given as, where that could not be read."""
+
+    def candidate(self) -> Candidate:
+        kind = self.stated.limit.kind
+        text = kind.text(self.stated.value) if self.given is None else self.given
+        return Candidate(verb=self.stated.verb, text=text, origin=self.stated.origin, fate=self.fate, note=self.note)
+
+
+def resolve(layers: Layers) -> EffectiveLimits:
+    """The effective limits for one request."""
+    documents = sorted(layers.documents, key=lambda each: (each.policy_id, each.origin, each.payload_sha256))
+    decisions = {limit.name: _decide(limit, layers, documents) for limit in LIMITS}
+    policies = tuple(
+        PolicyIdentity(
+            policy_id=document.policy_id,
+            serial=document.serial,
+            payload_sha256=document.payload_sha256,
+            key_ids=document.key_ids,
+        )
+        for document in documents
+    )
+    return EffectiveLimits(decisions=decisions, policies=policies)
+
+
+def _decide(limit: Limit[Any], layers: Layers, documents: Sequence[PolicyDocument]) -> Decision:
+    environment = [stated for stated in layers.environment if stated.limit is limit]
+    policy = [stated for document in documents for stated in document.statements if stated.limit is limit]
+    person = _valve_bid(limit, Layer.PERSON_VALVE, layers.untrusted_person_valves)
+    admin = _valve_bid(limit, Layer.ADMIN_VALVE, layers.untrusted_admin_valves)
+    bids = [*map(_bid, environment), *map(_bid, policy), *person, *admin, _bid(_built_in(limit))]
+    lock = next((stated for stated in environment if stated.verb is Verb.LOCK), None)
+    if lock is not None:
+        return _decide_by_environment_lock(limit, lock, policy, bids)
+    chosen = _chosen(limit, bids)
+    return _bring_in(limit, chosen, _bounds(limit, chosen, bids), bids)
+
+
+def _bid(stated: Stated) -> _Bid:
+    return _Bid(stated=stated)
+
+
+def _built_in(limit: Limit[Any]) -> Stated:
+    origin = Origin(layer=Layer.BUILT_IN, place=BUILT_IN_PLACE)
+    return Stated(limit=limit, verb=Verb.DEFAULT, value=limit.built_in, origin=origin)
+
+
+def _valve_bid(limit: Limit[Any], layer: Layer, untrusted_valves: Mapping[str, object] | None) -> Iterator[_Bid]:
+    """What one set of valves says of a limit: nothing, something readable, or something that is not."""
+    untrusted = (untrusted_valves or {}).get(limit.valve)
+    if untrusted is None:
+        return
+    origin = Origin(layer=layer, place=limit.valve)
+    stated = Stated(limit=limit, verb=Verb.CHOICE, value=limit.kind.strictest, origin=origin)
+    given = spelt(untrusted)
+    if layer is Layer.PERSON_VALVE and limit.chosen_by is not Chooser.PERSON:
+        yield _Bid(stated=stated, fate=Fate.IGNORED, note="only an administrator chooses this limit", given=given)
+        return
+    try:
+        yield _Bid(stated=replace(stated, value=from_untrusted_valve(limit.kind, untrusted)))
+    except ValueError as error:
+        note = f"{error}; expected {limit.kind.grammar}"
+        yield _Bid(stated=stated, fate=Fate.INVALID, note=note, given=given)
+
+
+def _decide_by_environment_lock(
+    limit: Limit[Any], lock: Stated, policy: Sequence[Stated], bids: Sequence[_Bid]
+) -> Decision:
+    """An environment lock decides, within the bounds of policies that do not let it loosen them."""
+    chosen = _Bid(stated=lock)
+    firm = [stated for stated in policy if not stated.environment_may_loosen and stated.verb is not Verb.DEFAULT]
+    decision = _bring_in(limit, chosen, firm, bids)
+    said = [stated for stated in policy if stated.verb is not Verb.DEFAULT]
+    loosened = [stated for stated in said if not limit.kind.within(decision.value, stated.value)]
+    notices = tuple(
+        f"{lock.origin} loosens {limit.name} past {stated.origin}: {limit.words(decision.value)} instead of "
+        f"{limit.words(stated.value)}."
+        for stated in loosened
+    )
+    return replace(decision, notices=(*_environment_notice(lock, decision), *decision.notices, *notices))
+
+
+def _environment_notice(lock: Stated, decision: Decision) -> Iterator[str]:
+    """What people are told about an environment lock that a policy did not let through as it is."""
+    if decision.value != lock.value:
+        words = lock.limit.words
+        yield (
+            f"{lock.origin} asks for {words(lock.value)}; {decision.decided_by} does not let it loosen the policy, "
+            f"and {words(decision.value)} holds."
+        )
+
+
+def _chosen(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
+    """Whose value it is to begin with, before any ceiling."""
+    locks = [bid for bid in bids if bid.stated.verb is Verb.LOCK]
+    if locks:
+        return _strictest(limit, locks)
+    rank = list(Layer)
+    person, admin = rank.index(Layer.PERSON_VALVE), rank.index(Layer.ADMIN_VALVE)
+    order = {person: 0, admin: 1, rank.index(Layer.ENVIRONMENT): 2, rank.index(Layer.POLICY): 3}
+    choices = [bid for bid in bids if bid.stated.verb in {Verb.CHOICE, Verb.DEFAULT} and _counts(bid)]
+    first = min(order.get(rank.index(bid.stated.origin.layer), len(order)) for bid in choices)
+    speaking = [bid for bid in choices if order.get(rank.index(bid.stated.origin.layer), len(order)) == first]
+    return _strictest(limit, speaking)
+
+
+def _counts(bid: _Bid) -> bool:
+    """Whether a bid has a say: an unreadable administrator's valve does, as the strict end of its limit."""
+    unreadable_admin = bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE
+    return bid.fate is Fate.SHADOWED or unreadable_admin
+
+
+def _strictest(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
+    """The bid whose value is the meet of all, or the first one carrying that meet where none alone is."""
+    value = reduce(limit.kind.meet, (bid.stated.value for bid in bids))
+    exact = next((bid for bid in bids if bid.stated.value == value), None)
+    return exact or replace(bids[0], stated=replace(bids[0].stated, value=value))
+
+
+def _bounds(limit: Limit[Any], chosen: _Bid, bids: Sequence[_Bid]) -> list[Stated]:
+    """Every statement that the chosen value may not be looser than."""
+    ceilings = [bid.stated for bid in bids if bid.stated.verb is Verb.CEILING]
+    if chosen.stated.origin.layer is not Layer.PERSON_VALVE:
+        return ceilings
+    admin = [bid.stated for bid in bids if bid.stated.origin.layer is Layer.ADMIN_VALVE and _counts(bid)]
+    return [*ceilings, *admin] or [_built_in(limit)]
+
+
+def _bring_in(limit: Limit[Any], chosen: _Bid, bounds: Sequence[Stated], bids: Sequence[_Bid]) -> Decision:
+    """The chosen value, no looser than any bound, with every bid's fate."""
+    value = reduce(limit.kind.meet, (bound.value for bound in bounds), chosen.stated.value)
+    biting = _biting(limit, chosen.stated.value, value, bounds)
+    decider = biting[0] if biting else chosen.stated
+    settled = [_settled(limit, bid, chosen, biting) for bid in bids]
+    locked = chosen.stated.verb is Verb.LOCK
+    notices = [_notice(bid, value, decider, locked=locked) for bid in settled if bid.stated.verb is Verb.CHOICE]
+    return Decision(
+        limit=limit,
+        value=value,
+        verb=decider.verb,
+        decided_by=decider.origin,
+        candidates=tuple(bid.candidate() for bid in settled),
+        notices=tuple(notice for notice in notices if notice),
+    )
+
+
+def _biting(limit: Limit[Any], chosen: Any, value: Any, bounds: Sequence[Stated]) -> list[Stated]:  # noqa: ANN401
+    """The bounds that brought the value in: one that does it alone, else all that had a part in it."""
+    if value == chosen:
+        return []
+    alone = [bound for bound in bounds if limit.kind.meet(chosen, bound.value) == value]
+    return alone[:1] or [bound for bound in bounds if not limit.kind.within(chosen, bound.value)]
+
+
+def _settled(limit: Limit[Any], bid: _Bid, chosen: _Bid, biting: Sequence[Stated]) -> _Bid:
+    if bid.fate is not Fate.SHADOWED:
+        return bid
+    if bid.stated in biting:
+        return replace(bid, fate=Fate.WON)
+    if bid.stated.origin == chosen.stated.origin and bid.stated.verb is chosen.stated.verb:
+        if not biting:
+            return replace(bid, fate=Fate.WON)
+        return replace(bid, fate=Fate.CLAMPED, note=f"brought within {limit.words(biting[0].value)}")
+    return bid
+
+
+def _notice(bid: _Bid, value: Any, decider: Stated, *, locked: bool) -> str:  # noqa: ANN401
+    """What people are told about a valve that did not get its way, if the limit is locked or not."""
+    limit = bid.stated.limit
+    name = f"{bid.stated.origin.layer.value} {limit.valve}"
+    now = limit.words(value)
+    if bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE:
+        return f"The {name} cannot be read ({bid.note}); its strict end counts, and {now} holds."
+    if bid.fate in {Fate.INVALID, Fate.IGNORED}:
+        return f"The {name} is ignored ({bid.note}); {now} holds."
+    overruled = bid.fate is Fate.SHADOWED and locked and bid.stated.value != value
+    if bid.fate is not Fate.CLAMPED and not overruled:
+        return ""
+    why = f" ({decider.origin.reason})" if decider.origin.reason else ""
+    says = "locks" if decider.verb is Verb.LOCK else "permits"
+    return f"The {name} asks for {limit.words(bid.stated.value)}; {decider.origin} {says} {now}{why}."
+
+
+# ======== policy/signatures.py ========================================================================================
+# A policy file's signatures: the block of comment lines at its end, written, split off and verified.
+#
+# Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
+# before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
+# again. Every block has one spelling, so no byte of a signed file can change unseen. Counted are keys, never people.
+# Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
+
+
+PAYLOAD_TYPE = "application/vnd.sandbox-policy.v1+toml"
+"""What is signed: purpose, version and encoding, so that no signature serves for anything else."""
+
+MAX_SIGNATURES = 16
+"""Signature lines of one file."""
+
+BEGIN_MARKER = b"-----BEGIN POLICY SIGNATURES-----"
+"""Stands once in a signed file, in a comment line of its own after the text."""
+
+END_MARKER = b"-----END POLICY SIGNATURES-----"
+"""Stands once in a signed file, in its last line."""
+
+BEGIN_LINE = b"# " + BEGIN_MARKER + b"\n"
+END_LINE = b"# " + END_MARKER + b"\n"
+
+SIGNATURE_LINE = re.compile(rb"# ed25519 (sha256:[0-9a-f]{64}) ([A-Za-z0-9+/]{86}==)")
+"""One signature line; that its spare base64 bits are zero shows when the block is written again."""
+
+FORBIDDEN_BYTES = ((b"\r", "a carriage return"), (b"\0", "a NUL byte"), (b"\xef\xbb\xbf", "a byte order mark"))
+"""Bytes that editors and parsers read differently, each with its name."""
+
+REPAIR_BLOCK = (
+    "Restore the file from its source, or remove everything from the BEGIN line on and sign again: "
+    "policy sign --key NAME.key FILE"
+)
+"""Remedy for a block that is not one we would write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySignature:
+    """One signature line."""
+
+    key_id: str
+    """Id of the key said to have made it: a hint until verified."""
+    value: bytes
+    """The signature, 64 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitDocument:
+    """A policy file taken apart; nothing in it is verified."""
+
+    text: bytes
+    """The TOML text: all bytes before the block."""
+    signatures: tuple[PolicySignature, ...]
+    """Sorted by key id; empty if the file is unsigned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedDocument:
+    """A policy file that enough trusted keys signed."""
+
+    text: bytes
+    """The signed bytes: parse these, and do not read the file again."""
+    trusted: tuple[str, ...]
+    """Ids of the trusted keys that signed."""
+    unknown: tuple[str, ...]
+    """Ids named in lines of keys that are not trusted here: not checked and not counted."""
+    payload_sha256: str
+    """SHA-256 of the text in lower-case hex: equal text is the same policy, whoever signed it."""
+
+
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """Encode what is signed: type and payload, each with its length in bytes.
+
+    Source: DSSE protocol v1, PAE.
+    """
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
+    """Take a policy file apart into its text and its signatures.
+
+    Raises:
+        DocumentError: if it is too large, or holds a carriage return, NUL byte or byte order mark.
+        SignatureError: if it holds a marker, but not one whole block exactly as we would write it.
+    """
+    _check_document_bytes(document, origin)
+    if BEGIN_MARKER not in document and END_MARKER not in document:
+        return SplitDocument(text=document, signatures=())
+    _check_markers(document, origin)
+    text_bytes = document.index(BEGIN_LINE)
+    lines = document[text_bytes + len(BEGIN_LINE) : -len(END_LINE)].splitlines()
+    signatures = _block_signatures(lines, _first_signature_line(document[:text_bytes]), origin)
+    if format_signature_block(signatures) != document[text_bytes:]:
+        raise SignatureError((_block_problem(origin, "it is not spelled as we would write it"),))
+    return SplitDocument(text=document[:text_bytes], signatures=signatures)
+
+
+def text_digest(text: bytes) -> str:
+    """SHA-256 of a policy's text in lower-case hex, by which two payloads are told to be the same."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def format_signature_block(signatures: Iterable[PolicySignature]) -> bytes:
+    """Write signatures as the block that ends a signed file."""
+    lines = (
+        b"# ed25519 %b %b\n" % (signature.key_id.encode(), base64.b64encode(signature.value))
+        for signature in sorted(signatures, key=lambda signature: signature.key_id)
+    )
+    return BEGIN_LINE + b"".join(lines) + END_LINE
+
+
+def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: int, origin: str) -> VerifiedDocument:
+    """Verify that enough trusted keys signed a policy file, and give the bytes that they signed.
+
+    Args:
+        document: the whole file.
+        keys: the trusted keys; one given twice counts once.
+        threshold: how many of them must have signed, 1 … the number of distinct keys.
+        origin: the file's name, for messages.
+
+    Raises:
+        DocumentError: if the file holds bytes that no policy file may hold.
+        SignatureError: if there is no trusted key or no such threshold, if the block is broken, if the line of a
+            trusted key does not verify, or if too few trusted keys signed.
+    """
+    trusted = {key.key_id: key for key in keys}
+    _check_threshold(threshold, len(trusted), origin)
+    split = split_signatures(document, origin=origin)
+    _check_trusted_lines(split, trusted, origin)
+    named = tuple(signature.key_id for signature in split.signatures)
+    signed = {trusted[key_id].raw: key_id for key_id in named if key_id in trusted}
+    unknown = tuple(key_id for key_id in named if key_id not in trusted)
+    if len(signed) < threshold:
+        raise SignatureError((_too_few_signed(len(signed), threshold, unknown, origin),))
+    return VerifiedDocument(
+        text=split.text,
+        trusted=tuple(signed.values()),
+        unknown=unknown,
+        payload_sha256=text_digest(split.text),
+    )
+
+
+def _check_document_bytes(document: bytes, origin: str) -> None:
+    problems = [
+        _signed_file_problem(
+            f"{origin}:{_line_of_byte(document, document.index(forbidden))}",
+            f"it holds {name}",
+            "Save it as UTF-8 without byte order mark, with lines that end in LF alone",
+        )
+        for forbidden, name in FORBIDDEN_BYTES
+        if forbidden in document
+    ]
+    if len(document) > MAX_DOCUMENT_BYTES:
+        reason = f"it has {len(document)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        problems.append(_signed_file_problem(origin, reason, "Split it into several policy files"))
+    if problems:
+        raise DocumentError(tuple(problems))
+
+
+def _check_markers(document: bytes, origin: str) -> None:
+    """Require one whole block after the text: BEGIN and END once each, each alone in its line, END the last."""
+    problems = [
+        _block_problem(origin, f"the marker {marker.decode()} stands {document.count(marker)} times, not once")
+        for marker in (BEGIN_MARKER, END_MARKER)
+        if document.count(marker) != 1
+    ]
+    if not problems and b"\n" + BEGIN_LINE not in document:
+        problems.append(_block_problem(origin, "BEGIN does not stand alone in a line after the text"))
+    if not problems and not document.endswith(b"\n" + END_LINE):
+        problems.append(_block_problem(origin, "the file does not end with END and its line feed"))
+    if problems:
+        raise SignatureError(tuple(problems))
+
+
+def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
+    """Read a block's lines, reporting all that are wrong."""
+    matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
+    problems = [
+        _block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
+        for number, match in enumerate(matches, start=first_line)
+        if not match
+    ]
+    if not 1 <= len(lines) <= MAX_SIGNATURES:
+        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
+        problems.append(_block_problem(f"{origin}:{first_line}", reason))
+    signatures = tuple(
+        PolicySignature(key_id=match[1].decode(), value=base64.b64decode(match[2])) for match in matches if match
+    )
+    if not problems:
+        problems.extend(_order_problems(signatures, first_line, origin))
+    if problems:
+        raise SignatureError(tuple(problems))
+    return signatures
+
+
+def _order_problems(signatures: tuple[PolicySignature, ...], first_line: int, origin: str) -> Iterable[Problem]:
+    """Find lines that stand out of order, or a second time."""
+    for number, (before, after) in enumerate(itertools.pairwise(signatures), start=first_line + 1):
+        if before.key_id == after.key_id:
+            yield _block_problem(f"{origin}:{number}", f"{after.key_id} signed twice")
+        elif before.key_id > after.key_id:
+            yield _block_problem(f"{origin}:{number}", "the lines are not sorted by key id")
+
+
+def _check_threshold(threshold: int, distinct_keys: int, origin: str) -> None:
+    if not distinct_keys:
+        reason, remedy = "there is no trusted key to verify with", "Name at least one public key"
+    elif not 1 <= threshold <= distinct_keys:
+        reason = f"{threshold} signatures are required, and there are {distinct_keys} distinct trusted keys"
+        remedy = f"Require 1 to {distinct_keys}, or name more keys"
+    else:
+        return
+    raise SignatureError((Problem(key="threshold", origin=origin, reason=reason, remedy=remedy),))
+
+
+def _check_trusted_lines(split: SplitDocument, trusted: dict[str, PublicKey], origin: str) -> None:
+    """Refuse the file for any line of a trusted key that does not verify, however many others do."""
+    message = pre_authentication_encoding(PAYLOAD_TYPE, split.text)
+    problems = tuple(
+        Problem(
+            key=signature.key_id,
+            origin=f"{origin}:{number}",
+            reason="the signature does not verify: text or line were changed after signing",
+            remedy="Restore the file from its source, or review the text and have this key sign it again",
+        )
+        for number, signature in enumerate(split.signatures, start=_first_signature_line(split.text))
+        if signature.key_id in trusted and not trusted[signature.key_id].verifies(signature.value, message)
+    )
+    if problems:
+        raise SignatureError(problems)
+
+
+def _too_few_signed(signed: int, threshold: int, unknown: tuple[str, ...], origin: str) -> Problem:
+    reason = f"{signed} of the trusted keys signed it, and {threshold} must"
+    if unknown:
+        reason += f"; signatures of keys not trusted here: {', '.join(unknown)}"
+    elif not signed:
+        reason += "; it has no signature"
+    remedy = "Have it signed with a trusted key: policy sign --key NAME.key FILE"
+    return _block_problem(origin, reason, remedy)
+
+
+def _first_signature_line(text: bytes) -> int:
+    """Number the line after BEGIN, counting from 1."""
+    return text.count(b"\n") + 2
+
+
+def _line_of_byte(document: bytes, position: int) -> int:
+    return document.count(b"\n", 0, position) + 1
+
+
+def _block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Problem:
+    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy)
+
+
+def _signed_file_problem(origin: str, reason: str, remedy: str) -> Problem:
+    return Problem(key="policy file", origin=origin, reason=reason, remedy=remedy)
+
+
+# ======== policy/trusted_files.py =====================================================================================
+# Reading files whose content is believed, and writing files that others will believe.
+#
+# A path is walked once, folder by folder and link by link, each opened without following; what was opened is checked,
+# never a name. Keys and unsigned policies must belong to root or the running user, and nobody else may write them,
+# their folders, or a folder that holds a link on the way; a read-only mount will do instead. What is written here is
+# whole or absent.
+# Source: the rules are those of OpenSSH (`safe_path`) and sudo (`visudo -P`), kept by descriptor as `openat(2)` advises.
+
+
+KEY_FILE_MAX_BYTES = 64 * 1024
+"""Size of one key file: far more than any number of keys that makes sense."""
+
+FOLDER_MAX_FILES = 256
+"""Files read from one folder."""
+
+MAX_LINKS = 40
+"""Symbolic links followed on one path. Source: path_resolution(7)."""
+
+PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
+"""What public keys are called in a folder of them."""
+
+CONFIGMAP_DATA = "..data"
+"""The link by which Kubernetes swaps all files of a mounted ConfigMap at once."""
+
+WALK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How folders are passed: without permission to list them, where the system has `O_PATH`."""
+
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""How files are opened: a pipe without a writer or a terminal must not hold us up."""
+
+LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a folder is opened to be listed."""
+
+
+ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        errno.ENOENT: ("it does not exist", "Check the path"),
+        errno.EACCES: ("the running user may not open it", "Permit the running user to open it and its folders"),
+        errno.EPERM: ("the running user may not do this", "Do it as the file's owner"),
+        errno.ENOTDIR: ("a part of its path is not a folder", "Check the path"),
+        errno.EISDIR: ("it is a folder", "Name a file"),
+        errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
+        errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
+        errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
+        errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
+        errno.EFBIG: ("the system permits no file of that size; nothing was changed", "Raise the limit (ulimit -f)"),
+        errno.EROFS: ("it lies on a read-only file system", "Write elsewhere, or mount it writable"),
+    }
+)
+"""What the system's errors mean here: reason and remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRule:
+    """What a kind of file must be before its bytes are used."""
+
+    kind: str
+    """What messages call it."""
+    max_bytes: int
+    """The largest size that is read."""
+    owner_checked: bool
+    """Whether only root and the running user may have been able to write it."""
+    secret: bool
+    """Whether nobody but its owner may read it."""
+    error: type[DocumentError] | type[KeyFileError]
+    """What is raised when it is refused."""
+
+
+PUBLIC_KEY_FILE = FileRule(
+    kind="public key file",
+    max_bytes=KEY_FILE_MAX_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=KeyFileError,
+)
+"""A file of keys that are trusted because an administrator put them there."""
+
+
+UNSIGNED_POLICY_FILE = FileRule(
+    kind="unsigned policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy that is believed because of where it lies."""
+
+SIGNED_POLICY_FILE = FileRule(
+    kind="policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=False,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy whose proof is its signature, or one that somebody names only to look at it."""
+
+
+def read_trusted(path: Path, rule: FileRule) -> bytes:
+    """Read a regular file once, whole, after checking what was opened.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if it cannot be read, is too large, or others could write it.
+    """
+    try:
+        descriptor, place = _open_walking(path, rule, folder=False)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_file(descriptor, place, rule)
+            data = _read_at_most(descriptor, rule.max_bytes + 1)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    if len(data) > rule.max_bytes:
+        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
+    return data
+
+
+def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[Path, ...]:
+    """List a folder's files of these suffixes, sorted, without those whose names begin with a dot.
+
+    The files of a mounted Kubernetes ConfigMap are given by their real paths, so that all are of one generation.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if the folder cannot be listed, holds no such file or too
+            many, or others could add to it.
+    """
+    try:
+        generation = path / CONFIGMAP_DATA
+        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, folder=True)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_writers(descriptor, place, rule, sticky_will_do=False)
+            with os.scandir(descriptor) as entries:
+                names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
+    found = tuple(place / name for name in names if name.endswith(suffixes) and not name.startswith("."))
+    if not 1 <= len(found) <= FOLDER_MAX_FILES:
+        wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
+        reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
+        raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
+    return found
+
+
+def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
+    """Read a file, or all files of a folder, sorted: each one's path as a person knows it, with its bytes.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
+    """
+    paths = list_folder(path, suffixes, rule) if path.is_dir() else (path,)
+    contents: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    for each in paths:
+        try:
+            contents[str(each if each == path else path / each.name)] = read_trusted(each, rule)
+        except (DocumentError, KeyFileError) as error:
+            problems.extend(error.problems)
+    if problems:
+        raise rule.error(tuple(problems))
+    return MappingProxyType(contents)
+
+
+def read_public_key_files(path: Path) -> Mapping[str, bytes]:
+    """Read the public key file, or the folder of them, at this path.
+
+    Raises:
+        KeyFileError: if any cannot be read or trusted.
+    """
+    return read_files(path, PUBLIC_KEY_SUFFIXES, PUBLIC_KEY_FILE)
+
+
+def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Path]:
+    """Open a path from the root downwards, link by link, checking each folder by what was opened.
+
+    Returns the descriptor, which the caller closes, and the real path.
+    """
+    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    here = os.open("/", WALK_FLAGS)
+    with ExitStack() as undo:
+        undo.callback(lambda: os.close(here))
+        while names:
+            name = names.popleft()
+            target = _link_target(name, here)
+            # In a sticky folder such as /tmp others may plant files and links, but cannot swap a folder of ours.
+            is_folder = target is None and (folder or bool(names))
+            _check_writers(here, place, rule, sticky_will_do=is_folder)
+            if target is not None:
+                links += 1
+                names.extendleft(reversed(target.parts))
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                continue
+            last_flags = LIST_FLAGS if folder else READ_FLAGS
+            opened = os.open(name, WALK_FLAGS if names else last_flags, dir_fd=here)
+            os.close(here)
+            here, place = opened, place.parent if name == ".." else place / name
+        undo.pop_all()
+    return here, place
+
+
+def _link_target(name: str, folder: int) -> Path | None:
+    """Read a symbolic link in an open folder; nothing if it is none."""
+    try:
+        return Path(os.readlink(name, dir_fd=folder))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
+
+
+def _read_at_most(descriptor: int, limit: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(limit)
+
+
+def _check_file(descriptor: int, place: Path, rule: FileRule) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _distrusted(rule, place, _irregular_reason(status), "Name a regular file")
+    _check_writers(descriptor, place, rule, sticky_will_do=False)
+    if rule.secret and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 600 {place}")
+
+
+def _check_writers(descriptor: int, place: Path, rule: FileRule, *, sticky_will_do: bool) -> None:
+    """Refuse what others than root and the running user can change, unless it is mounted read-only."""
+    if not rule.owner_checked or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return
+    status = os.fstat(descriptor)
+    what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
+    if status.st_uid not in {0, os.geteuid()}:
+        reason = f"{what} belongs to uid {status.st_uid}, which is neither root nor the running user"
+        raise _distrusted(rule, place, reason, f"Run chown root {place}, or mount it read-only")
+    if sticky_will_do and status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = f"others than its owner may write {what} (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Run chmod go-w {place}, or mount it read-only")
+
+
+def _irregular_reason(status: os.stat_result) -> str:
+    return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe, a socket or a device"
+
+
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> DocumentError | KeyFileError:
+    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+
+
+def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
+    unknown = (f"the system says: {error.strerror}", "")
+    reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
+    return Problem(key=kind, origin=str(path), reason=reason, remedy=remedy)
+
+
+# ======== policy/load.py ==============================================================================================
+# Loads the set of policy files that the environment names, all of it or nothing.
+#
+# A set is refused for one stable reason code, with every problem listed. Several files make one set; their order never
+# matters. Time, the environment and how files are read are given, so every decision here can be repeated.
+
+
+POLICY_SUFFIXES = (".toml",)
+
+
+class RefusalCode(Enum):
+    """Why a set of policy files is refused, in the order in which one is named where several hold."""
+
+    POLICY_MISSING = "policy-missing"
+    """A policy is required, and `SANDBOX_POLICY_PATH` is not set."""
+    KEYS_INVALID = "keys-invalid"
+    """The keys, or their number beside the threshold, cannot be used."""
+    UNREADABLE = "unreadable"
+    """A file cannot be read, or others could have written it."""
+    SIGNATURE_INVALID = "signature-invalid"
+    """Signatures are missing, malformed, too few, or do not verify."""
+    DOCUMENT_INVALID = "document-invalid"
+    """A file is not a policy this version understands."""
+    SET_INVALID = "set-invalid"
+    """Two files contradict each other: the same id, or different locks of one limit."""
+    WRONG_AUDIENCE = "wrong-audience"
+    """A file is for other instances."""
+    EXPIRED = "expired"
+    """A file's time is over."""
+    NOT_YET_VALID = "not-yet-valid"
+    """A file's time has not come."""
+    CLOCK_BEHIND = "clock-behind"
+    """This clock is behind the moment a file was issued."""
+    ID_MISSING = "id-missing"
+    """An id named by `SANDBOX_POLICY_IDS` is not in the set."""
+    SERIAL_TOO_LOW = "serial-too-low"
+    """A file is older than `SANDBOX_POLICY_MIN_SERIAL` permits."""
+
+
+Refusal = tuple[RefusalCode, Problem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyReader:
+    """How files are read; the real one checks who could have written them."""
+
+    policies: Callable[[Path, bool], Mapping[str, bytes]]
+    """The files at a path, by name; the flag says whether they need no signature."""
+    keys: Callable[[Path], Mapping[str, bytes]]
+    """The PEM files at a path, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that holds on this instance, before anybody's valves."""
+
+    environment: EnvironmentLayer
+    """What the environment says."""
+    documents: tuple[PolicyDocument, ...]
+    """The policy files, accepted as one set."""
+
+    def limits(
+        self,
+        *,
+        untrusted_person_valves: Mapping[str, object] | None = None,
+        untrusted_admin_valves: Mapping[str, object] | None = None,
+    ) -> EffectiveLimits:
+        """The effective limits beside these valves."""
+        return resolve(
+            Layers(
+                environment=self.environment.statements,
+                documents=self.documents,
+                untrusted_person_valves=untrusted_person_valves,
+                untrusted_admin_valves=untrusted_admin_valves,
+            )
+        )
+
+
+def trusted_reader() -> PolicyReader:
+    """Read from this host's file system."""
+    return PolicyReader(policies=_read_policies, keys=read_public_key_files)
+
+
+def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: PolicyReader) -> Situation:
+    """Read the policy files and keys that the environment names.
+
+    Raises:
+        ConfigurationError: the environment contradicts itself.
+        SetRefusedError: the policy set cannot be used.
+    """
+    settings = environment.settings
+    _refuse_unsigned_beside_keys(settings)
+    keys = read_keys(settings, reader)
+    path = settings[POLICY_PATH]
+    if path is None:
+        if settings[POLICY_REQUIRED]:
+            reason = f"{POLICY_REQUIRED.variable} is true, and this is not set"
+            raise _refused([(RefusalCode.POLICY_MISSING, _setting_problem(POLICY_PATH.variable, reason, "Set it"))])
+        return Situation(environment=environment, documents=())
+    documents = _accepted_documents(Path(path), settings, keys, reader)
+    refusals = list(set_refusals(documents, settings, now))
+    if refusals:
+        raise _refused(refusals)
+    return Situation(environment=environment, documents=documents)
+
+
+def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, now: datetime) -> Iterator[Refusal]:
+    """Everything that keeps these files from holding as one set, here and now."""
+    yield from _twice_used_ids(documents)
+    yield from _different_locks(documents)
+    for document in documents:
+        yield from _audience_refusal(document, settings[INSTANCE])
+        yield from _date_refusals(document, now)
+        least = settings[POLICY_MIN_SERIAL].get(document.policy_id, 1)
+        if document.serial < least:
+            reason = f"serial {document.serial} is below {least}, the least that {POLICY_MIN_SERIAL.variable} permits"
+            remedy = "Ship the newer policy; this may be a rollback"
+            yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
+    present = {document.policy_id for document in documents}
+    for missing in sorted({*settings[POLICY_IDS], *settings[POLICY_MIN_SERIAL]} - present):
+        reason = f"no policy file has the id {missing}"
+        yield RefusalCode.ID_MISSING, _setting_problem(POLICY_IDS.variable, reason, "Ship that file, or correct the id")
+
+
+def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
+    return read_files(path, POLICY_SUFFIXES, UNSIGNED_POLICY_FILE if unsigned else SIGNED_POLICY_FILE)
+
+
+def _refuse_unsigned_beside_keys(settings: SettingValues) -> None:
+    if settings[POLICY_UNSIGNED_ALLOWED] and settings[POLICY_KEYS] is not None:
+        reason = f"it is true, yet {POLICY_KEYS.variable} names keys"
+        problem = _setting_problem(POLICY_UNSIGNED_ALLOWED.variable, reason, "Unset one of the two")
+        raise ConfigurationError((problem,))
+
+
+def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey, ...]:
+    """The keys that the environment trusts, at least as many as must sign; none where it names none.
+
+    Raises:
+        SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
+    """
+    setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
+    if setting is None:
+        return ()
+    try:
+        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys)
+    except KeyFileError as error:
+        raise _refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
+    if threshold > len(keys):
+        reason = f"it asks for {threshold} keys, and {POLICY_KEYS.variable} holds {len(keys)} distinct ones"
+        problem = _setting_problem(POLICY_THRESHOLD.variable, reason, "Lower it, or add keys")
+        raise _refused([(RefusalCode.KEYS_INVALID, problem)])
+    return keys
+
+
+def _accepted_documents(
+    path: Path, settings: SettingValues, keys: tuple[PublicKey, ...], reader: PolicyReader
+) -> tuple[PolicyDocument, ...]:
+    """Every file at the path, verified and read, or all that is wrong with any of them."""
+    unsigned = settings[POLICY_UNSIGNED_ALLOWED]
+    if not keys and not unsigned:
+        reason = f"{POLICY_PATH.variable} is set, and no key is, so no signature can count"
+        problem = _setting_problem(POLICY_KEYS.variable, reason, "Name the public keys that sign your policies")
+        raise _refused([(RefusalCode.KEYS_INVALID, problem)])
+    try:
+        contents = reader.policies(path, unsigned)
+    except DocumentError as error:
+        raise _refused([(RefusalCode.UNREADABLE, problem) for problem in error.problems]) from error
+    documents: list[PolicyDocument] = []
+    refusals: list[Refusal] = []
+    for name, data in contents.items():
+        try:
+            documents.append(parse_document(policy_source(name, data, keys, settings[POLICY_THRESHOLD])))
+        except SignatureError as error:
+            refusals.extend((RefusalCode.SIGNATURE_INVALID, problem) for problem in error.problems)
+        except DocumentError as error:
+            refusals.extend((RefusalCode.DOCUMENT_INVALID, problem) for problem in error.problems)
+    if refusals:
+        raise _refused(refusals)
+    return tuple(documents)
+
+
+def policy_source(name: str, data: bytes, keys: tuple[PublicKey, ...], threshold: int) -> DocumentSource:
+    """A policy file's text, signed by enough of the keys; where there are no keys, the text as it is.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: its signatures are broken, or too few.
+    """
+    if keys:
+        verified = verify_signatures(data, keys, threshold=threshold, origin=name)
+        return DocumentSource(
+            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+        )
+    return unsigned_source(name, data)
+
+
+def unsigned_source(name: str, data: bytes) -> DocumentSource:
+    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: it holds half a signature block.
+    """
+    text = split_signatures(data, origin=name).text
+    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+
+
+def _twice_used_ids(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
+    first: dict[str, PolicyDocument] = {}
+    for document in documents:
+        other = first.setdefault(document.policy_id, document)
+        if other is not document:
+            reason = f"{other.origin} has the id {document.policy_id} too"
+            yield RefusalCode.SET_INVALID, _document_problem(document, "id", reason, "Give each file an id of its own")
+
+
+def _different_locks(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
+    first: dict[str, Stated] = {}
+    for document in documents:
+        for stated in document.statements:
+            other = first.setdefault(stated.limit.name, stated) if stated.verb is Verb.LOCK else stated
+            if other.value != stated.value:
+                reason = f"it locks {stated.limit.words(stated.value)}, and {other.origin.place} locks another value"
+                key, place = f"limits.{stated.limit.name}", stated.origin.place
+                problem = Problem(key=key, origin=place, reason=reason, remedy="Keep one of the two locks")
+                yield RefusalCode.SET_INVALID, problem
+
+
+def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+    if "*" not in document.audience and instance not in document.audience:
+        here = f"this instance is {instance}" if instance else f"{INSTANCE.variable} is not set"
+        reason = f"it is for {', '.join(document.audience)}, and {here}"
+        remedy = f"Ship the policy meant for this instance, or correct {INSTANCE.variable}"
+        yield RefusalCode.WRONG_AUDIENCE, _document_problem(document, "audience", reason, remedy)
+
+
+def _date_refusals(document: PolicyDocument, now: datetime) -> Iterator[Refusal]:
+    if now >= document.expires_at:
+        reason = f"it expired at {document.expires_at.isoformat()}; it is now {now.isoformat(timespec='seconds')}"
+        remedy = "Issue it anew with a higher serial and a later date"
+        yield RefusalCode.EXPIRED, _document_problem(document, "expires_at", reason, remedy)
+    if document.not_before is not None and now < document.not_before:
+        reason = f"it holds from {document.not_before.isoformat()} on"
+        yield RefusalCode.NOT_YET_VALID, _document_problem(document, "not_before", reason, "Ship it later")
+    if now < document.issued_at:
+        reason = f"it was issued at {document.issued_at.isoformat()}, which this clock has not reached"
+        yield RefusalCode.CLOCK_BEHIND, _document_problem(document, "issued_at", reason, "Set this host's clock right")
+
+
+def _document_problem(document: PolicyDocument, key: str, reason: str, remedy: str) -> Problem:
+    return Problem(key=key, origin=document.origin, reason=reason, remedy=remedy)
+
+
+def _setting_problem(variable: str, reason: str, remedy: str) -> Problem:
+    return Problem(key=variable, origin="environment", reason=reason, remedy=remedy)
+
+
+def _refused(refusals: Sequence[Refusal]) -> SetRefusedError:
+    """The error for everything that was found, under the first code in the enum's order."""
+    order = list(RefusalCode)
+    code = min((code for code, _ in refusals), key=order.index)
+    return SetRefusedError(code.value, tuple(problem for _, problem in refusals))
+
+
+# ======== plugins/valves.py ===========================================================================================
+# The valves of both plugins, derived from the table of limits.
+#
+# Open WebUI reads a valve model's JSON Schema for its form, and rebuilds the model out of stored values at each call.
+# So the schema advertises plain types, and the model accepts whatever is stored: a value that is no good is dealt with
+# when limits are resolved, with a notice, and never breaks a chat. Each description says what is locked, by whom and
+# why.
+
+
+def admin_valves_model(situation: Situation | PolicyError) -> type[BaseModel]:
+    """The plugin's valves, which administrators set: every limit."""
+    return _valves_model("Valves", LIMITS, situation, for_person=False)
+
+
+def person_valves_model(situation: Situation | PolicyError) -> type[BaseModel]:
+    """A person's own valves: the limits that the table leaves to people."""
+    own = tuple(limit for limit in LIMITS if limit.chosen_by is Chooser.PERSON)
+    return _valves_model("UserValves", own, situation, for_person=True)
+
+
+def untrusted_values(valves: object) -> Mapping[str, object]:
+    """What a set of valves holds, in whatever form Open WebUI hands it over."""
+    if isinstance(valves, BaseModel):
+        return dict(valves)
+    return dict(valves) if isinstance(valves, Mapping) else {}
+
+
+def _valves_model(
+    name: str, limits: tuple[Limit[Any], ...], situation: Situation | PolicyError, *, for_person: bool
+) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        limit.valve: (
+            Annotated[Any, WithJsonSchema({"type": _plain_type(limit)})],
+            Field(default=None, description=_description(limit, situation, for_person=for_person)),
+        )
+        for limit in limits
+    }
+    return create_model(name, **fields)
+
+
+def _plain_type(limit: Limit[Any]) -> str:
+    match limit.kind:
+        case Switch():
+            return "boolean"
+        case Whole():
+            return "integer"
+        case Thousandths():
+            return "number"
+        case _:
+            return "string"
+
+
+def _description(limit: Limit[Any], situation: Situation | PolicyError, *, for_person: bool) -> str:
+    """What the valve is, what it may be set to, and who said so."""
+    what = f"{limit.description}. Expected: {limit.kind.grammar}. Unset: {limit.words(limit.built_in)}."
+    warning = " **Warning: this opens your LAN and metadata services to code.**" if _opens_lan(limit) else ""
+    if isinstance(situation, PolicyError):
+        return f"{what}{warning} **No code runs at present: {situation.problems[0]}**"
+    return f"{what}{warning} {_standing(limit, situation, for_person=for_person)}"
+
+
+def _opens_lan(limit: Limit[Any]) -> bool:
+    return limit.name == "network_private_allowed"
+
+
+def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
+    """How far this valve reaches here."""
+    decision = situation.limits().decisions[limit.name]
+    origin = decision.decided_by
+    if decision.verb is Verb.LOCK:
+        why = f" ({origin.reason})" if origin.reason else ""
+        return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
+    documents = (stated for document in situation.documents for stated in document.statements)
+    said = [*situation.environment.statements, *documents]
+    ceilings = [stated for stated in said if stated.limit is limit and stated.verb is Verb.CEILING]
+    if ceilings:
+        bound = reduce(limit.kind.meet, (stated.value for stated in ceilings))
+        decider = next((stated for stated in ceilings if stated.value == bound), ceilings[0])
+        why = f" ({decider.origin.reason})" if decider.origin.reason else ""
+        return f"No looser than {limit.words(bound)}, by {decider.origin}{why}."
+    if for_person:
+        return f"No looser than what the administrator's valve says, or else {limit.words(limit.built_in)}."
+    return "Nothing constrains this valve here."
+
+
+# ======== sandbox/errors.py ===========================================================================================
+# What can go wrong outside the person's code. Code that fails is an outcome, never one of these.
+
+
+class SandboxError(Exception):
+    """The run was refused, or could not be carried out.
+
+    Args:
+        key: what it is about: a limit, a file, a program.
+        origin: where that stands: a variable, a path, `this host`.
+        reason: why, without full stop.
+        remedy: what to do about it, without full stop.
+    """
+
+    def __init__(self, *, key: str, origin: str, reason: str, remedy: str) -> None:
+        self.key = key
+        self.origin = origin
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"{key} ({origin}): {reason}. {remedy}.")
+
+
+class UnenforceableError(SandboxError):
+    """A limit cannot be enforced on this host, and the effective limits do not permit going without it."""
+
+
+class BusyError(SandboxError):
+    """As many runs as the limits permit are under way."""
+
+
+class StartError(SandboxError):
+    """gVisor did not bring the interpreter up."""
+
+
+class InstallError(SandboxError):
+    """gVisor is missing and could not be installed."""
+
+
+# ======== sandbox/cgroups.py ==========================================================================================
+# Control groups of one run: found, made, proved, counted, ended and removed by the runner itself.
+#
+# The box's processes are born in these cgroups (a shell writes itself into `procs_files`, then becomes `runsc`), so the
+# limits bind before gVisor starts, the counters outlive the box, and no process of anybody else is ever moved. What
+# is made lies in a folder `sandbox-lockdown`, one folder for each run. Finding only reads; making proves each limit by
+# reading it back. Files are reached by plain paths below those that `/proc/self/mountinfo` names.
+# Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst; cgroup_namespaces(7).
+
+
+CGROUP_FOLDER = "sandbox-lockdown"
+RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
+CPU_PERIOD_MICROSECONDS = 100_000
+CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
+
+CGROUP_MOUNT_REMEDY = (
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true` and "
+    "a `hostPath` volume of `/sys/fs/cgroup` mounted there with `readOnly: false`; else mount /sys/fs/cgroup writable"
+)
+CGROUP_DELEGATION_REMEDY = (
+    "systemd: `Delegate=yes` and `DelegateSubgroup=runner` (systemd 254 or newer) in the service, or run as root; "
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
+)
+CGROUP_KERNEL_REMEDY = (
+    "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+)
+
+
+class CgroupVersion(IntEnum):
+    """Which interface the files of a hierarchy have."""
+
+    V1 = 1
+    V2 = 2
+
+
+class CgroupController(StrEnum):
+    """A kernel controller that a limit needs."""
+
+    MEMORY = "memory"
+    CPU = "cpu"
+    PIDS = "pids"
+
+
+LIMIT_OF_CONTROLLER = {
+    CgroupController.MEMORY: "max_ram_megabytes",
+    CgroupController.CPU: "max_cpus",
+    CgroupController.PIDS: "max_processes",
+}
+ACCOUNTING_CONTROLLER = "cpuacct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupsUnavailable:
+    """No controller at all can be used here."""
+
+    reason: str
+    """Why, without full stop."""
+    remedy: str
+    """The exact settings that would help, without full stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingController:
+    """One controller that cannot be used here, though others may be."""
+
+    controller: CgroupController
+    """Which one."""
+    reason: str
+    """Why, without full stop."""
+    remedy: str
+    """The exact settings that would help, without full stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupPlace:
+    """One cgroup of one hierarchy, and what it controls there."""
+
+    folder: Path
+    """The cgroup itself: in a `CgroupParent` the one that holds `sandbox-lockdown`, in a `RunCgroup` the run's own."""
+    version: CgroupVersion
+    """Which interface its files have."""
+    controllers: frozenset[str]
+    """Names of the controllers used there; on v1 `cpuacct` may be among them, which only counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimits:
+    """What one run may use; `None` is no limit."""
+
+    memory_bytes: int | None
+    """RAM of all its processes, gVisor's own included, in bytes; swap is shut off beside it."""
+    cpu_thousandths: int | None
+    """CPU time for each unit of wall time, in thousandths of one CPU; at least 10."""
+    processes_hard_stop: int | None
+    """Processes and threads, gVisor's own included: a stop behind the box's own softer limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would mean something else to the kernel than to the reader."""
+        if self.memory_bytes is not None and self.memory_bytes < os.sysconf("SC_PAGE_SIZE"):
+            raise ValueError("memory_bytes is less than one page")
+        if self.cpu_thousandths is not None and self.cpu_quota < CPU_QUOTA_FLOOR_MICROSECONDS:
+            raise ValueError("cpu_thousandths is less than the kernel's smallest quota")
+        if self.processes_hard_stop is not None and self.processes_hard_stop < 1:
+            raise ValueError("processes_hard_stop is less than 1")
+
+    @property
+    def memory_pages_bytes(self) -> int:
+        """The memory limit as the kernel keeps it: whole pages, rounded down."""
+        memory_bytes = self.memory_bytes or 0
+        return memory_bytes - memory_bytes % os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_quota(self) -> int:
+        """Microseconds of CPU time in each period of 100 ms."""
+        return (self.cpu_thousandths or 0) * CPU_PERIOD_MICROSECONDS // 1000
+
+    def asked_for(self, controller: CgroupController) -> bool:
+        """Whether a limit here needs that controller."""
+        match controller:
+            case CgroupController.MEMORY:
+                return self.memory_bytes is not None
+            case CgroupController.CPU:
+                return self.cpu_thousandths is not None
+            case CgroupController.PIDS:
+                return self.processes_hard_stop is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What the kernel counted for one run; read them before the cgroup is removed."""
+
+    oom_kills: int
+    """Processes killed because memory ran out."""
+    peak_memory_bytes: int | None
+    """The most memory used at once; absent where the kernel does not tell (v2 before 5.19)."""
+    cpu_seconds: float | None
+    """CPU time used; absent where nothing counts it."""
+    pids_limit_hits: int
+    """How often a new process or thread was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCgroup:
+    """The cgroups of one run. Nothing else uses them, so whatever is in them belongs to that run."""
+
+    run_name: str
+    """32 lower-case hexadecimal characters."""
+    places: tuple[CgroupPlace, ...]
+    """The run's own folder in each hierarchy used."""
+
+    @property
+    def procs_files(self) -> tuple[Path, ...]:
+        """The files into which the run's first process writes itself, one for each hierarchy."""
+        return tuple(place.folder / "cgroup.procs" for place in self.places)
+
+    def processes(self) -> frozenset[int]:
+        """All processes in the run's cgroups; zombies are not among them."""
+        return frozenset().union(*(cgroup_members(place.folder) for place in self.places))
+
+    def counters(self) -> Counters:
+        """Read what was counted so far."""
+        memory = _cgroup_place_of(self.places, CgroupController.MEMORY)
+        pids = _cgroup_place_of(self.places, CgroupController.PIDS)
+        return Counters(
+            oom_kills=_oom_kills(memory) if memory else 0,
+            peak_memory_bytes=_peak_memory_bytes(memory) if memory else None,
+            cpu_seconds=_cpu_seconds(self.places),
+            pids_limit_hits=_cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
+        )
+
+    def kill_once(self) -> frozenset[int]:
+        """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
+        seen = self.processes() - {os.getpid()}
+        for place in self.places:
+            if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
+                continue
+            for pid in cgroup_members(place.folder) & seen:
+                _kill_cgroup_member(place.folder, pid)
+        return seen
+
+    async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
+        """Kill again and again until nothing is left; returns what still was there when the time was over."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within_seconds, 0.001
+        while remaining := self.kill_once():
+            if loop.time() >= deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        return remaining
+
+    def remove_once(self) -> tuple[Path, ...]:
+        """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
+        return tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+
+    async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
+        """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within_seconds, 0.001
+        while remaining := self.remove_once():
+            if loop.time() >= deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        return remaining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupParent:
+    """Where cgroups for runs can be made on this host."""
+
+    places: tuple[CgroupPlace, ...]
+    """One for each hierarchy used; at least one."""
+    missing: tuple[MissingController, ...]
+    """The controllers that cannot be used, each with its reason and remedy."""
+
+    def run_cgroup(self, run_name: str) -> RunCgroup:
+        """Name the cgroups of one run, whether they exist or not."""
+        if not RUN_NAME_PATTERN.fullmatch(run_name):
+            raise ValueError("a run's name is 32 lower-case hexadecimal characters")
+        return RunCgroup(run_name=run_name, places=tuple(_run_cgroup_place(place, run_name) for place in self.places))
+
+    def existing_runs(self) -> tuple[RunCgroup, ...]:
+        """All runs that have a folder here, those of other runners of this account included."""
+        names = {
+            entry.name
+            for place in self.places
+            if (place.folder / CGROUP_FOLDER).is_dir()
+            for entry in (place.folder / CGROUP_FOLDER).iterdir()
+            if RUN_NAME_PATTERN.fullmatch(entry.name) and entry.is_dir()
+        }
+        return tuple(self.run_cgroup(name) for name in sorted(names))
+
+    def remove_once(self) -> tuple[Path, ...]:
+        """Remove the `sandbox-lockdown` folders that hold no run; returns the others."""
+        folders = (place.folder / CGROUP_FOLDER for place in self.places)
+        return tuple(folder for folder in folders if not _cgroup_folder_removed(folder))
+
+
+def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = None) -> CgroupParent | CgroupsUnavailable:
+    """Find where the running process can make cgroups with memory, CPU and process limits; changes nothing.
+
+    Args:
+        proc_root: where `self/mountinfo` and `self/cgroup` are read.
+        pid: the process they are about, as seen in `cgroup.procs`; the running one if absent.
+    """
+    try:
+        mounts = _parsed_cgroup_mounts(_cgroup_text(proc_root / "self" / "mountinfo"))
+        own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
+    except (OSError, ValueError) as error:
+        return CgroupsUnavailable(
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
+        )
+    own_pid = os.getpid() if pid is None else pid
+    found = _found_v1(mounts, own_paths, own_pid)
+    found |= _found_v2(mounts, own_paths, own_pid, wanted=frozenset(CgroupController) - found.keys())
+    obstacles = {name: place for name, place in found.items() if isinstance(place, _CgroupObstacle)}
+    missing = tuple(
+        MissingController(controller=name, reason=obstacles[name].reason, remedy=obstacles[name].remedy)
+        for name in CgroupController
+        if name in obstacles
+    )
+    if len(missing) == len(CgroupController):
+        return CgroupsUnavailable(reason=missing[0].reason, remedy=missing[0].remedy)
+    return CgroupParent(places=_grouped_places(found), missing=missing)
+
+
+def make_cgroup_folder(folder: Path) -> None:
+    """Make one cgroup, which the kernel fills with its files."""
+    folder.mkdir(mode=0o755)
+
+
+def make_cgroup(
+    parent: CgroupParent,
+    run_name: str,
+    limits: CgroupLimits,
+    *,
+    make_folder: Callable[[Path], None] = make_cgroup_folder,
+) -> RunCgroup:
+    """Make the cgroups of one run and set its limits, proved by reading them back.
+
+    Args:
+        parent: from `find_cgroup_parent`.
+        run_name: 32 lower-case hexadecimal characters, never used before.
+        limits: each that is not `None` must be enforceable.
+        make_folder: makes one cgroup.
+
+    Raises:
+        UnenforceableError: a limit's controller is missing, or the kernel did not take it; nothing is left behind.
+    """
+    for missing in parent.missing:
+        if limits.asked_for(missing.controller):
+            raise _unenforceable_controller(missing.controller, missing.reason, missing.remedy)
+    run = parent.run_cgroup(run_name)
+    made: list[CgroupPlace] = []
+    try:
+        for place, run_place in zip(parent.places, run.places, strict=True):
+            _make_run_folder(place, run_place.folder, make_folder)
+            made.append(run_place)
+        for controller in CgroupController:
+            if limits.asked_for(controller):
+                _set_cgroup_limit(run.places, controller, limits)
+    except UnenforceableError:
+        for place in made:
+            _cgroup_folder_removed(place.folder)
+        raise
+    return run
+
+
+def cgroup_members(folder: Path) -> frozenset[int]:
+    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
+    try:
+        text = (folder / "cgroup.procs").read_text()
+    except OSError:
+        return frozenset()
+    return frozenset(int(word) for word in text.split()) - {0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CgroupMount:
+    """One mounted hierarchy, or part of one."""
+
+    root: PurePosixPath
+    """The cgroup that is seen at the mount point."""
+    point: Path
+    """Where it is mounted."""
+    version: CgroupVersion
+    """Which interface it has."""
+    controllers: frozenset[str]
+    """On v1, its controllers."""
+    read_only: bool
+    """Whether the mount refuses writing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CgroupObstacle:
+    """Why a controller cannot be used."""
+
+    reason: str
+    """Without full stop."""
+    remedy: str
+    """Without full stop."""
+
+
+_FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
+
+
+def _cgroup_text(path: Path) -> str:
+    return path.read_text(errors="surrogateescape")
+
+
+def _write_cgroup_file(path: Path, text: str) -> None:
+    """Write in one call, and never create: a file that the kernel does not offer is an error."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)
+
+
+def _unescaped_mount_field(field: str) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _parsed_cgroup_mounts(text: str) -> tuple[_CgroupMount, ...]:
+    """Read the cgroup lines of mountinfo. Source: proc_pid_mountinfo(5)."""
+    mounts: list[_CgroupMount] = []
+    for line in text.splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, super_options = rest.split(" ", 2)
+        if kind not in {"cgroup", "cgroup2"}:
+            continue
+        root, point, options = fields.split(" ")[3:6]
+        mounts.append(
+            _CgroupMount(
+                root=PurePosixPath(_unescaped_mount_field(root)),
+                point=Path(_unescaped_mount_field(point)),
+                version=CgroupVersion.V1 if kind == "cgroup" else CgroupVersion.V2,
+                controllers=frozenset(super_options.split(",")),
+                read_only="ro" in options.split(",") or "ro" in super_options.split(","),
+            )
+        )
+    return tuple(mounts)
+
+
+def _parsed_own_paths(text: str) -> dict[str, str]:
+    """Map each v1 controller, and the empty name for v2, to the process's cgroup. Source: cgroups(7)."""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, names, path = line.split(":", 2)
+        paths |= dict.fromkeys(names.split(","), path)
+    return paths
+
+
+def _own_folder(mount: _CgroupMount, own_path: str, pid: int) -> Path | _CgroupObstacle:
+    """Find the process's own cgroup below one mount, believing it only if it lists the process."""
+    path = PurePosixPath(own_path)
+    if ".." in path.parts or ".." in mount.root.parts or not path.is_relative_to(mount.root):
+        return _CgroupObstacle(
+            reason=f"{mount.point} shows {mount.root}, which does not hold this process's cgroup {own_path}",
+            remedy=CGROUP_MOUNT_REMEDY,
+        )
+    folder = mount.point / path.relative_to(mount.root)
+    if pid not in cgroup_members(folder):
+        return _CgroupObstacle(reason=f"{folder} does not hold this process", remedy=CGROUP_MOUNT_REMEDY)
+    if mount.read_only:
+        return _CgroupObstacle(reason=f"{mount.point} is mounted read-only", remedy=CGROUP_MOUNT_REMEDY)
+    return folder
+
+
+def _found_v1(mounts: tuple[_CgroupMount, ...], own_paths: dict[str, str], pid: int) -> _FoundPlaces:
+    """Find the place of each controller that is bound to a v1 hierarchy."""
+    names = (*CgroupController, ACCOUNTING_CONTROLLER)
+    return {name: _v1_place(name, mounts, own_paths[name], pid) for name in names if name in own_paths}
+
+
+def _v1_place(name: str, mounts: tuple[_CgroupMount, ...], own_path: str, pid: int) -> CgroupPlace | _CgroupObstacle:
+    obstacle = _CgroupObstacle(reason=f"the cgroup hierarchy of `{name}` is not mounted", remedy=CGROUP_MOUNT_REMEDY)
+    for mount in mounts:
+        if mount.version is not CgroupVersion.V1 or name not in mount.controllers:
+            continue
+        folder = _own_folder(mount, own_path, pid)
+        if isinstance(folder, _CgroupObstacle):
+            obstacle = folder
+        elif os.access(folder, os.W_OK):
+            return CgroupPlace(folder=folder, version=CgroupVersion.V1, controllers=frozenset({name}))
+        else:
+            obstacle = _CgroupObstacle(
+                reason=f"this account may not make cgroups in {folder}", remedy=CGROUP_DELEGATION_REMEDY
+            )
+    return obstacle
+
+
+def _found_v2(
+    mounts: tuple[_CgroupMount, ...], own_paths: dict[str, str], pid: int, *, wanted: frozenset[CgroupController]
+) -> _FoundPlaces:
+    """Find the place of the controllers that v1 does not have: one for all of them."""
+    if not wanted:
+        return {}
+    obstacle = _CgroupObstacle(reason="no cgroup v2 hierarchy is mounted", remedy=CGROUP_MOUNT_REMEDY)
+    for mount in mounts:
+        if mount.version is CgroupVersion.V1 or "" not in own_paths:
+            continue
+        folder = _own_folder(mount, own_paths[""], pid)
+        if isinstance(folder, Path):
+            return _v2_places(mount.point, folder, wanted)
+        obstacle = folder
+    return dict.fromkeys(wanted, obstacle)
+
+
+def _v2_places(mount_point: Path, own: Path, wanted: frozenset[CgroupController]) -> _FoundPlaces:
+    """Choose the nearest ancestor, `own` included, whose children can have most of the wanted controllers."""
+    levels = (own, *own.parents)
+    candidates = levels[: levels.index(mount_point) + 1]
+    best = max(candidates, key=lambda folder: len(_grantable(folder) & wanted))
+    granted = _grantable(best) & wanted
+    place = CgroupPlace(folder=best, version=CgroupVersion.V2, controllers=frozenset(granted))
+    present = _controller_names(mount_point / "cgroup.controllers")
+    obstacles = {name: _v2_obstacle(name, mount_point, own, present=name in present) for name in wanted - granted}
+    return dict.fromkeys(granted, place) | obstacles
+
+
+def _v2_obstacle(name: str, mount_point: Path, own: Path, *, present: bool) -> _CgroupObstacle:
+    if not present and _is_root_cgroup(mount_point):
+        return _CgroupObstacle(
+            reason=f"this kernel does not offer the cgroup controller `{name}`",
+            remedy=CGROUP_KERNEL_REMEDY.format(name=name),
+        )
+    return _CgroupObstacle(
+        reason=f"neither {own} nor a cgroup above it lets this account make a child limited by `{name}` "
+        "without moving processes of others",
+        remedy=CGROUP_DELEGATION_REMEDY,
+    )
+
+
+def _grantable(folder: Path) -> frozenset[str]:
+    """Tell which controllers a new child of a v2 cgroup can have, moving nobody.
+
+    A cgroup other than the true root cannot both hold processes and hand out controllers. A process may be
+    placed only by who may write `cgroup.procs` of the nearest common ancestor, which is the folder itself.
+    """
+    kind = folder / "cgroup.type"
+    if kind.exists() and _cgroup_text(kind).strip() != "domain":
+        return frozenset()
+    if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
+        return frozenset()
+    switch = folder / "cgroup.subtree_control"
+    free = _is_root_cgroup(folder) or not _cgroup_text(folder / "cgroup.procs").split()
+    if free and os.access(switch, os.W_OK):
+        return _controller_names(folder / "cgroup.controllers")
+    return _controller_names(switch)
+
+
+def _is_root_cgroup(folder: Path) -> bool:
+    """Tell the true root: only there the file `cgroup.type` is missing, also seen from a cgroup namespace."""
+    return not (folder / "cgroup.type").exists()
+
+
+def _controller_names(path: Path) -> frozenset[str]:
+    return frozenset(_cgroup_text(path).split())
+
+
+def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
+    """Make one place of controllers that share a hierarchy."""
+    grouped: dict[Path, CgroupPlace] = {}
+    for place in found.values():
+        if isinstance(place, CgroupPlace):
+            before = grouped.get(place.folder, place)
+            grouped[place.folder] = replace(place, controllers=before.controllers | place.controllers)
+    return tuple(grouped.values())
+
+
+def _run_cgroup_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
+    return replace(place, folder=place.folder / CGROUP_FOLDER / run_name)
+
+
+def _cgroup_place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
+    return next((place for place in places if controller in place.controllers), None)
+
+
+def _unenforceable_controller(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
+    return UnenforceableError(key=LIMIT_OF_CONTROLLER[controller], origin="this host", reason=reason, remedy=remedy)
+
+
+def _first_controller(place: CgroupPlace) -> CgroupController:
+    """Name the controller that a fault of the whole place is reported under."""
+    return next((name for name in CgroupController if name in place.controllers), CgroupController.CPU)
+
+
+def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
+    """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
+    try:
+        for last_try in (False, False, True):
+            with nullcontext() if last_try else suppress(FileNotFoundError):
+                with suppress(FileExistsError):
+                    make_folder(folder.parent)
+                if place.version is CgroupVersion.V2:
+                    _hand_down_controllers(place.folder, place.controllers)
+                    _hand_down_controllers(folder.parent, place.controllers)
+                make_folder(folder)
+                return
+    except OSError as error:
+        raise _unenforceable_controller(
+            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", CGROUP_DELEGATION_REMEDY
+        ) from error
+
+
+def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
+    """Enable controllers for the children of a v2 cgroup, writing only where some are not."""
+    switch = folder / "cgroup.subtree_control"
+    lacking = controllers - _controller_names(switch)
+    if lacking:
+        _write_cgroup_file(switch, " ".join(f"+{name}" for name in sorted(lacking)))
+
+
+def _set_cgroup_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
+    """Set and prove one limit."""
+    place = _cgroup_place_of(places, controller)
+    if place is None:
+        raise _unenforceable_controller(controller, f"no cgroup controls `{controller}`", CGROUP_DELEGATION_REMEDY)
+    try:
+        for name, value in _cgroup_limit_files(place, controller, limits):
+            _write_cgroup_file(place.folder / name, value)
+            taken = _cgroup_text(place.folder / name).split()
+            if taken[: len(value.split())] != value.split():
+                raise _unenforceable_controller(
+                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", CGROUP_DELEGATION_REMEDY
+                )
+    except OSError as error:
+        reason = f"{error.filename or place.folder} cannot be set: {error.strerror}"
+        raise _unenforceable_controller(controller, reason, CGROUP_KERNEL_REMEDY.format(name=controller)) from error
+
+
+def _cgroup_limit_files(
+    place: CgroupPlace, controller: CgroupController, limits: CgroupLimits
+) -> Iterator[tuple[str, str]]:
+    """List the files to write in this order, and what they must say afterwards."""
+    match controller:
+        case CgroupController.MEMORY:
+            yield from _cgroup_memory_files(place, str(limits.memory_pages_bytes))
+        case CgroupController.PIDS:
+            yield "pids.max", str(limits.processes_hard_stop)
+        case CgroupController.CPU if place.version is CgroupVersion.V1:
+            yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
+            yield "cpu.cfs_quota_us", str(min(limits.cpu_quota, _quota_above(place.folder)))
+        case CgroupController.CPU:
+            yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
+        case _:
+            assert_never(controller)
+
+
+def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
+    """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
+    if place.version is CgroupVersion.V1:
+        # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
+        wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
+        _write_cgroup_file(place.folder / "memory.oom_control", "0")
+        required = "memory.limit_in_bytes"
+    else:
+        wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
+        required = "memory.max"
+    for name, value in wanted:
+        if name == required or (place.folder / name).exists():
+            yield name, value
+
+
+def _quota_above(folder: Path) -> int:
+    """Find the least CPU quota of the v1 cgroups above, for our period: a child with more is refused (EINVAL)."""
+    quotas = [sys.maxsize]
+    for above in folder.parents:
+        if not (above / "cpu.cfs_quota_us").exists():
+            break
+        quota = int(_cgroup_text(above / "cpu.cfs_quota_us"))
+        period = int(_cgroup_text(above / "cpu.cfs_period_us"))
+        if quota > 0:
+            quotas.append(max(quota * CPU_PERIOD_MICROSECONDS // period, CPU_QUOTA_FLOOR_MICROSECONDS))
+    return min(quotas)
+
+
+def _cgroup_number(path: Path, key: str) -> int | None:
+    """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
+    try:
+        lines = [line.split() for line in _cgroup_text(path).splitlines()]
+    except OSError:
+        return None
+    return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
+
+
+def _oom_kills(place: CgroupPlace) -> int:
+    """Count kills for lack of memory; v1 tells since Linux 4.13, which is older than gVisor supports."""
+    name = "memory.oom_control" if place.version is CgroupVersion.V1 else "memory.events"
+    kills = _cgroup_number(place.folder / name, "oom_kill")
+    if kills is None:
+        # Without it, running out of memory would pass for an ordinary failure.
+        reason = f"{place.folder / name} tells no oom_kill"
+        raise _unenforceable_controller(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+    return kills
+
+
+def _peak_memory_bytes(place: CgroupPlace) -> int | None:
+    name = "memory.max_usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.peak"
+    return _cgroup_number(place.folder / name, "")
+
+
+def _cpu_seconds(places: tuple[CgroupPlace, ...]) -> float | None:
+    """Read the CPU time used: v1's `cpuacct` counts nanoseconds, v2's `cpu` microseconds."""
+    accounting = _cgroup_place_of(places, ACCOUNTING_CONTROLLER)
+    if accounting is not None:
+        nanoseconds = _cgroup_number(accounting.folder / "cpuacct.usage", "")
+        return None if nanoseconds is None else nanoseconds / 1e9
+    unified = next((place for place in places if place.version is CgroupVersion.V2), None)
+    microseconds = _cgroup_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
+    return None if microseconds is None else microseconds / 1e6
+
+
+def _cgroup_kill_written(folder: Path) -> bool:
+    """End all of a v2 cgroup in one stroke, forks under way included; tells whether the kernel can (5.14)."""
+    try:
+        _write_cgroup_file(folder / "cgroup.kill", "1")
+    except OSError:
+        return False
+    return True
+
+
+def _kill_cgroup_member(folder: Path, pid: int) -> None:
+    """Kill one process, if it still is in the cgroup once it is pinned: its number may belong to another by then."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid in cgroup_members(folder):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _cgroup_folder_removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+# ======== sandbox/folders.py ==========================================================================================
+# The private folder of the running user, and folders that appear whole or not at all.
+#
+# What is run from here was checked once, so nobody else may be able to swap it afterwards: every folder on the way,
+# symbolic links included, must belong to root or to the running user and be writable by nobody else. `/tmp` and its like
+# are refused as a place to create anything, since a cleaner may remove what stood there and let somebody else put
+# theirs. Half-made things live beside their destination under one prefix; whoever holds the lock removes the leftovers.
+# Source: XDG Base Directory Specification 0.8.
+
+
+PARTIAL_PREFIX = ".partial-"
+
+_PRIVATE_FOLDER_NAME = "sandbox-lockdown"
+_MOST_SYMBOLIC_LINKS = 40  # as the kernel's own ELOOP limit
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_LOCK_POLL_SECONDS = 0.2
+
+
+class UnsafeFolderError(SandboxError):
+    """Somebody other than root and the running user could replace what stands at a path."""
+
+
+def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path:
+    """The running user's own cache folder for this project, created 0700 where missing, free of symbolic links.
+
+    Args:
+        environ: where `XDG_CACHE_HOME` and `HOME` are looked up; by default this process's.
+        uid: the user it must belong to; by default the effective one.
+
+    Raises:
+        UnsafeFolderError: somebody else could replace the folder or what it holds.
+        SandboxError: there is no home, or the folder cannot be made.
+    """
+    owner = os.geteuid() if uid is None else uid
+    wanted = _cache_home(os.environ if environ is None else environ, owner) / _PRIVATE_FOLDER_NAME
+    try:
+        folder = _made_folder(wanted, owner)
+    except OSError as error:
+        raise SandboxError(
+            key="private folder",
+            origin=str(wanted),
+            reason=f"it cannot be made or read: {error.strerror}",
+            remedy="Set XDG_CACHE_HOME to an absolute path that this user can write",
+        ) from error
+    _refuse_shared_folder(folder, owner)
+    return folder
+
+
+def trusted_path(path: Path, uid: int, *, group_may_write: bool = False) -> Path:
+    """The path with every symbolic link followed, none of whose folders anybody but root and `uid` can alter.
+
+    Args:
+        path: absolute; its last component may be missing, as may folders before it.
+        uid: the running user.
+        group_may_write: accept root's folders that a group can write, as Debian's `/usr/local` once was.
+
+    Raises:
+        UnsafeFolderError: a folder or link on the way is somebody else's, or writable by others.
+    """
+    here, rest, links = Path("/"), list(reversed(path.parts[1:])), 0
+    while rest:
+        part = rest.pop()
+        following = here.parent if part == ".." else here / part
+        try:
+            found = following.lstat()
+        except FileNotFoundError:
+            return following.joinpath(*reversed(rest))
+        if not stat.S_ISLNK(found.st_mode):
+            _refuse_replaceable(following, found, uid, group_may_write=group_may_write)
+            here = following
+            continue
+        links += 1
+        if links > _MOST_SYMBOLIC_LINKS or found.st_uid not in {0, uid}:
+            raise _unsafe_folder(following, f"it is a symbolic link of uid {found.st_uid}, or one of too many")
+        target = following.readlink()
+        here = Path("/") if target.is_absolute() else here
+        rest.extend(reversed([part for part in target.parts if part != "/"]))
+    return here
+
+
+@contextmanager
+def folder_lock(folder: Path, *, wait_seconds: float, on_wait: Callable[[], None]) -> Iterator[bool]:
+    """Hold the folder's lock, and say whether somebody else held it before; leftovers of crashes are removed.
+
+    Raises:
+        TimeoutError: it stayed held for `wait_seconds`.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        waited = _flocked(descriptor, wait_seconds, on_wait)
+        for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield waited
+    finally:
+        os.close(descriptor)  # which also unlocks
+
+
+@contextmanager
+def partial_folder(beside: Path) -> Iterator[Path]:
+    """Lend a new empty folder (0700) in `beside`, gone again at the end unless it was published."""
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=beside))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(made: Path, destination: Path) -> None:
+    """Put a finished folder in its place in one step, on disk before it shows; an older one there is removed."""
+    for folder, _, names in os.walk(made):
+        for name in names:
+            _flush_to_disk(Path(folder, name))
+        _flush_to_disk(Path(folder))
+    if destination.exists():
+        outgoing = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=destination.parent))
+        destination.rename(outgoing / "replaced")
+        shutil.rmtree(outgoing, ignore_errors=True)
+    made.rename(destination)
+    _flush_to_disk(destination.parent)
+
+
+def _cache_home(environ: Mapping[str, str], uid: int) -> Path:
+    chosen = environ.get("XDG_CACHE_HOME", "")
+    if chosen.startswith("/"):  # the specification has relative ones ignored
+        return Path(chosen)
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        home = _home_of(uid)
+    if not Path(home).is_dir():
+        raise SandboxError(
+            key="private folder",
+            origin=home,
+            reason="the running user's home does not exist",
+            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
+        )
+    return Path(home, ".cache")
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        raise SandboxError(
+            key="private folder",
+            origin="this host",
+            reason=f"HOME is not set and uid {uid} is not in the password database",
+            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
+        ) from None
+
+
+def _made_folder(wanted: Path, uid: int) -> Path:
+    if wanted.is_symlink():
+        raise _unsafe_folder(wanted, "it is a symbolic link")
+    folder = trusted_path(wanted, uid)
+    missing = [folder, *folder.parents]
+    for parent in reversed([path for path in missing if not path.exists()]):
+        if parent.parent.stat().st_mode & stat.S_ISVTX:
+            raise _unsafe_folder(parent, "it would be made in a folder where everybody makes things")
+        # somebody else may be making it at this moment; whose it is gets checked below
+        parent.mkdir(mode=0o700, exist_ok=True)
+    return trusted_path(folder, uid)
+
+
+def _refuse_shared_folder(folder: Path, uid: int) -> None:
+    found = folder.lstat()
+    if found.st_uid != uid:
+        raise _unsafe_folder(folder, f"it belongs to uid {found.st_uid}, not to the running uid {uid}")
+    if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+        folder.chmod(stat.S_IRWXU)
+
+
+def _refuse_replaceable(path: Path, found: os.stat_result, uid: int, *, group_may_write: bool) -> None:
+    if found.st_uid not in {0, uid}:
+        raise _unsafe_folder(path, f"it belongs to uid {found.st_uid}, who could replace what is in it")
+    if group_may_write and found.st_uid == 0 and not found.st_mode & stat.S_IWOTH:
+        return
+    if not found.st_mode & _OTHERS_MAY_WRITE:
+        _refuse_visitor(path, found, uid)
+    elif not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        raise _unsafe_folder(path, f"others can write it (mode {stat.S_IMODE(found.st_mode):04o})")
+
+
+def _refuse_visitor(path: Path, found: os.stat_result, uid: int) -> None:
+    """Refuse what stands in a sticky folder, unless it is a private folder that this user put there on purpose."""
+    if not path.parent.lstat().st_mode & stat.S_ISVTX:
+        return
+    if found.st_uid != uid or stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        raise _unsafe_folder(path, "it stands where everybody makes things, and is not a 0700 folder of this user")
+
+
+def _unsafe_folder(path: Path, reason: str) -> UnsafeFolderError:
+    return UnsafeFolderError(
+        key="folder",
+        origin=str(path),
+        reason=reason,
+        remedy="Mend its owner and mode, or set XDG_CACHE_HOME to a folder that only root and this user can write",
+    )
+
+
+def _flocked(descriptor: int, wait_seconds: float, on_wait: Callable[[], None]) -> bool:
+    deadline, waited = time.monotonic() + wait_seconds, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"somebody else held the lock for {wait_seconds:.0f} seconds") from None
+        else:
+            return waited
+        if not waited:
+            waited = True
+            on_wait()
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ======== sandbox/release.py ==========================================================================================
+# gVisor's official release archive: which one, how it is fetched, and what is taken out of it.
+#
+# The SHA-512 stands here, not beside the archive: a checksum from the same host vouches for nothing. Nothing is
+# decompressed before it matched. A host that cannot be reached at all is told apart (`OutOfReachError`) from one that
+# answers wrongly, because only the first leads to Debian's package.
+# Source: https://gvisor.dev/docs/user_guide/install/ and https://github.com/google/gvisor/issues/13718 (sidecars).
+
+
+SIDECAR_FOLDER = "gvisor-bin"
+
+_OFFICIAL_RELEASES_URL = "https://storage.googleapis.com/gvisor/releases/release"
+_PINNED_RELEASE_VERSION = "20260810"
+_PINNED_RELEASE_SHA512 = (
+    (
+        "x86_64",
+        (
+            "3de91138cda15682c11807387f6ecad9e7c8932262018a2813277e1b4efa03ef"
+            "e33b0a948e148c6b1ccfe7345bfab5d5e0d072519505465751273898bae19c62"
+        ),
+    ),
+    (
+        "aarch64",
+        (
+            "dc21bdc7a4f52d049f4da74a337fc7437b2ac1465c7479816a852120a8cff529"
+            "2d72ae78bc4c581f857836bc9a56a1ba18ad687e6bef13d03fdd670d6f2071f7"
+        ),
+    ),
+)
+_RELEASE_VERSION = re.compile(r"([0-9]{8})(?:\.([0-9]{1,4}))?", re.ASCII)
+_DOWNLOAD_MEBIBYTE = 1 << 20
+_DOWNLOAD_CHUNK_BYTES = _DOWNLOAD_MEBIBYTE
+_DOWNLOAD_QUIET_SECONDS = 15.0  # without an answer, or without a byte
+_DOWNLOAD_PROGRESS_SECONDS = 2.0
+_HTTP_OK = 200
+_PRE_INSTALL_GVISOR = (
+    "Install gVisor beforehand: run `sandbox install`, or `apt-get install runsc`, or put runsc on PATH"
+)
+
+
+class OutOfReachError(InstallError):
+    """The release host gave no answer at all: no name, no route, no proxy, no TLS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadLimits:
+    """How much is accepted from outside before the download is refused."""
+
+    archive_bytes: int = 400 * _DOWNLOAD_MEBIBYTE
+    """Largest archive."""
+    unpacked_bytes: int = 2048 * _DOWNLOAD_MEBIBYTE
+    """Largest sum of the archive's members, taken or not."""
+    members: int = 64
+    """Most members of the archive."""
+    seconds: float = 1800.0
+    """Longest download."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSource:
+    """Which gVisor is wanted, and where its official archive comes from."""
+
+    url: str = _OFFICIAL_RELEASES_URL
+    """Folder of releases: https, or http on loopback; `SANDBOX_GVISOR_URL`."""
+    version: str = _PINNED_RELEASE_VERSION
+    """Release, `YYYYMMDD` or `YYYYMMDD.N`; `SANDBOX_GVISOR_VERSION`."""
+    sha512: tuple[tuple[str, str], ...] = _PINNED_RELEASE_SHA512
+    """SHA-512 of `gvisor.tar.bz2` for each machine (`uname -m`); `SANDBOX_GVISOR_SHA512`."""
+    min_version: str | None = None
+    """Oldest gVisor that may run code, from wherever; `SANDBOX_GVISOR_MIN_VERSION`."""
+    limits: DownloadLimits = DownloadLimits()
+    """How much is accepted from there."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be fetched safely, or would be refused afterwards."""
+        if not _is_fetchable(self.url):
+            raise _bad_gvisor_setting("SANDBOX_GVISOR_URL", f"{self.url!r} is neither https nor on loopback")
+        for variable, version in (("VERSION", self.version), ("MIN_VERSION", self.min_version)):
+            if version is not None and _RELEASE_VERSION.fullmatch(version) is None:
+                raise _bad_gvisor_setting(f"SANDBOX_GVISOR_{variable}", f"{version!r} is no release such as 20260810.0")
+        for _, digest in self.sha512:
+            if re.fullmatch(r"[0-9a-f]{128}", digest) is None:
+                raise _bad_gvisor_setting("SANDBOX_GVISOR_SHA512", "it is not 128 lower-case hexadecimal digits")
+        if not version_reaches(self.version, self.min_version):
+            raise _bad_gvisor_setting("SANDBOX_GVISOR_MIN_VERSION", f"the release to install, {self.version}, is older")
+
+    def digest_for(self, machine: str) -> str:
+        """The SHA-512 of the archive for a machine, as `uname -m` names it."""
+        for name, digest in self.sha512:
+            if name == machine:
+                return digest
+        raise InstallError(
+            key="gVisor",
+            origin="this host",
+            reason=f"no release of gVisor is known for {machine}",
+            remedy="Run on x86_64 or aarch64",
+        )
+
+    def archive_url(self, machine: str) -> str:
+        """Where the archive for a machine lies."""
+        return f"{self.url.rstrip('/')}/{self.version}/{machine}/gvisor.tar.bz2"
+
+
+def release_source(
+    *,
+    machine: str,
+    url: str | None = None,
+    version: str | None = None,
+    sha512: str | None = None,
+    min_version: str | None = None,
+) -> ReleaseSource:
+    """The source that the settings name, the pinned release where they say nothing.
+
+    Raises:
+        InstallError: version without SHA-512, or the reverse; or a value that cannot be used.
+    """
+    if (version is None) != (sha512 is None):
+        present, absent = ("VERSION", "SHA512") if sha512 is None else ("SHA512", "VERSION")
+        raise _bad_gvisor_setting(
+            f"SANDBOX_GVISOR_{present}",
+            f"it is set without SANDBOX_GVISOR_{absent}, and a release is only safe with its own checksum",
+            "Set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 together, or neither",
+        )
+    return ReleaseSource(
+        url=url or _OFFICIAL_RELEASES_URL,
+        version=version or _PINNED_RELEASE_VERSION,
+        sha512=_PINNED_RELEASE_SHA512 if sha512 is None else ((machine, sha512),),
+        min_version=min_version,
+    )
+
+
+def version_reaches(version: str, minimum: str | None) -> bool:
+    """Whether a version is at least the minimum; one that cannot be read reaches none."""
+    if minimum is None:
+        return True
+    has, needs = _RELEASE_VERSION.fullmatch(version), _RELEASE_VERSION.fullmatch(minimum)
+    if has is None or needs is None:
+        return False
+    return (int(has[1]), int(has[2] or 0)) >= (int(needs[1]), int(needs[2] or 0))
+
+
+def unpack_release(source: ReleaseSource, machine: str, into: Path, report: Callable[[str], None]) -> None:
+    """Fetch the archive and put `runsc` and its sidecars into an empty folder.
+
+    Raises:
+        OutOfReachError: the host cannot be reached at all.
+        InstallError: it can, but what it gives is refused.
+    """
+    expected, archive = source.digest_for(machine), into / "gvisor.tar.bz2"
+    report(f"Downloading gVisor {source.version} ({machine})…")
+    found = _fetch_archive(source, machine, archive, report)
+    if found != expected:
+        raise _refused_release(source, machine, f"its SHA-512 is {found[:16]}…, not the pinned {expected[:16]}…")
+    report("Unpacking gVisor…")
+    try:
+        _extract_archive(archive, into, source.limits)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise _refused_release(source, machine, str(error)) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 says so of data it cannot read; what the disk says has a number
+            raise _refused_release(source, machine, str(error)) from error
+        raise
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+class _DownloadProgress:
+    """Reports a download's percentage, at most once in two seconds."""
+
+    def __init__(self, total: int | None, report: Callable[[str], None]) -> None:
+        self._total = total
+        self._report = report
+        self._next = time.monotonic() + _DOWNLOAD_PROGRESS_SECONDS
+
+    def reached(self, size: int) -> None:
+        """So many bytes are there."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _DOWNLOAD_PROGRESS_SECONDS
+        share = f"{100 * size // self._total} % of " if self._total else ""
+        self._report(f"Downloading gVisor: {share}{(self._total or size) // _DOWNLOAD_MEBIBYTE} MB…")
+
+
+def _fetch_archive(source: ReleaseSource, machine: str, archive: Path, report: Callable[[str], None]) -> str:
+    """Write the archive to a file and return its SHA-512."""
+    response = _opened_archive(source, machine)
+    with response:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if re.fullmatch(r"[0-9]{1,18}", length, re.ASCII) else None
+        if response.status != _HTTP_OK:
+            raise _refused_release(source, machine, f"the host answered with HTTP status {response.status}")
+        if total is not None and total > source.limits.archive_bytes:
+            raise _refused_release(source, machine, f"it would be {total} bytes, past {source.limits.archive_bytes}")
+        try:
+            digest, size = _saved_archive(response, archive, source.limits, _DownloadProgress(total, report))
+        except (http.client.HTTPException, ValueError) as error:
+            raise _refused_release(source, machine, str(error) or type(error).__name__) from error
+    if total is not None and size != total:
+        raise _refused_release(source, machine, f"it ended after {size} of {total} bytes")
+    return digest
+
+
+def _opened_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResponse:
+    url = source.archive_url(machine)
+    handlers: list[urllib.request.BaseHandler] = [_HttpsRedirectsOnly()]
+    if url.startswith("http:"):
+        handlers.append(urllib.request.ProxyHandler({}))  # loopback is never reached through a proxy
+    request = urllib.request.Request(url, headers={"User-Agent": "sandbox-lockdown"})  # noqa: S310 - checked in ReleaseSource
+    try:
+        response: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(
+            request, timeout=_DOWNLOAD_QUIET_SECONDS
+        )
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refused_release(
+            source, machine, f"the host answered with HTTP status {error.code} ({error.msg})"
+        ) from error
+    except http.client.HTTPException as error:
+        if isinstance(error, ConnectionError):  # RemoteDisconnected is both
+            raise _host_out_of_reach(url, error) from error
+        raise _refused_release(source, machine, f"the host does not speak HTTP: {type(error).__name__}") from error
+    except OSError as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise _refused_release(
+                source, machine, f"the host's certificate is not valid: {cause.verify_message}"
+            ) from error
+        raise _host_out_of_reach(url, cause) from error
+    return response
+
+
+def _saved_archive(
+    body: IO[bytes], archive: Path, limits: DownloadLimits, progress: _DownloadProgress
+) -> tuple[str, int]:
+    digest, size, deadline = hashlib.sha512(), 0, time.monotonic() + limits.seconds
+    with archive.open("xb") as file:
+        while chunk := _read_archive(body):
+            size += len(chunk)
+            if size > limits.archive_bytes:
+                raise ValueError(f"it goes on past {limits.archive_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise ValueError(f"it did not come within {limits.seconds:.0f} seconds")
+            digest.update(chunk)
+            file.write(chunk)
+            progress.reached(size)
+    return digest.hexdigest(), size
+
+
+def _read_archive(body: IO[bytes]) -> bytes:
+    try:
+        return body.read(_DOWNLOAD_CHUNK_BYTES)
+    except (ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise ValueError(f"the connection broke: {error}") from error
+
+
+def _extract_archive(archive: Path, into: Path, limits: DownloadLimits) -> None:
+    seen: set[str] = set()
+    with bz2.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=_DOWNLOAD_CHUNK_BYTES) as members:
+        for member in _checked_members(members, limits):
+            name = str(PurePosixPath(member.name))
+            if name in seen:
+                raise ValueError(f"the archive holds {name!r} twice")
+            seen.add(name)
+            content = members.extractfile(member) if _is_wanted_member(name) else None
+            if content is not None:
+                _write_program(content, into / name)
+    if "runsc" not in seen or not any(_is_wanted_member(name) for name in seen - {"runsc"}):
+        raise ValueError(f"the archive lacks runsc, or the programs in {SIDECAR_FOLDER} that it needs beside it")
+
+
+def _checked_members(members: tarfile.TarFile, limits: DownloadLimits) -> Iterator[tarfile.TarInfo]:
+    """Every regular file of the archive; anything but files and folders with plain names refuses the whole."""
+    count, unpacked = 0, 0
+    for member in members:
+        count, unpacked = count + 1, unpacked + member.size
+        if count > limits.members or unpacked > limits.unpacked_bytes:
+            raise ValueError(
+                f"the archive unpacks to more than {limits.members} members or {limits.unpacked_bytes} bytes"
+            )
+        if member.name.startswith("/") or ".." in member.name.split("/") or not member.name.isprintable():
+            raise ValueError(f"the archive holds the unsafe name {member.name!r}")
+        if member.isdir():
+            continue
+        if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE}:
+            raise ValueError(f"the archive holds {member.name!r}, which is no regular file")
+        yield member
+
+
+def _is_wanted_member(name: str) -> bool:
+    """`runsc` and what lies in the sidecar folder; the containerd shim and the rest stay in the archive."""
+    return name == "runsc" or name.startswith(f"{SIDECAR_FOLDER}/")
+
+
+def _write_program(content: IO[bytes], path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file, _DOWNLOAD_CHUNK_BYTES)
+        os.fchmod(file.fileno(), 0o755)
+
+
+class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to https and refuses every other."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Refuse a target that is not https: the archive's hash would hold, but who fetches what would show."""
+        if not newurl.startswith("https://"):
+            raise urllib.error.HTTPError(req.full_url, code, f"it redirects to {newurl!r}, not https", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_fetchable(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.query or parts.fragment or not url.isascii():
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback_host(host))
+
+
+def _is_loopback_host(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refused_release(source: ReleaseSource, machine: str, reason: str) -> InstallError:
+    return InstallError(
+        key=f"gVisor {source.version}",
+        origin=source.archive_url(machine),
+        reason=f"the official release is refused: {reason}",
+        remedy=_PRE_INSTALL_GVISOR,
+    )
+
+
+def _host_out_of_reach(url: str, cause: object) -> OutOfReachError:
+    return OutOfReachError(
+        key="gVisor's release host",
+        origin=urllib.parse.urlsplit(url).netloc,
+        reason=f"the official release host is out of reach ({cause})",
+        remedy=_PRE_INSTALL_GVISOR,
+    )
+
+
+def _bad_gvisor_setting(variable: str, reason: str, remedy: str = "Correct or unset it") -> InstallError:
+    return InstallError(key=variable, origin="environment", reason=reason, remedy=remedy)
+
+
+# ======== sandbox/debian.py ===========================================================================================
+# Debian's package of gVisor, fetched through apt and unpacked beside: nothing is installed system-wide.
+#
+# apt works in a folder of its own, so this needs no root, leaves the system's lists alone and starts from nothing. It
+# takes the host's sources, keys and proxies out of `/etc/apt`, and a signed index must vouch for the package: options
+# that weaken this are forced off, and a package whose source is marked `trusted=yes`, `allow-insecure` or
+# the like is refused, because apt would take it unsigned.
+# Source: apt.conf(5), sources.list(5), apt-secure(8), apt's doc/acquire-additional-files.md (index targets).
+
+
+_APT_GET = "/usr/bin/apt-get"
+_DPKG_DEB = "/usr/bin/dpkg-deb"
+_DEBIAN_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
+_APT_SECONDS = 600.0
+_APT_TARGET_FIELDS = ("REPO_URI", "SOURCESENTRY", "TRUSTED")
+# an option of a one-line entry, or a field of a deb822 one, that has apt do without a good signature
+_APT_MARK = re.compile(
+    r"(?:^|[\s\[])(?:trusted|allow-(?:insecure|weak|downgrade-to-insecure))\s*[+-]?[=:]\s*(?!(?:no|false|0)(?:[\s\]]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_APT_CANDIDATE = re.compile(
+    r"'(?P<uri>[!-~]+)' (?P<file>runsc_[A-Za-z0-9.+~%_-]+\.deb) (?P<size>[0-9]{1,12}) "
+    r"(?P<kind>SHA256|SHA512):(?P<digest>[0-9a-f]+)",
+    re.ASCII,
+)
+_PACKAGE_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~-]{0,63}", re.ASCII)
+_MOST_PACKAGE_BYTES = 400 << 20
+_APT_CONFIGURATION = """\
+// Written by sandbox-lockdown; read after the host's own configuration, so that it wins.
+#clear APT::Update;
+#clear APT::Architectures;
+#clear APT::Default-Release;
+#clear Acquire::IndexTargets;
+#clear Acquire::Languages;
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+// only the package index: no translations, contents, sources or desktop metadata
+Acquire::Languages {{ "none"; }};
+Acquire::IndexTargets::deb::Packages {{
+  MetaKey "$(COMPONENT)/binary-$(ARCHITECTURE)/Packages";
+  flatMetaKey "Packages";
+  ShortDescription "Packages";
+  Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Packages";
+  flatDescription "$(RELEASE) Packages";
+  Optional "0";
+}};
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+Acquire::Retries "1";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+APT::Get::AllowUnauthenticated "false";
+APT::Authentication::TrustCDROM "false";
+// its own user (_apt) could not enter the private folder; what comes is believed for its signature alone
+APT::Sandbox::User "root";
+Dir::Etc "{etc}";
+Dir::State "{state}";
+Dir::State::status "{state}/status";
+Dir::Cache "{state}";
+Dir::Log "{state}";
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AptHost:
+    """What apt is told about the host."""
+
+    machine: str
+    """The machine as `uname -m` names it."""
+    proxies: tuple[tuple[str, str], ...] = ()
+    """Proxy variables, the only ones that apt gets to see."""
+    etc: Path = Path("/etc/apt")
+    """Folder of `sources.list`, `sources.list.d` and keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebianPackage:
+    """The package that apt would fetch, as its index describes it."""
+
+    uri: str
+    """Where the package lies."""
+    file: str
+    """File name."""
+    size: int
+    """Bytes."""
+    kind: str
+    """`SHA256` or `SHA512`."""
+    digest: str
+    """Its hash, lower-case hexadecimal."""
+
+
+def apt_host(machine: str, environ: Mapping[str, str]) -> AptHost:
+    """The host as apt shall see it.
+
+    Of the environment only proxies count. `APT_CONFIG` is left out on purpose: what the host's administrator decided
+    about apt stands in `/etc/apt`, and everything else that steers apt should be visible there.
+    """
+    proxies = tuple((name, environ[name]) for name in _PROXY_VARIABLES if environ.get(name))
+    return AptHost(machine=machine, proxies=proxies)
+
+
+def unpack_debian(host: AptHost, into: Path, report: Callable[[str], None]) -> str:
+    """Fetch Debian's package and put its `runsc` into an empty folder; its version, such as `0.0~20221219.0-2+b3`.
+
+    Raises:
+        InstallError: there is no apt, no such package, or no signed index that vouches for it.
+    """
+    if not (Path(_APT_GET).exists() and Path(_DPKG_DEB).exists()):
+        raise _debian_refused("this host has no apt-get and dpkg-deb")
+    state = into / "apt"
+    _prepare_apt(host, state)
+    report("Fetching Debian's package index…")
+    # One unsigned source of several fails the whole update; whether *our* package is vouched for is asked below.
+    complaints = _apt_get(host, state, "update", must_work=False).stderr
+    package = _apt_candidate(host, state, complaints)
+    report(f"Downloading Debian's gVisor package ({package.size >> 20} MB)…")
+    _apt_get(host, state, "download", "runsc")
+    archive = state / package.file
+    _refuse_altered_package(archive, package)
+    _refuse_marked_source(package, _apt_targets_unsigned(host, state))
+    version = _unpack_package(archive, into)
+    shutil.rmtree(state)
+    return version
+
+
+def _prepare_apt(host: AptHost, state: Path) -> None:
+    architecture = _DEBIAN_MACHINES.get(host.machine)
+    if architecture is None:
+        raise _debian_refused(f"Debian has no gVisor for {host.machine}")
+    for name in ("lists/partial", "archives/partial", "tmp"):
+        Path(state, name).mkdir(parents=True, mode=0o700)
+    (state / "status").touch()
+    for path in (state, host.etc):
+        if not re.fullmatch(r"[^\"\\\x00-\x1f]+", str(path)):
+            raise _debian_refused(f"apt cannot be told the path {str(path)!r}")
+    (state / "apt.conf").write_text(_APT_CONFIGURATION.format(architecture=architecture, state=state, etc=host.etc))
+
+
+def _apt_get(host: AptHost, state: Path, *arguments: str, must_work: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run apt-get in its own folder, with an environment that holds nothing of the host but its proxies."""
+    environ = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "TMPDIR": str(state / "tmp")}
+    result = _run_packager(
+        [_APT_GET, "-q", "-c", str(state / "apt.conf"), *arguments], state, environ | dict(host.proxies)
+    )
+    if must_work and result.returncode != 0:
+        raise _debian_refused(f"apt-get {arguments[0]} failed: {_apt_last_words(result.stderr)}")
+    return result
+
+
+def _run_packager(command: list[str], cwd: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_APT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _debian_refused(f"{Path(command[0]).name} did not end within {_APT_SECONDS:.0f} seconds") from error
+
+
+def _apt_candidate(host: AptHost, state: Path, complaints: str) -> DebianPackage:
+    listed = _apt_get(host, state, "download", "--print-uris", "runsc", must_work=False)
+    found = _APT_CANDIDATE.search(listed.stdout)
+    if listed.returncode != 0 or found is None:
+        raise _debian_refused(
+            f"no signed source offers it: {_apt_last_words(listed.stderr)}; {_apt_last_words(complaints)}"
+        )
+    if int(found["size"]) > _MOST_PACKAGE_BYTES:
+        raise _debian_refused(f"it would be {found['size']} bytes, past {_MOST_PACKAGE_BYTES}")
+    return DebianPackage(
+        uri=found["uri"], file=found["file"], size=int(found["size"]), kind=found["kind"], digest=found["digest"]
+    )
+
+
+def _refuse_altered_package(archive: Path, package: DebianPackage) -> None:
+    if not archive.is_file() or archive.is_symlink():
+        raise _debian_refused(f"apt-get did not deliver {package.file}")
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, package.kind.lower()).hexdigest()
+    if found != package.digest:
+        raise _debian_refused(f"its {package.kind} is {found[:16]}…, the index says {package.digest[:16]}…")
+
+
+def _apt_targets_unsigned(host: AptHost, state: Path) -> tuple[Mapping[str, str], ...]:
+    """What apt believes of each source once the signatures are taken away: only marked ones are still trusted."""
+    for signed in (*state.glob("lists/*InRelease"), *state.glob("lists/*Release.gpg")):
+        signed.unlink()
+    fields = "|".join(f"$({name})" for name in _APT_TARGET_FIELDS)
+    rows = _apt_get(host, state, "indextargets", "--format", fields).stdout.splitlines()
+    split = [row.split("|") for row in rows]
+    return tuple(
+        dict(zip(_APT_TARGET_FIELDS, row, strict=True)) for row in split if len(row) == len(_APT_TARGET_FIELDS)
+    )
+
+
+def _refuse_marked_source(package: DebianPackage, targets: tuple[Mapping[str, str], ...]) -> None:
+    uri = urllib.parse.unquote(package.uri)
+    sources = [target for target in targets if uri.startswith(urllib.parse.unquote(target["REPO_URI"]))]
+    if not sources:
+        raise _debian_refused(f"apt does not say which source {package.uri} comes from")
+    for source in sources:
+        entry = source["SOURCESENTRY"]
+        if source["TRUSTED"] != "no" or _APT_MARK.search(_source_entry(entry)):
+            raise _debian_refused(
+                f"its source ({entry}) is marked to be taken without a valid signature",
+                f"Remove trusted and allow-… from {entry.rpartition(':')[0]}, and add its key",
+            )
+
+
+def _source_entry(entry: str) -> str:
+    """What a source's file says of it: its line, or all of a deb822 file, whose entries apt does not give by line."""
+    name, _, number = entry.rpartition(":")
+    try:
+        lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise _debian_refused(f"its source {entry} cannot be read: {error.strerror}") from error
+    if name.endswith(".list") and number.isdecimal() and 0 < int(number) <= len(lines):
+        return lines[int(number) - 1].partition("#")[0]
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def _unpack_package(archive: Path, into: Path) -> str:
+    """Keep of the package only `runsc` and, where there are any, the sidecars beside it."""
+    tree = archive.parent / "tree"
+    environ = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    version = _run_packager([_DPKG_DEB, "-f", str(archive), "Version"], into, environ).stdout.strip()
+    if _PACKAGE_VERSION.fullmatch(version) is None:
+        raise _debian_refused(f"{version[:64]!r} is not a version that can name a folder")
+    unpacked = _run_packager([_DPKG_DEB, "-x", str(archive), str(tree)], into, environ)
+    if unpacked.returncode != 0:
+        raise _debian_refused(f"dpkg-deb failed: {_apt_last_words(unpacked.stderr)}")
+    programs = tree / "usr" / "bin"
+    for path in (programs / "runsc", *sorted(programs.glob(f"{SIDECAR_FOLDER}/*"))):
+        if path.is_symlink() or not path.is_file():
+            raise _debian_refused(f"{path.relative_to(tree)} is missing from the package, or no regular file")
+        destination = into / path.relative_to(programs)
+        destination.parent.mkdir(mode=0o755, exist_ok=True)
+        path.rename(destination)
+        destination.chmod(0o755)
+    return version
+
+
+def _apt_last_words(text: str) -> str:
+    """What apt complains of, as one short line without control characters."""
+    lines = [line for line in text.splitlines() if line.startswith(("E:", "W:"))] or text.splitlines()
+    said = " ".join(" ".join(lines[-3:]).split())
+    return "".join(letter for letter in said if letter.isprintable())[:400] or "no message"
+
+
+def _debian_refused(
+    reason: str, remedy: str = "Run `apt-get update && apt-get install runsc` as root, or put runsc on PATH"
+) -> InstallError:
+    return InstallError(key="Debian's package runsc", origin="apt", reason=reason, remedy=remedy)
+
+
+# ======== sandbox/gvisor.py ===========================================================================================
+# A gVisor to run code with: found on this host, or installed into the private folder.
+#
+# What was installed here is a folder that holds `runsc`, its sidecars and a list of both, put in place in one step after
+# `runsc --version` worked; one that lost a file counts as missing. Newer releases need the sidecars of `gvisor-bin`
+# beside `runsc`, and for a while fetched missing ones themselves. So `runsc` always gets an empty environment
+# (`GVISOR_SIDECAR_BINARIES_DIR` would point it elsewhere, `GVISOR_ENFORCE_RELEASE` would let releases mix) and, where
+# `runsc flags` knows them, the arguments that make it fail instead.
+# Source: https://github.com/google/gvisor, runsc/gvisorbinaries/gvisorbinaries.go and runsc/config/deprecated.go.
+
+
+_INSTALLATION_NOTE = "installation.json"
+_SYSTEM_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin")
+_RUNSC_VERSION_LINE = re.compile(
+    r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
+)
+_RUNSC_OTHER_VERSION = re.compile(r"^runsc version ([!-~]{1,64})", re.ASCII | re.MULTILINE)
+_NO_DOWNLOAD_FLAGS = {"sidecar-usage-policy": "STRICT", "download-sidecars": "NEVER"}
+_RUNSC_PROBE_SECONDS = 20.0
+_INSTALL_LOCK_SECONDS = 2400.0
+_RUNSC_BUSY_TRIES = 20
+_HOW_TO_PRE_INSTALL = (
+    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
+    "gvisor-bin folder, where the release has one) into a folder of PATH"
+)
+
+
+class RunscOrigin(StrEnum):
+    """Where a `runsc` came from."""
+
+    RELEASE = "release"
+    """gVisor's official archive, installed into the private folder."""
+    DEBIAN = "debian"
+    """Debian's package, unpacked into the private folder."""
+    PREINSTALLED = "preinstalled"
+    """Somebody put it on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runsc:
+    """A `runsc` that works on this host."""
+
+    path: Path
+    """The program, without symbolic links."""
+    version: str
+    """`YYYYMMDD` or `YYYYMMDD.N`; what it calls itself, where that is no date."""
+    origin: RunscOrigin
+    """Where it came from."""
+    released: date | None
+    """The date in its version, where there is one."""
+    arguments: tuple[str, ...] = ()
+    """What must stand before every subcommand, so that it never downloads anything."""
+
+    def age_days(self, today: date) -> int | None:
+        """How many days ago it was released, where that is known."""
+        return None if self.released is None else (today - self.released).days
+
+
+def find_runsc(
+    folder: Path, path_env: str, source: ReleaseSource, *, machine: str, uid: int | None = None
+) -> Runsc | None:
+    """A usable `runsc` that reaches the minimum version: the wanted release, Debian's, then one put on this host.
+
+    Args:
+        folder: the private folder.
+        path_env: value of `PATH`.
+        source: which release is wanted, and the minimum.
+        machine: as `uname -m` names it.
+        uid: the running user; by default the effective one.
+
+    Raises:
+        InstallError: the `runsc` on this host does not start, or somebody else could have put it there.
+    """
+    own = _installed_runsc(folder / "gvisor", source, machine)
+    return own or _preinstalled_runsc(path_env, source, os.geteuid() if uid is None else uid)
+
+
+def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
+    """Install the official release; where its host is out of reach, Debian's package. Blocks, for minutes at worst.
+
+    Args:
+        folder: the private folder.
+        source: the release.
+        host: the machine, and what apt may know of it.
+        report: gets a sentence at each step, for people.
+
+    Raises:
+        InstallError: neither could be installed; nothing half-made is left behind.
+    """
+    place = folder / "gvisor"
+    with _install_disk_errors(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        with folder_lock(
+            place,
+            wait_seconds=_INSTALL_LOCK_SECONDS,
+            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
+        ) as waited:
+            made_meanwhile = _installed_runsc(place, source, host.machine) if waited else None
+            return made_meanwhile or _install_release_or_debian(place, source, host, report)
+
+
+def runsc_version(path: Path) -> str:
+    """The version a `runsc` reports, `YYYYMMDD[.N]` where it holds a date.
+
+    Raises:
+        InstallError: it does not start, does not end, or says nothing of the kind.
+    """
+    code, said = _runsc_says(path, "--version")
+    found = _RUNSC_VERSION_LINE.search(said) or _RUNSC_OTHER_VERSION.search(said)
+    if code != 0 or found is None:
+        raise _unusable_runsc(path, f"`runsc --version` ended with {code} and names no version")
+    return found[1]
+
+
+def offline_arguments(path: Path) -> tuple[str, ...]:
+    """The arguments that keep this `runsc` from downloading sidecars, as far as it knows any."""
+    code, said = _runsc_says(path, "flags")
+    if code != 0:
+        return ()
+    flags = re.split(r"^ {2}-{1,2}(?=[A-Za-z])", said, flags=re.MULTILINE)
+    known = {flag.split()[0]: flag for flag in flags if flag.split()}
+    return tuple(
+        f"--{name}={value}"
+        for name, value in _NO_DOWNLOAD_FLAGS.items()
+        # a deprecated flag changes nothing any more and would only add a warning to what the person sees
+        if name in known and "DEPRECATED:" not in known[name]
+    )
+
+
+def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
+    """The error for a host without gVisor where policy does not permit fetching one.
+
+    Args:
+        source: which gVisor is wanted.
+        origin: who decided so, such as `environment`.
+    """
+    least = f" of at least version {source.min_version}" if source.min_version else ""
+    return InstallError(
+        key="SANDBOX_AUTO_INSTALL",
+        origin=origin,
+        reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
+        remedy=f"{_HOW_TO_PRE_INSTALL}; or permit it with SANDBOX_AUTO_INSTALL=true",
+    )
+
+
+def _install_release_or_debian(
+    place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]
+) -> Runsc:
+    try:
+        with partial_folder(place) as folder:
+            unpack_release(source, host.machine, folder, report)
+            made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
+            return _published_runsc(made, place / f"{source.version}-{host.machine}", report)
+    except OutOfReachError as unreachable:
+        report("The official gVisor release is out of reach, so Debian's package is tried…")
+        try:
+            return _install_debian(place, source, host, report)
+        except InstallError as refusal:
+            raise InstallError(
+                key="gVisor",
+                origin="this host",
+                reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
+                remedy=_HOW_TO_PRE_INSTALL,
+            ) from refusal
+
+
+def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
+    with partial_folder(place) as folder:
+        package_version = unpack_debian(host, folder, report)
+        made = _verified_runsc(folder, RunscOrigin.DEBIAN, None)
+        if not version_reaches(made.version, source.min_version):
+            raise InstallError(
+                key="Debian's package runsc",
+                origin="apt",
+                reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
+                remedy=_HOW_TO_PRE_INSTALL,
+            )
+        return _published_runsc(made, place / f"debian-{package_version}", report)
+
+
+def _verified_runsc(folder: Path, origin: RunscOrigin, wanted: str | None) -> Runsc:
+    """Start what was unpacked, check that it is what it should be, and note beside it what belongs to it."""
+    path = folder / "runsc"
+    version = runsc_version(path)
+    if wanted is not None and version != wanted and not version.startswith(f"{wanted}."):
+        raise _unusable_runsc(path, f"it says that it is version {version}, not {wanted}")
+    made = Runsc(
+        path=path, version=version, origin=origin, released=_release_date(version), arguments=offline_arguments(path)
+    )
+    files = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    note = {"version": version, "origin": origin, "arguments": made.arguments, "files": files}
+    (folder / _INSTALLATION_NOTE).write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
+    return made
+
+
+def _published_runsc(made: Runsc, destination: Path, report: Callable[[str], None]) -> Runsc:
+    publish_folder(made.path.parent, destination)
+    report(f"Installed gVisor {made.version} ({made.origin}).")
+    return replace(made, path=destination / "runsc")
+
+
+def _installed_runsc(place: Path, source: ReleaseSource, machine: str) -> Runsc | None:
+    """The wanted release where it is complete, else the newest package of Debian's."""
+    candidates = [place / f"{source.version}-{machine}", *place.glob("debian-*")]
+    complete = [found for found in map(_read_installation, candidates) if found is not None]
+    usable = [found for found in complete if version_reaches(found.version, source.min_version)]
+    return max(usable, key=lambda found: (found.origin is RunscOrigin.RELEASE, found.version), default=None)
+
+
+def _read_installation(folder: Path) -> Runsc | None:
+    """What was installed in a folder, where each of its files is still there as it was."""
+    try:
+        note = json.loads((folder / _INSTALLATION_NOTE).read_text(encoding="utf-8"))
+        if not all(_is_intact_program(folder / name, size) for name, size in note["files"].items()):
+            return None
+        return Runsc(
+            path=folder / "runsc",
+            version=note["version"],
+            origin=RunscOrigin(note["origin"]),
+            released=_release_date(note["version"]),
+            arguments=tuple(note["arguments"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # whatever happened to it, it gets installed anew
+
+
+def _is_intact_program(path: Path, size: int) -> bool:
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_size == size and bool(found.st_mode & stat.S_IXUSR)
+
+
+def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc | None:
+    for path in _runsc_programs(path_env):
+        try:
+            trusted = trusted_path(path, uid, group_may_write=True)
+        except UnsafeFolderError as error:
+            raise _unusable_runsc(
+                path, f"somebody else could have put it there: {error.origin}: {error.reason}"
+            ) from error
+        if trusted.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _unusable_runsc(path, "others can write it")
+        version = runsc_version(trusted)
+        if version_reaches(version, source.min_version):
+            return Runsc(
+                path=trusted,
+                version=version,
+                origin=RunscOrigin.PREINSTALLED,
+                released=_release_date(version),
+                arguments=offline_arguments(trusted),
+            )
+    return None
+
+
+def _runsc_programs(path_env: str) -> Iterator[Path]:
+    """Each executable file called runsc on the way, once; relative entries, which depend on our folder, do not count."""
+    for folder in dict.fromkeys([*path_env.split(":"), *_SYSTEM_PROGRAM_FOLDERS]):
+        path = Path(folder, "runsc")
+        if folder.startswith("/") and path.is_file() and os.access(path, os.X_OK):
+            yield path
+
+
+def _runsc_says(path: Path, argument: str) -> tuple[int, str]:
+    """Run `runsc` for its words: with nothing in its environment, nothing to read, and a deadline."""
+    for _ in range(_RUNSC_BUSY_TRIES):
+        try:
+            result = subprocess.run(
+                [path, argument],
+                cwd="/",
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=_RUNSC_PROBE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _unusable_runsc(
+                path, f"`runsc {argument}` did not end within {_RUNSC_PROBE_SECONDS:.0f} seconds"
+            ) from error
+        except OSError as error:
+            # another thread that forks while we write a program keeps it open for writing until its child execs
+            if error.errno == errno.ETXTBSY:
+                time.sleep(0.05)
+                continue
+            raise _unusable_runsc(path, f"it cannot be started: {error.strerror}") from error
+        return result.returncode, result.stdout
+    raise _unusable_runsc(path, "it stays open for writing")
+
+
+def _release_date(version: str) -> date | None:
+    try:
+        return datetime.strptime(version[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _install_disk_errors(place: Path) -> Iterator[None]:
+    """Say of a full or read-only disk what it is."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise InstallError(
+            key="gVisor",
+            origin=str(place),
+            reason=f"another process is installing it and does not end ({error})",
+            remedy="End that process, or pre-install gVisor",
+        ) from error
+    except OSError as error:
+        raise InstallError(
+            key="gVisor",
+            origin=str(error.filename or place),
+            reason=f"it cannot be written: {error.strerror or error}",
+            remedy="Free space there, or set XDG_CACHE_HOME to a folder with 1 GB free that permits programs",
+        ) from error
+
+
+def _unusable_runsc(path: Path, reason: str) -> InstallError:
+    return InstallError(
+        key="runsc",
+        origin=str(path),
+        reason=reason,
+        remedy=f"Mend or remove it (a folder mounted noexec will not do). {_HOW_TO_PRE_INSTALL}",
+    )
+
+
+# ======== sandbox/request.py ==========================================================================================
+# What is asked of a runner: one frozen request, checked before anything is started.
+
+
+MAX_CODE_BYTES = 1 << 20
+"""1 MiB: far more than anybody writes into a chat."""
+LANGUAGE_NAMES = {"python": "Python", "bash": "Bash"}
+"""The languages that a box can start, with their names for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Code to run, and the limits it runs under."""
+
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """The person's text."""
+    limits: EffectiveLimits
+    """What policy decided for this request."""
+    person: str
+    """Whose run it is; only counts runs at once, and is never shown or used as a name."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no box could run, or what the limits do not permit."""
+        if self.language not in LANGUAGE_NAMES:
+            known = ", ".join(LANGUAGE_NAMES)
+            raise SandboxError(
+                key="language",
+                origin="request",
+                reason=f"{_shown(self.language)} cannot run here",
+                remedy=f"Use {known}",
+            )
+        if self.language not in self.limits[LANGUAGES]:
+            allowed = LANGUAGES.words(self.limits[LANGUAGES])
+            raise SandboxError(
+                key=LANGUAGES.name,
+                origin=self.limits.origin_of(LANGUAGES),
+                reason=f"{self.language} is not among the permitted languages ({allowed})",
+                remedy="Use a permitted language, or ask the administrator",
+            )
+        problem = _code_problem(self.code)
+        if problem:
+            raise SandboxError(key="code", origin="request", reason=problem[0], remedy=problem[1])
+
+    @property
+    def code_bytes(self) -> bytes:
+        """The code as it is handed to the interpreter."""
+        return self.code.encode()
+
+
+def _code_problem(code: str) -> tuple[str, str] | None:
+    """Why this text cannot be handed to an interpreter, and what to do; `None` where it can."""
+    if "\x00" in code:
+        line = code.count("\n", 0, code.index("\x00")) + 1
+        return f"it holds a NUL character in line {line}", "Remove the character"
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError:
+        return "it holds half a surrogate pair, which is no text", "Remove the character"
+    if size > MAX_CODE_BYTES:
+        return f"it has {size} bytes, more than {MAX_CODE_BYTES}", "Shorten it; data belongs elsewhere than in code"
+    return None
+
+
+def _shown(untrusted: str) -> str:
+    longest = 40
+    return repr(re.sub(r"[^ -~]", "?", untrusted[:longest]))
+
+
+# ======== sandbox/outcome.py ==========================================================================================
+# What became of a run: the outcome, the output that was kept, and the record of it.
+
+
+class Outcome(Enum):
+    """How a run ended, told by wait status and kernel counters, never by the box."""
+
+    OK = "ok"
+    """The code ended with exit code 0."""
+    ERROR = "error"
+    """The code ended with another exit code, or by a signal of its own."""
+    TIMED_OUT = "timed_out"
+    """The code was stopped at its runtime limit."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The kernel stopped the code at its RAM limit."""
+    KILLED = "killed"
+    """The box was ended from outside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of output, in the order of its arrival."""
+
+    stream: str
+    """`stdout` or `stderr`."""
+    data: bytes
+    """As it came."""
+
+
+@dataclass(slots=True)
+class KeptOutput:
+    """Output of both streams up to a limit; what comes after that is counted and thrown away."""
+
+    limit_bytes: int
+    """How much is kept, of both streams together."""
+    chunks: list[Chunk] = field(default_factory=list)
+    """What was kept."""
+    kept_bytes: int = 0
+    """How much that is."""
+    seen_bytes: int = 0
+    """How much came."""
+
+    def add(self, stream: str, data: bytes) -> None:
+        """Keep what still fits."""
+        self.seen_bytes += len(data)
+        kept = data[: self.limit_bytes - self.kept_bytes]
+        if kept:
+            self.kept_bytes += len(kept)
+            self.chunks.append(Chunk(stream=stream, data=kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """All there is to say of a finished run."""
+
+    outcome: Outcome
+    """How it ended."""
+    language: str
+    """`python` or `bash`."""
+    exit_code: int | None
+    """The code's own; `None` where it did not come to one."""
+    chunks: tuple[Chunk, ...]
+    """The output that was kept, in the order of its arrival."""
+    truncated: bool
+    """Whether output was thrown away."""
+    output_limit_kilobytes: int
+    """How much output was to be kept."""
+    runtime_limit_seconds: int | None
+    """The runtime limit; `None` where there was none."""
+    ram_limit_megabytes: int | None
+    """The RAM limit; `None` where there was none."""
+    notices: tuple[str, ...]
+    """What people should know: valves brought in, network not given."""
+    unenforced: tuple[str, ...]
+    """Limits that this host could not enforce, where the run went on without them."""
+    debug_allowed: bool
+    """Whether the limits permit showing internals."""
+    limits_digest: str
+    """Digest of the effective limits."""
+    policies: tuple[tuple[str, int], ...]
+    """Id and serial of each policy file that took part."""
+    gvisor: str
+    """Version and origin of the gVisor that ran it, with its age."""
+    startup_seconds: float
+    """Until the interpreter was ready."""
+    wall_seconds: float
+    """From then to the end."""
+    cpu_seconds: float | None
+    """CPU time of the box, gVisor's own included; `None` where nothing counts it."""
+    peak_memory_bytes: int | None
+    """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+
+    @property
+    def output(self) -> str:
+        """Both streams as text, in the order of arrival; what is no UTF-8 is replaced."""
+        return b"".join(chunk.data for chunk in self.chunks).decode(errors="replace")
+
+    def stream(self, name: str) -> bytes:
+        """What was kept of one stream, `stdout` or `stderr`."""
+        return b"".join(chunk.data for chunk in self.chunks if chunk.stream == name)
+
+    @property
+    def sentence(self) -> str:
+        """How it ended, for the person."""
+        name = LANGUAGE_NAMES[self.language]
+        match self.outcome:
+            case Outcome.OK:
+                return f"{name} code executed successfully."
+            case Outcome.ERROR:
+                return f"{name} code ended with {_exit_words(self.exit_code)}."
+            case Outcome.TIMED_OUT:
+                return f"{name} code was stopped after {self.runtime_limit_seconds} seconds, its runtime limit."
+            case Outcome.OUT_OF_MEMORY:
+                return f"{name} code was stopped at {self.ram_limit_megabytes} megabytes, its RAM limit."
+            case Outcome.KILLED:
+                return f"{name} code was ended from outside before it was done."
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON: everything but the output."""
+        return {
+            "outcome": self.outcome.value,
+            "language": self.language,
+            "exit_code": self.exit_code,
+            "truncated": self.truncated,
+            "notices": list(self.notices),
+            "unenforced": list(self.unenforced),
+            "limits_digest": self.limits_digest,
+            "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
+            "gvisor": self.gvisor,
+            "startup_seconds": round(self.startup_seconds, 3),
+            "wall_seconds": round(self.wall_seconds, 3),
+            "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def _exit_words(exit_code: int | None) -> str:
+    first_signal = 128
+    if exit_code is not None and exit_code > first_signal:
+        return f"exit code {exit_code} (signal {exit_code - first_signal})"
+    return f"exit code {exit_code}"
+
+
+# ======== plugins/presentation.py =====================================================================================
+# What people and models see of a run: cleaned output, and results as JSON or as Markdown.
+#
+# Output is untrusted. Control and bidirectional characters are removed; in a chat it stands in a fence longer than any
+# inside, so no link, image or markup of it comes to life.
+#
+# Source: Unicode Standard Annex 9 (bidirectional controls); ECMA-48 (escape sequences); CommonMark 0.31 (fences).
+
+
+STATUS_WORDS = {
+    Outcome.OK: "OK",
+    Outcome.ERROR: "ERROR",
+    Outcome.TIMED_OUT: "TIMEOUT",
+    Outcome.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+    Outcome.KILLED: "KILLED",
+}
+REFUSED_STATUS = "REFUSED"
+_ESCAPE_SEQUENCE = re.compile(
+    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+
+
+def cleaned(untrusted_output: str) -> str:
+    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
+    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def fenced(text: str) -> str:
+    """Text in a Markdown code fence that nothing in the text can close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text.rstrip()}\n{fence}"
+
+
+def escaped_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, without links, images or markup."""
+    flat = " ".join(cleaned(text).split())
+    entities = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", entities).replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+
+
+def shown_output(result: RunResult) -> str:
+    """The run's output for people, with a mark where it was cut."""
+    mark = f"\n[output cut after {result.output_limit_kilobytes} kilobytes]" if result.truncated else ""
+    return cleaned(result.output) + mark
+
+
+def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
+    """A run, or why there was none, for a model; a non-empty `error` is what Open WebUI shows as failed."""
+    if not isinstance(end, RunResult):
+        return {"status": REFUSED_STATUS, "output": "", "error": refusal_sentence(end)}
+    told: dict[str, Any] = {"status": STATUS_WORDS[end.outcome], "output": shown_output(end)}
+    if end.outcome is not Outcome.OK:
+        told |= {"error": end.sentence, "exit_code": end.exit_code}
+    if end.truncated:
+        told["truncated"] = True
+    if end.notices:
+        told["notices"] = list(end.notices)
+    if end.unenforced:
+        told["unenforced"] = list(end.unenforced)
+    if end.debug_allowed:
+        told["debug"] = end.record()
+    return told
+
+
+def refusal_sentence(error: PolicyError | SandboxError) -> str:
+    """Why a run did not happen, and what to do, for the person."""
+    return f"The code was not run. {cleaned(str(error))}"
+
+
+def end_markdown(end: RunResult | PolicyError | SandboxError, heading: str) -> str:
+    """A run, or why there was none, as it stands in a chat below the message that held its code.
+
+    Args:
+        end: how it ended.
+        heading: which code it was, already safe as Markdown.
+    """
+    if not isinstance(end, RunResult):
+        return f"**{heading}** {escaped_markdown(refusal_sentence(end))}"
+    output = shown_output(end)
+    parts = [f"**{heading}** {end.sentence}", fenced(output) if output.strip() else "*It printed nothing.*"]
+    remarks = list(end.notices)
+    if end.unenforced:
+        remarks.append(f"Not enforced on this host: {', '.join(end.unenforced)}.")
+    parts += [f"> {escaped_markdown(remark)}" for remark in remarks]
+    return "\n\n".join(parts)
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """One line of JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+# ======== sandbox/shared_libraries.py =================================================================================
+# Which shared libraries the programs of a box's file tree need, as the host's own loader resolves them.
+#
+# All of them end up flat in one folder, so one name can mean one file only: a program that would bring another file of
+# the same name is left out where it is optional, and refused by name where it is required. Extension modules count as
+# programs here. Source: ldd(1), ld.so(8).
+
+
+LDD_PLACES = (Path("/usr/bin/ldd"), Path("/bin/ldd"))
+LDD_SECONDS = 120
+LOADER_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+DLOPENED_LIBRARIES = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
+"""What glibc opens by name when a thread ends or a host name is looked up: no program lists them."""
+C_LIBRARY = "libc.so.6"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatheredLibraries:
+    """The libraries of a set of programs, at most one file under each name."""
+
+    files: tuple[tuple[str, Path], ...]
+    """Name in the box and file on the host, sorted by name."""
+    omitted: tuple[tuple[Path, str], ...]
+    """Optional programs that cannot be taken along, each with the reason."""
+
+
+def file_tree_error(origin: str, reason: str, remedy: str) -> SandboxError:
+    """Name what keeps the box's own file tree from being built: without it nothing runs."""
+    return SandboxError(key="file tree", origin=origin, reason=reason, remedy=remedy)
+
+
+def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | None]]:
+    """Ask the host's loader what each program needs; a library it does not find is `None`.
+
+    Raises:
+        SandboxError: there is no `ldd`, or it does not answer.
+    """
+    ldd = next((place for place in LDD_PLACES if place.exists()), None)
+    if ldd is None:
+        raise file_tree_error(str(LDD_PLACES[0]), "not found", "install the C library's tools (Debian: libc-bin)")
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+    try:
+        # It exits 1 where any of the files is a script or static, which is no fault.
+        answer = subprocess.run(
+            [ldd, *programs],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LDD_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise file_tree_error(str(ldd), f"does not answer: {error}", "see whether it works by hand") from error
+    return parsed_ldd(answer.stdout.decode(errors="surrogateescape"), programs)
+
+
+def parsed_ldd(text: str, programs: Sequence[Path]) -> dict[Path, dict[str, Path | None]]:
+    """Read the answer of `ldd` about some programs; one alone has no heading."""
+    needs: dict[Path, dict[str, Path | None]] = {program: {} for program in programs}
+    current = programs[0]
+    for line in text.splitlines():
+        if not line.startswith("\t") and line.endswith(":"):
+            current = Path(line[:-1])
+            continue
+        name, arrow, target = line.strip().rpartition(" (0x")[0].partition(" => ")
+        if line.endswith("=> not found"):
+            needs[current][line.strip().partition(" => ")[0]] = None
+        elif arrow and target:
+            needs[current][Path(name).name] = Path(target)
+        elif name.startswith("/"):
+            needs[current][Path(name).name] = Path(name)
+    return needs
+
+
+def gathered_libraries(
+    required: Sequence[Path], optional: Sequence[Path], needs: Mapping[Path, Mapping[str, Path | None]]
+) -> GatheredLibraries:
+    """Bring together what all programs need, required ones first, so that they decide which file a name means.
+
+    Raises:
+        SandboxError: a required program lacks a library, needs another file of a name that is taken, or a loader that
+            lies where the box has none.
+    """
+    files: dict[str, Path] = {}
+    omitted: list[tuple[Path, str]] = []
+    for program in required:
+        if fault := _library_fault(files, needs[program]):
+            remedy = "install what is missing, or run under an interpreter of the system's own packages"
+            raise file_tree_error(str(program), fault, remedy)
+        files |= _found_libraries(needs[program])
+    for program in optional:
+        if fault := _library_fault(files, needs[program]):
+            omitted.append((program, fault))
+        else:
+            files |= _found_libraries(needs[program])
+    files = _dlopened_beside(files) | files
+    return GatheredLibraries(files=tuple(sorted(files.items())), omitted=tuple(omitted))
+
+
+def _found_libraries(needed: Mapping[str, Path | None]) -> dict[str, Path]:
+    return {name: path for name, path in needed.items() if path is not None}
+
+
+def _library_fault(taken: Mapping[str, Path], needed: Mapping[str, Path | None]) -> str:
+    """Say why one program's libraries cannot join those already taken, or nothing."""
+    for name, path in needed.items():
+        if path is None:
+            return f"its library {name} is not found"
+        if name.startswith("ld") and str(path.parent) not in LOADER_FOLDERS:
+            return f"its loader is {path}, which lies outside {', '.join(LOADER_FOLDERS)}"
+        if name in taken and not _same_library(taken[name], path):
+            return f"two different files are called {name}: {taken[name]} and {path}"
+    return ""
+
+
+def _same_library(first: Path, second: Path) -> bool:
+    return first == second or first.samefile(second) or cmp(first, second, shallow=False)
+
+
+def _dlopened_beside(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Find what glibc itself opens later, beside the C library that was taken."""
+    if C_LIBRARY not in files:
+        return {}
+    folder = files[C_LIBRARY].parent
+    return {name: folder / name for name in DLOPENED_LIBRARIES if (folder / name).exists()}
+
+
+# ======== sandbox/slots.py ============================================================================================
+# Counts runs at once, over all processes of this user on this host, with file locks that a dead process cannot keep.
+#
+# A slot is a file with an exclusive `flock` on it. A run needs one of its person's slots and one of the instance's.
+# Names of files come from a hash, never from what a person is called.
+
+
+@contextmanager
+def taken_slots(folder: Path, person: str, limits: EffectiveLimits) -> Iterator[None]:
+    """Hold one slot of the person and one of the instance for as long as the context lasts.
+
+    Args:
+        folder: where the slot files are, private to the running user.
+        person: whose run it is.
+        limits: how many there are.
+
+    Raises:
+        BusyError: all are taken.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hashed = hashlib.sha256(person.encode(errors="surrogatepass")).hexdigest()
+    with (
+        _taken(folder, f"person-{hashed}", MAX_CONCURRENT_RUNS, limits),
+        _taken(folder, "instance", MAX_INSTANCE_RUNS, limits),
+    ):
+        yield
+
+
+@contextmanager
+def _taken(folder: Path, name: str, limit: Limit[int | Unlimited], limits: EffectiveLimits) -> Iterator[None]:
+    count = limits[limit]
+    if isinstance(count, Unlimited):
+        yield
+        return
+    descriptor = next(filter(None, (_locked(folder / f"{name}-{number}") for number in range(count))), None)
+    if descriptor is None:
+        raise BusyError(
+            key=limit.name,
+            origin=limits.origin_of(limit),
+            reason=f"{limit.words(count)} at once are permitted, and as many are under way",
+            remedy="Wait for one to end, or stop it",
+        )
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a slot that was free, or `None`; descriptors below 3 are never among them."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+# ======== sandbox/starters.py =========================================================================================
+# The programs that wait inside a box: each says that its interpreter is ready, reads the code, and runs it.
+#
+# They run before the person's code and in its process, so nothing they say is believed except the one sign that comes
+# before any of that code has been handed over.
+
+
+READY = b"\x00ready\n"
+"""What a starter writes to standard output once its interpreter is ready for code."""
+
+PYTHON_STARTER = """
+def start():
+    import builtins, linecache, os, sys
+    from _sitebuiltins import Quitter, _Helper
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
+    builtins.help = _Helper()
+    sys.argv = ["code.py"]
+    sys.stdout.reconfigure(line_buffering=True)
+    os.write(1, bytes([0]) + b"ready\\n")
+    source = sys.stdin.buffer.read().decode()
+    linecache.cache["code.py"] = (len(source), None, source.splitlines(True), "code.py")
+    scope = sys.modules["__main__"].__dict__
+    del scope["start"]
+    try:
+        exec(compile(source, "code.py", "exec", dont_inherit=True), scope)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        below = error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(below), below)
+        sys.exit(1)
+
+start()
+"""
+"""Runs the code as `__main__`, with tracebacks that begin at the person's first line."""
+
+BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
+"""Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""
+
+
+def starter_command(language: str, *, python: str, bash: str) -> tuple[str, ...]:
+    """The command line that waits for code of a language.
+
+    Args:
+        language: `python` or `bash`.
+        python: path of the interpreter in the box.
+        bash: path of the shell in the box.
+    """
+    if language == "python":
+        return (python, "-I", "-S", "-X", "utf8", "-c", PYTHON_STARTER)
+    return (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
+
+
+# ======== sandbox/box.py ==============================================================================================
+# One gVisor box: started, waiting, handed its one piece of code, and ended. It serves once and is then used up.
+#
+# `runsc run` stays in the foreground with a private `--root`, in cgroups made beforehand, with an empty environment and
+# three pipes. It dies with the thread that started it (`PR_SET_PDEATHSIG`), so a killed caller leaves no box running.
+#
+# Source: prctl(2), setpriv(1); measured: SIGKILL of a foreground `runsc run` ends the whole box within 60 ms.
+
+
+STARTUP_SECONDS = 30.0
+"""How long gVisor and the interpreter may take until code can be handed over."""
+_DRAIN_SECONDS = 5.0
+_READ_BYTES = 1 << 16
+_MOST_START_NOISE_BYTES = 1 << 16
+_JOIN_AND_BECOME = (
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxFolder:
+    """The private folder of one run, with the OCI bundle and gVisor's own state in it."""
+
+    path: Path
+    """The folder, 0700, made for this run."""
+    name: str
+    """The box's id, which is also the folder's name."""
+
+    @property
+    def bundle(self) -> Path:
+        """The OCI bundle."""
+        return self.path / "bundle"
+
+    @property
+    def state(self) -> Path:
+        """Where gVisor keeps its own state, its `--root`."""
+        return self.path / "state"
+
+    def write(self, spec: dict[str, object]) -> None:
+        """Make the folder with the spec in it."""
+        self.bundle.mkdir(mode=0o700, parents=True)
+        self.state.mkdir(mode=0o700)
+        (self.bundle / "config.json").write_text(json.dumps(spec))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxEnd:
+    """How a box's process ended, by the kernel's word."""
+
+    exit_code: int
+    """Of `runsc run`: the code's own, or minus the signal that ended `runsc` itself."""
+    timed_out: bool
+    """Whether we ended it at the deadline."""
+
+
+class Box:
+    """A started box, waiting for code."""
+
+    def __init__(self, process: Process, output: KeptOutput) -> None:
+        self._process = process
+        self._output = output
+        self._readers: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(
+        cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path], output: KeptOutput
+    ) -> Self:
+        """Start a box; on return it may not be ready yet.
+
+        Args:
+            runsc_command: the program with its flags, up to but without the word `run`.
+            folder: where the bundle is.
+            procs_files: the `cgroup.procs` files into which the box is born.
+            output: where its output is kept.
+        """
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            _JOIN_AND_BECOME,
+            "sh",
+            *map(str, procs_files),
+            "--",
+            *runsc_command,
+            "--ignore-cgroups",
+            f"--root={folder.state}",
+            "run",
+            f"--bundle={folder.bundle}",
+            folder.name,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            cwd="/",
+            start_new_session=True,
+        )
+        return cls(process, output)
+
+    @property
+    def process_id(self) -> int:
+        """The process of `runsc run`, whose descendants are the box."""
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until the interpreter is ready for code.
+
+        Raises:
+            StartError: gVisor ended, said something else, or took longer than `STARTUP_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(STARTUP_SECONDS):
+                first = await _stream(self._process.stdout).readexactly(len(READY))
+        except TimeoutError as error:
+            raise _start_error(f"the interpreter was not ready after {STARTUP_SECONDS:.0f} seconds", b"") from error
+        except asyncio.IncompleteReadError as error:
+            noise = error.partial + await self._noise()
+            raise _start_error(f"gVisor ended with exit code {await self._process.wait()}", noise) from error
+        if first != READY:
+            raise _start_error("gVisor said something else than that the interpreter is ready", first)
+        self._readers = [
+            asyncio.create_task(self._keep("stdout", _stream(self._process.stdout))),
+            asyncio.create_task(self._keep("stderr", _stream(self._process.stderr))),
+        ]
+
+    async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
+        """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
+        feeding = asyncio.create_task(self._feed(code))
+        timed_out = False
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self._process.wait()
+        except TimeoutError:
+            timed_out = True
+        finally:
+            feeding.cancel()
+        if timed_out:
+            await self.end()
+        await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
+        return BoxEnd(exit_code=await self._process.wait(), timed_out=timed_out)
+
+    async def end(self) -> None:
+        """Kill the box, whatever it is doing, and wait until it is gone."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def close(self) -> None:
+        """Kill the box if it still lives, and let go of its pipes."""
+        await self.end()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    async def _feed(self, code: bytes) -> None:
+        stdin = self._process.stdin
+        if stdin is None:
+            return
+        try:
+            stdin.write(code)
+            await stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the box ended before it had read everything: its wait status tells how
+        finally:
+            stdin.close()
+
+    async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(_READ_BYTES):
+            self._output.add(stream, data)
+
+    async def _noise(self) -> bytes:
+        """What gVisor said on standard error before it ended."""
+        return await _stream(self._process.stderr).read(_MOST_START_NOISE_BYTES)
+
+
+def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
+    if reader is None:
+        raise ValueError("a box is always started with pipes")
+    return reader
+
+
+def _start_error(reason: str, noise: bytes) -> StartError:
+    lines = [line for line in noise.decode(errors="replace").splitlines() if line.strip()]
+    detail = f" ({lines[-1].strip()[:300]})" if lines else ""
+    return StartError(
+        key="gVisor",
+        origin="this host",
+        reason=f"{reason}{detail}",
+        remedy="`sandbox doctor` finds out what this host lacks",
+    )
+
+
+# ======== sandbox/tree.py =============================================================================================
+# The box's own file tree: a copy of interpreter, standard library and listed commands, built once and only read.
+#
+# Everything in it comes from a list: modules that belong to the standard library, commands named below, the shared
+# libraries these need, and a few files written here. Nothing of the caller (site-packages, working directory, home)
+# is looked at, and no host path is in the box. A tree lies at `<private folder>/trees/<digest>/`, its completion marker
+# beside it at `<digest>.json`, where the box cannot see it. It is built in a temporary sibling under a lock and appears
+# by one rename; what a crash leaves begins with `.building-` and goes at the next build.
+
+
+TREE_FORMAT = 1
+"""Raised with every change of what a tree holds."""
+TREES_FOLDER = "trees"
+BUILDING_PREFIX = ".building-"
+BOX_UID = 1000
+BOX_PYTHON = "/usr/bin/python3"
+BOX_BASH = "/usr/bin/bash"
+COMPILE_SECONDS = 300
+
+COMMAND_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
+"""Where commands are taken from, whatever the caller's PATH says."""
+REQUIRED_COMMANDS = (
+    "bash sh basename cat chmod cp cut date dirname echo env expr false grep head id ln ls mkdir mktemp mv printf pwd "
+    "readlink rm rmdir sed seq sleep sort stat tail tee test touch tr true uname uniq wc"
+)
+"""Without one of these there is no tree; separated by spaces."""
+OPTIONAL_COMMANDS = (
+    "[ arch awk b2sum base32 base64 bc bunzip2 bzcat bzip2 chgrp chown cksum cmp column comm csplit curl dc dd df diff "
+    "diff3 dmesg du egrep expand factor fgrep find fmt fold free getent getopt gunzip gzip hexdump hostname install "
+    "join jq kill link logname md5sum nice nl nohup nproc numfmt od paste patch pathchk pgrep pidof pkill printenv ps "
+    "ptx realpath rev sdiff sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf split strings sum sync tac tar "
+    "time timeout truncate tsort tty unexpand unlink unxz unzip uptime wget which whoami xargs xxd xz xzcat yes zcat "
+    "zip"
+)
+"""Taken along where the host has them and they fit; separated by spaces."""
+SHELLS_OF_SCRIPTS = ("#!/bin/sh", "#!/bin/bash", "#!/usr/bin/sh", "#!/usr/bin/bash", "#!/usr/bin/env bash")
+
+EXCLUDED_MODULES = frozenset(
+    {"ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtle", "turtledemo"}
+)
+EXCLUDED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+EXCLUDED_EXTENSIONS = ("_test", "_ctypes_test", "_tkinter", "_xxtestfuzz", "xxlimited", "xxsubtype")
+CERTIFICATE_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+BOX_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+ZONES = "/usr/share/zoneinfo"
+EXCLUDED_ZONES = frozenset({"right", "posix"})
+C_UTF8_LOCALES = ("/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8")
+
+TREE_LINKS = (
+    ("bin", "usr/bin"),
+    ("sbin", "usr/bin"),
+    ("lib", "usr/lib"),
+    ("lib64", "usr/lib"),
+    ("usr/sbin", "bin"),
+    ("usr/lib64", "lib"),
+    ("usr/lib/ssl/certs", "/etc/ssl/certs"),
+    ("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt"),
+    ("etc/mtab", "../proc/self/mounts"),
+    ("var/tmp", "../tmp"),
+    ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC"),
+)
+TREE_FOLDERS = ("proc", "dev", "tmp", "usr/bin", "usr/lib/ssl", "etc/ssl/certs", "usr/share/zoneinfo", "var")
+BOX_ACCOUNTS = (
+    "root:x:0:0:root:/:/bin/false\n"
+    f"sandbox:x:{BOX_UID}:{BOX_UID}:sandbox:/tmp:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n"
+)
+TREE_TEXTS = (
+    ("etc/passwd", BOX_ACCOUNTS),
+    ("etc/group", f"root:x:0:\nsandbox:x:{BOX_UID}:\nnogroup:x:65534:\n"),
+    ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    ("etc/os-release", 'NAME="Sandbox"\nID=sandbox\nPRETTY_NAME="Sandbox"\n'),
+    ("etc/resolv.conf", ""),
+)
+
+STANDARD_LIBRARY_REMEDY = "run under a CPython whose standard library is installed as files beside it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """A CPython on the host, as far as a box needs it."""
+
+    executable: Path
+    """The program itself: no link, no virtual environment's copy."""
+    standard_library: Path
+    """The folder of the pure modules; its name is the one that the program looks for (`python3.11`)."""
+    platform_library: Path
+    """The folder that holds `lib-dynload`; mostly the same."""
+    cache_tag: str
+    """What its compiled files are named by (`cpython-311`)."""
+    module_names: frozenset[str]
+    """Top-level names of its standard library, as it lists them itself."""
+
+    @classmethod
+    def current(cls) -> Self:
+        """Describe the interpreter that runs this, or the one behind the virtual environment it runs in."""
+        base = {"installed_base": sys.base_prefix, "base": sys.base_prefix}
+        base |= {"installed_platbase": sys.base_exec_prefix, "platbase": sys.base_exec_prefix}
+        executable = getattr(sys, "_base_executable", None) or sys.executable
+        return cls(
+            executable=Path(os.path.realpath(executable)),
+            standard_library=Path(os.path.realpath(sysconfig.get_path("stdlib", vars=base))),
+            platform_library=Path(os.path.realpath(sysconfig.get_path("platstdlib", vars=base))),
+            cache_tag=sys.implementation.cache_tag or "",
+            module_names=sys.stdlib_module_names,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSource:
+    """One file of the host that goes into the tree, and what tells that it is still the same."""
+
+    destination: str
+    """Where it goes, relative to the tree's root."""
+    source: str
+    """The file on the host: no link."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of the last change, in nanoseconds."""
+    inode: int
+    """Tells a replaced file that kept its size and time."""
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is a program to start."""
+        return self.destination.startswith("usr/bin/")
+
+    @property
+    def is_extension(self) -> bool:
+        """Whether it is a module of the interpreter in machine code."""
+        return self.destination.endswith(".so") and "/lib-dynload/" in self.destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreePlan:
+    """What a tree will hold, shared libraries apart: those are asked for only when it is built."""
+
+    interpreter: Interpreter
+    """Whose tree it is."""
+    sources: tuple[TreeSource, ...]
+    """All files of the host except shared libraries, compiled modules and time zones."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the format, the fixed parts and the identity of each file, in lower-case hexadecimal."""
+        return _identity_digest(f"{TREE_FORMAT} {self.interpreter.executable.name}", self.sources)
+
+    @property
+    def required_destinations(self) -> frozenset[str]:
+        """The programs without which there is no tree."""
+        return frozenset(
+            {_python_destination(self.interpreter), *(f"usr/bin/{name}" for name in REQUIRED_COMMANDS.split())}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTree:
+    """A complete tree, to be mounted read-only as a box's root."""
+
+    root: Path
+    """Its folder on the host."""
+    digest: str
+    """Names everything in it: another interpreter, library or command gives another digest."""
+    python: str
+    """The interpreter's path in the box."""
+    bash: str
+    """Bash's path in the box."""
+    file_count: int
+    """Regular files in it."""
+    size_bytes: int
+    """Bytes of all files in it, each counted once."""
+    omitted: tuple[str, ...]
+    """Optional programs and modules of this host that could not be taken along, each with the reason."""
+
+
+def planned_tree(interpreter: Interpreter) -> TreePlan:
+    """List what goes into the tree, touching no file's content; takes a few milliseconds.
+
+    Raises:
+        SandboxError: the interpreter or a required command is not there in a form that can be copied.
+    """
+    sources = (
+        *_interpreter_sources(interpreter),
+        *_standard_library_sources(interpreter),
+        *_command_sources(),
+        *_data_sources(),
+    )
+    return TreePlan(interpreter=interpreter, sources=sources)
+
+
+def build_tree(folder: Path, interpreter: Interpreter, report: Callable[[str], None]) -> FileTree:
+    """Return the tree for an interpreter, building it if there is none yet; blocks while it does.
+
+    Args:
+        folder: the runner's private folder; made if it is not there.
+        interpreter: whose standard library it is.
+        report: told in a few words, only when a tree has to be built.
+
+    Raises:
+        SandboxError: the tree cannot be built, or the folder is open to others.
+    """
+    plan = planned_tree(interpreter)
+    try:
+        trees = _private_folder(folder) / TREES_FOLDER
+        _private_folder(trees)
+        if ready := _ready_tree(trees, plan):
+            return ready
+        with _tree_lock(trees):
+            # Another process may have built it while this one waited.
+            if ready := _ready_tree(trees, plan):
+                return ready
+            report("Building the sandbox's own file tree...")
+            _remove_leftovers(trees)
+            return _built_tree(trees, plan)
+    except OSError as error:
+        origin = str(error.filename or folder)
+        raise file_tree_error(origin, error.strerror or str(error), "give this account a writable folder") from error
+
+
+# Planning
+
+
+def _identity_digest(heading: str, sources: tuple[TreeSource, ...]) -> str:
+    lines = (f"{one.destination}\0{one.size}\0{one.mtime_ns}\0{one.inode}" for one in sources)
+    return hashlib.sha256("\n".join((heading, *lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _tree_source(destination: str, source: str, status: os.stat_result | None = None) -> TreeSource:
+    status = status or os.stat(source)  # noqa: PTH116 - hundreds of these at each start
+    return TreeSource(
+        destination=destination, source=source, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino
+    )
+
+
+def _python_destination(interpreter: Interpreter) -> str:
+    return f"usr/bin/{interpreter.standard_library.name}"
+
+
+def _interpreter_sources(interpreter: Interpreter) -> Iterator[TreeSource]:
+    if not _is_elf(interpreter.executable):
+        raise file_tree_error(str(interpreter.executable), "is not a program in machine code", STANDARD_LIBRARY_REMEDY)
+    yield _tree_source(_python_destination(interpreter), str(interpreter.executable))
+
+
+def _is_elf(path: Path) -> bool:
+    return _first_bytes(path).startswith(b"\x7fELF")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _standard_library_sources(interpreter: Interpreter) -> Iterator[TreeSource]:
+    home, base = interpreter.standard_library, f"usr/lib/{interpreter.standard_library.name}"
+    for required in ("os.py", "encodings/__init__.py"):
+        if not (home / required).is_file():
+            raise file_tree_error(str(home / required), "not found", STANDARD_LIBRARY_REMEDY)
+    with os.scandir(home) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _belongs(entry.name, interpreter.module_names):
+                yield from _module_sources(entry, f"{base}/{entry.name}", str(home))
+    dynamic = interpreter.platform_library / "lib-dynload"
+    if dynamic.is_dir():
+        with os.scandir(dynamic) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if not entry.name.startswith(EXCLUDED_EXTENSIONS):
+                    yield from _module_sources(entry, f"{base}/lib-dynload/{entry.name}", str(dynamic))
+
+
+def _belongs(name: str, module_names: frozenset[str]) -> bool:
+    """Tell whether a top-level entry is of the standard library: by its own list, not by lying in its folder."""
+    module = name.partition(".")[0]
+    return (module in module_names and module not in EXCLUDED_MODULES) or module.startswith("_sysconfigdata_")
+
+
+def _module_sources(entry: os.DirEntry[str], destination: str, home: str) -> Iterator[TreeSource]:
+    """List one module, or all modules of a package; links count only if they stay inside the library."""
+    if entry.is_dir(follow_symlinks=False):
+        if entry.name not in EXCLUDED_FOLDERS:
+            with os.scandir(entry) as entries:
+                for inner in sorted(entries, key=lambda inner: inner.name):
+                    yield from _module_sources(inner, f"{destination}/{inner.name}", home)
+        return
+    if not entry.name.endswith((".py", ".so")) or not entry.is_file():
+        return
+    source = os.path.realpath(entry) if entry.is_symlink() else entry.path
+    if source.startswith(f"{home}/"):
+        yield _tree_source(destination, source, entry.stat())
+
+
+def _command_sources() -> Iterator[TreeSource]:
+    required = frozenset(REQUIRED_COMMANDS.split())
+    for name in sorted(required.union(OPTIONAL_COMMANDS.split())):
+        found = next((f"{place}/{name}" for place in COMMAND_FOLDERS if os.access(f"{place}/{name}", os.X_OK)), None)
+        if found is not None:
+            yield _tree_source(f"usr/bin/{name}", os.path.realpath(found))
+        elif name in required:
+            remedy = "install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
+            raise file_tree_error(name, f"not found in {', '.join(COMMAND_FOLDERS)}", remedy)
+
+
+def _data_sources() -> Iterator[TreeSource]:
+    """List certificates, the C.UTF-8 locale, and of the time zones the file that names their version."""
+    bundle = next((path for path in CERTIFICATE_BUNDLES if os.access(path, os.R_OK)), None)
+    if bundle is not None:
+        yield _tree_source(BOX_CERTIFICATES, os.path.realpath(bundle))
+    for version_file in ("tzdata.zi", "zone.tab"):
+        if Path(ZONES, version_file).is_file():
+            yield _tree_source(f"usr/share/zoneinfo/{version_file}", os.path.realpath(f"{ZONES}/{version_file}"))
+    locale = next((Path(path) for path in C_UTF8_LOCALES if Path(path).is_dir()), None)
+    for path in sorted(locale.rglob("*")) if locale else ():
+        if path.is_file() and not path.is_symlink():
+            yield _tree_source(f"usr/lib/locale/C.utf8/{path.relative_to(locale or path)}", str(path))
+
+
+# Reusing
+
+
+def _private_folder(folder: Path) -> Path:
+    """Make a folder of this account's alone, or refuse the one that is there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_own(folder.lstat(), stat.S_IFDIR):
+        raise file_tree_error(
+            str(folder), "is not a folder that belongs to this account alone", f"chown and `chmod 700 {folder}`"
+        )
+    return folder
+
+
+def _is_own(status: os.stat_result, kind: int) -> bool:
+    """Tell whether something is of one kind, this account's, and nobody else can write it."""
+    mine = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return mine and stat.S_IFMT(status.st_mode) == kind
+
+
+def _ready_tree(trees: Path, plan: TreePlan) -> FileTree | None:
+    """Find the complete tree of a plan whose shared libraries are still those of the host."""
+    digest = plan.digest
+    for marker in sorted(trees.glob("*.json")):
+        tree = _marked_tree(marker, digest)
+        if tree is not None:
+            return tree
+    return None
+
+
+def _marked_tree(marker: Path, plan_digest: str) -> FileTree | None:
+    root = marker.with_suffix("")
+    try:
+        if not (_is_own(marker.lstat(), stat.S_IFREG) and _is_own(root.lstat(), stat.S_IFDIR)):
+            return None
+        marked = json.loads(marker.read_text())
+        libraries = tuple(TreeSource(**one) for one in marked["libraries"])
+        unchanged = all(one == _tree_source(one.destination, one.source) for one in libraries)
+        if marked["plan"] != plan_digest or not unchanged:
+            return None
+        if marker.stem != _identity_digest(plan_digest, libraries):
+            return None
+        return _file_tree(root, marked["file_count"], marked["size_bytes"], tuple(marked["omitted"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not a marker of this version, or not of this host any more: then there is no tree yet.
+        return None
+
+
+def _file_tree(root: Path, file_count: int, size_bytes: int, omitted: tuple[str, ...]) -> FileTree:
+    return FileTree(
+        root=root,
+        digest=root.name,
+        python=BOX_PYTHON,
+        bash=BOX_BASH,
+        file_count=file_count,
+        size_bytes=size_bytes,
+        omitted=omitted,
+    )
+
+
+# Building
+
+
+@contextmanager
+def _tree_lock(trees: Path) -> Iterator[None]:
+    """Let one process build at a time; the kernel frees the lock of one that dies."""
+    descriptor = os.open(trees / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(trees: Path) -> None:
+    """Remove what a crashed build left: under the lock nobody else is building."""
+    for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
+        shutil.rmtree(leftover)
+
+
+def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
+    """Build into a temporary sibling and rename it once it is complete and on disk."""
+    sources, libraries, omitted = _chosen_sources(plan)
+    root = trees / _identity_digest(plan.digest, libraries)
+    building = trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
+    building.mkdir(mode=0o700)
+    try:
+        _lay_out(building, plan.interpreter)
+        _copy_sources(building, (*sources, *libraries))
+        _copy_compiled(building, plan)
+        _copy_zones(building)
+        _compile_rest(building, plan.interpreter)
+        file_count, size_bytes = _sealed(building)
+        tree = _file_tree(root, file_count, size_bytes, omitted)
+        os.sync()
+        _write_marker(plan, libraries, tree)
+        if root.exists():
+            # A tree without its marker is not believed.
+            root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
+        building.rename(root)
+        _sync_folder(trees)
+    finally:
+        _remove_leftovers(trees)
+    return tree
+
+
+def _chosen_sources(plan: TreePlan) -> tuple[tuple[TreeSource, ...], tuple[TreeSource, ...], tuple[str, ...]]:
+    """Decide which optional programs can come along; returns files, shared libraries, and what was left out."""
+    unusable = {one.destination: fault for one in plan.sources if one.is_command and (fault := _command_fault(one))}
+    needed = plan.required_destinations
+    for destination in sorted(needed & unusable.keys()):
+        raise file_tree_error(f"/{destination}", unusable[destination], "install the distribution's own package")
+    programs = [one for one in plan.sources if (one.is_command or one.is_extension) and one.destination not in unusable]
+    gathered = gathered_libraries(
+        [Path(one.source) for one in programs if one.destination in needed],
+        [Path(one.source) for one in programs if one.destination not in needed],
+        needed_libraries(sorted({Path(one.source) for one in programs})),
+    )
+    faults = {str(path): reason for path, reason in gathered.omitted}
+    unusable |= {one.destination: faults[one.source] for one in programs if one.source in faults}
+    files = tuple(one for one in plan.sources if one.destination not in unusable)
+    libraries = tuple(_tree_source(f"usr/lib/{name}", os.path.realpath(path)) for name, path in gathered.files)
+    return files, libraries, tuple(f"{name.rpartition('/')[2]}: {fault}" for name, fault in sorted(unusable.items()))
+
+
+def _command_fault(command: TreeSource) -> str:
+    """Say why a command could not run in the box, or nothing."""
+    head = _first_bytes(Path(command.source))
+    if head.startswith(b"\x7fELF"):
+        return ""
+    line = head.partition(b"\n")[0].decode(errors="replace").replace("#! ", "#!")
+    return "" if line.startswith(SHELLS_OF_SCRIPTS) else "is a script for an interpreter that the box lacks"
+
+
+def _lay_out(building: Path, interpreter: Interpreter) -> None:
+    """Make folders, links and the files written here."""
+    for folder in (*TREE_FOLDERS, f"usr/lib/{interpreter.standard_library.name}/lib-dynload"):
+        (building / folder).mkdir(parents=True, exist_ok=True)
+    binary = interpreter.standard_library.name
+    for link, target in (*TREE_LINKS, ("usr/bin/python3", binary), ("usr/bin/python", binary)):
+        (building / link).symlink_to(target)
+    for name, text in TREE_TEXTS:
+        (building / name).write_text(text)
+
+
+def _copy_sources(building: Path, sources: tuple[TreeSource, ...]) -> None:
+    """Copy content and time, never rights, owners or attributes; one program under several names is kept once."""
+    copies: dict[str, Path] = {}
+    for one in sources:
+        target = building / one.destination
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if one.source in copies:
+            target.hardlink_to(copies[one.source])
+            continue
+        _copy_file(one.source, target)
+        target.chmod(0o755 if one.is_command or one.destination.startswith("usr/lib/ld") else 0o644)
+        if one != _tree_source(one.destination, one.source):
+            raise file_tree_error(one.source, "changed while it was being copied", "try again")
+        copies[one.source] = target
+
+
+def _copy_file(source: str, target: Path) -> None:
+    status = Path(source).stat()
+    shutil.copyfile(source, target)
+    os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _copy_compiled(building: Path, plan: TreePlan) -> None:
+    """Take along what the host has compiled: it saves seconds, and the interpreter checks it against the source."""
+    for one in plan.sources:
+        if not one.destination.endswith(".py"):
+            continue
+        folder, _, name = one.source.rpartition("/")
+        compiled = f"__pycache__/{name.removesuffix('.py')}.{plan.interpreter.cache_tag}.pyc"
+        if os.access(f"{folder}/{compiled}", os.R_OK):
+            target = (building / one.destination).parent / compiled
+            target.parent.mkdir(exist_ok=True)
+            _copy_file(f"{folder}/{compiled}", target)
+
+
+def _compile_rest(building: Path, interpreter: Interpreter) -> None:
+    """Compile what has no valid compiled file yet, under the names that it will have in the box."""
+    command = [str(interpreter.executable), "-I", "-S", "-X", "utf8", "-m", "compileall", "-q"]
+    library = building / "usr/lib" / interpreter.standard_library.name
+    try:
+        # Its exit code tells only that some module stays uncompiled, which costs time and nothing else.
+        subprocess.run(
+            [*command, "-s", str(building), "-p", "/", str(library)],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMPILE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "try it by hand") from error
+
+
+def _copy_zones(building: Path) -> None:
+    """Copy the time zones: plain files, and links that stay among them."""
+    for folder, names, files in os.walk(ZONES):
+        names[:] = [name for name in names if name not in EXCLUDED_ZONES]
+        target_folder = building / "usr/share/zoneinfo" / Path(folder).relative_to(ZONES)
+        target_folder.mkdir(exist_ok=True)
+        for path in (Path(folder, name) for name in files):
+            target = target_folder / path.name
+            if path.is_symlink():
+                if not path.readlink().is_absolute() and path.resolve().is_relative_to(ZONES) and path.is_file():
+                    target.symlink_to(path.readlink())
+            elif path.is_file() and not target.exists():
+                _copy_file(str(path), target)
+
+
+def _sealed(building: Path) -> tuple[int, int]:
+    """Give every file and folder the rights it has in the box; returns the number of files and their bytes."""
+    seen: dict[int, int] = {}
+    count = 0
+    for folder, _, files in os.walk(building):
+        Path(folder).chmod(0o755)
+        for path in (Path(folder, name) for name in files):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                path.chmod(0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+                seen[status.st_ino] = status.st_size
+                count += 1
+    return count, sum(seen.values())
+
+
+def _write_marker(plan: TreePlan, libraries: tuple[TreeSource, ...], tree: FileTree) -> None:
+    """Write the completion marker beside the tree, on disk before the tree gets its name."""
+    marked = {
+        "plan": plan.digest,
+        "libraries": [asdict(one) for one in libraries],
+        "file_count": tree.file_count,
+        "size_bytes": tree.size_bytes,
+        "omitted": tree.omitted,
+    }
+    temporary = tree.root.parent / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
+    temporary.mkdir(mode=0o700)
+    with (temporary / "marker").open("x") as file:
+        json.dump(marked, file, indent=1)
+        os.fchmod(file.fileno(), 0o600)
+        file.flush()
+        os.fsync(file.fileno())
+    (temporary / "marker").rename(tree.root.with_suffix(".json"))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ======== sandbox/equipment.py ========================================================================================
+# What a host needs for running boxes, found or installed: gVisor, the file tree, cgroups, the private folder.
+#
+# Everything here blocks, for minutes at worst; whoever has an event loop calls it in a thread.
+
+
+LAUNCHERS = ("/bin/sh", "setpriv")
+"""Programs of the host that start a box: a shell joins its cgroups, `setpriv` ties it to the caller's life."""
+LAUNCHER_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """What this host has for running boxes."""
+
+    runsc: Runsc
+    """The gVisor that runs them."""
+    tree: FileTree
+    """The file tree that they see."""
+    cgroups: CgroupParent | CgroupsUnavailable
+    """Where cgroups can be made, or why they cannot."""
+    folder: Path
+    """The private folder, for runs and slots."""
+
+    @property
+    def gvisor_words(self) -> str:
+        """Version, origin and age of gVisor, for people and records."""
+        return runsc_words(self.runsc)
+
+    def intact(self) -> bool:
+        """Whether what was found is still there."""
+        return self.runsc.path.exists() and self.tree.root.exists()
+
+
+def runsc_words(runsc: Runsc) -> str:
+    """Version, origin and age of a gVisor."""
+    age = runsc.age_days(datetime.now(UTC).date())
+    old = "" if age is None else f", {age} days old"
+    return f"{runsc.version} ({runsc.origin.value}{old})"
+
+
+def found_runsc(source: ReleaseSource, environ: Mapping[str, str]) -> Runsc | None:
+    """The gVisor to use, if there is one already."""
+    path_env = environ.get("PATH", os.defpath)
+    return find_runsc(private_folder(environ), path_env, source, machine=platform.machine())
+
+
+def installed_runsc(
+    source: ReleaseSource, environ: Mapping[str, str], limits: EffectiveLimits, report: Callable[[str], None]
+) -> Runsc:
+    """Install gVisor, where the limits permit it.
+
+    Raises:
+        InstallError: they do not, or it could not be installed.
+    """
+    if not limits[AUTO_INSTALL]:
+        raise auto_install_refused(source, limits.origin_of(AUTO_INSTALL))
+    return install_runsc(private_folder(environ), source, apt_host(platform.machine(), environ), report)
+
+
+def prepared(runsc: Runsc, environ: Mapping[str, str], report: Callable[[str], None]) -> Equipment:
+    """Everything else that a box needs, besides gVisor.
+
+    Raises:
+        SandboxError: something is missing that no setting can do without.
+    """
+    for launcher in LAUNCHERS:
+        if shutil.which(launcher, path=LAUNCHER_PATH) is None:
+            raise SandboxError(
+                key=launcher,
+                origin="this host",
+                reason="it is not there, and without it no box can be started",
+                remedy="Install it: on Debian `apt-get install util-linux dash`",
+            )
+    folder = private_folder(environ)
+    tree = build_tree(folder, Interpreter.current(), report)
+    return Equipment(runsc=runsc, tree=tree, cgroups=find_cgroup_parent(), folder=folder)
+
+
+# ======== sandbox/spec.py =============================================================================================
+# Compiles a request, purely, to an OCI spec, `runsc` arguments and cgroup limits. Goldens show each.
+#
+# Nothing a person wrote enters any of them: not the code, not who asks. The box sees its own tree, read-only, and one
+# writable file system whose size is limited.
+#
+# Source: OCI runtime specification 1.0.2; `runsc flags`.
+
+
+GVISOR_HEADROOM_BYTES = 64 << 20
+"""RAM on top of the limit for gVisor's own kernel, which shares the cgroup: measured at 25 to 45 MiB."""
+GVISOR_THREADS = 1_024
+"""Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
+HOST_THREADS_PER_GUEST_THREAD = 4
+DIGEST_ANNOTATION = "io.sandbox-lockdown.limits-digest"
+_KILOBYTE = 1 << 10
+_MEGABYTE = 1 << 20
+_SHARED_MEMORY_PART = 4
+
+
+class NetworkMode(Enum):
+    """What network a box has."""
+
+    LOOPBACK = "none"
+    """Its own loopback alone."""
+    HOST = "host"
+    """The host's network, unfiltered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """Everything that gVisor and the kernel are told about one run."""
+
+    spec: dict[str, Any]
+    """The OCI spec, as `config.json` holds it."""
+    runsc_flags: tuple[str, ...]
+    """Flags before `run` that follow from the limits."""
+    cgroup_limits: CgroupLimits
+    """What the run's cgroup is set to."""
+    network_notice: str
+    """What people are told where they get less network than the limits name; empty otherwise."""
+
+
+def compile_run(language: str, limits: EffectiveLimits, tree: FileTree) -> Compiled:
+    """The one description of a run that follows from its language and limits."""
+    mode, notice = network_mode(limits)
+    return Compiled(
+        spec={
+            "ociVersion": "1.0.2",
+            "process": _process(language, limits, tree),
+            "root": {"path": str(tree.root), "readonly": True},
+            "hostname": "sandbox",
+            "mounts": _mounts(limits, mode),
+            "linux": {"namespaces": _namespaces(mode)},
+            "annotations": {DIGEST_ANNOTATION: limits.digest},
+        },
+        runsc_flags=(f"--network={mode.value}",),
+        cgroup_limits=_cgroup_limits(limits),
+        network_notice=notice,
+    )
+
+
+def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
+    """Which network a run gets, and what to tell people where that is less than the limits name."""
+    if not limits[NETWORKING_ALLOWED]:
+        return NetworkMode.LOOPBACK, ""
+    allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
+    if allowlist == "none":
+        return (
+            NetworkMode.LOOPBACK,
+            f"The run had no network: the allow-list is empty ({_by(limits, NETWORK_ALLOWLIST)}).",
+        )
+    if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
+        return NetworkMode.HOST, ""
+    wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
+    return NetworkMode.LOOPBACK, (
+        f"The run had no network: the limits permit {wanted} ({_by(limits, NETWORK_ALLOWLIST)}; private destinations "
+        f"{_by(limits, NETWORK_PRIVATE_ALLOWED)}), and this version cannot yet hold code to that. It gives a network "
+        f"only where network_allowlist is public and network_private_allowed is true."
+    )
+
+
+def _by(limits: EffectiveLimits, limit: Any) -> str:  # noqa: ANN401 -- a limit of any kind
+    return f"decided by {limits.origin_of(limit)}"
+
+
+def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
+    return {
+        "terminal": False,
+        "user": {"uid": BOX_UID, "gid": BOX_UID},
+        "args": list(starter_command(language, python=tree.python, bash=tree.bash)),
+        "env": [
+            "PATH=/usr/bin",
+            "HOME=/tmp",
+            "TMPDIR=/tmp",
+            "USER=sandbox",
+            "LANG=C.UTF-8",
+            "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+        ],
+        "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
+        "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
+        "rlimits": _rlimits(limits),
+        "noNewPrivileges": True,
+    }
+
+
+def _rlimits(limits: EffectiveLimits) -> list[dict[str, Any]]:
+    ceilings = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1_024}
+    processes = limits[MAX_PROCESSES]
+    if not isinstance(processes, Unlimited):
+        ceilings["RLIMIT_NPROC"] = processes
+    return [{"type": name, "soft": value, "hard": value} for name, value in ceilings.items()]
+
+
+def _mounts(limits: EffectiveLimits, mode: NetworkMode) -> list[dict[str, Any]]:
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        *_writable_mounts(limits),
+    ]
+    if mode is NetworkMode.HOST:
+        resolver = {"destination": "/etc/resolv.conf", "type": "bind", "source": "/etc/resolv.conf"}
+        mounts.append({**resolver, "options": ["bind", "ro"]})
+    return mounts
+
+
+def _writable_mounts(limits: EffectiveLimits) -> list[dict[str, Any]]:
+    """Everything writable: `/tmp`, and a quarter of the limit as shared memory, which multiprocessing needs."""
+    megabytes = limits[MAX_DISK_MEGABYTES]
+    if isinstance(megabytes, Unlimited):
+        return [_tmpfs("/tmp", None), _tmpfs("/dev/shm", None)]  # noqa: S108 -- paths inside the box
+    total = megabytes * _MEGABYTE // _KILOBYTE
+    shared = total // _SHARED_MEMORY_PART
+    return [_tmpfs("/tmp", total - shared), _tmpfs("/dev/shm", shared)]  # noqa: S108 -- paths inside the box
+
+
+def _tmpfs(destination: str, kilobytes: int | None) -> dict[str, Any]:
+    size = [] if kilobytes is None else [f"size={kilobytes}k"]
+    options = ["nosuid", "nodev", "mode=1777", *size]
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+
+
+def _namespaces(mode: NetworkMode) -> list[dict[str, str]]:
+    kinds = ["pid", "ipc", "uts", "mount"]
+    if mode is NetworkMode.LOOPBACK:
+        kinds.append("network")
+    return [{"type": kind} for kind in kinds]
+
+
+def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
+    megabytes, cpus, processes = limits[MAX_RAM_MEGABYTES], limits[MAX_CPUS], limits[MAX_PROCESSES]
+    return CgroupLimits(
+        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + GVISOR_HEADROOM_BYTES,
+        cpu_thousandths=int(cpus * 1_000) if isinstance(cpus, Decimal) else None,
+        processes_hard_stop=None
+        if isinstance(processes, Unlimited)
+        else processes * HOST_THREADS_PER_GUEST_THREAD + GVISOR_THREADS,
+    )
+
+
+# ======== sandbox/runner.py ===========================================================================================
+# Runs a request from beginning to end: limits held, outcome told by the kernel, nothing left behind.
+#
+# One `Runner` belongs to one command or one plugin instance. Each run has a folder, cgroups and a box of its own, which
+# are gone when it ends, by whatever way it ends: the code's own end, the deadline, an error, or cancellation.
+
+
+_OUTPUT_UNIT_BYTES = 1 << 10
+_NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What one run has made so far, and must not leave behind."""
+
+    folder: BoxFolder
+    cgroup: RunCgroup | None = None
+    box: Box | None = None
+
+
+class Runner:
+    """Runs requests on this host."""
+
+    def __init__(self, equipment: Equipment) -> None:
+        self._equipment = equipment
+
+    async def run(self, request: RunRequest) -> RunResult:
+        """Run a request to its end.
+
+        Raises:
+            UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
+            BusyError: as many runs as the limits permit are under way.
+            StartError: gVisor did not bring the interpreter up.
+        """
+        compiled = compile_run(request.language, request.limits, self._equipment.tree)
+        enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
+        with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
+            name = secrets.token_hex(16)
+            run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
+            try:
+                return await self._run_in_box(request, compiled, run, enforced, unenforced)
+            finally:
+                await _finished_although_cancelled(self._leave_nothing(run))
+
+    async def _run_in_box(
+        self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
+    ) -> RunResult:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        output = KeptOutput(limit_bytes=_output_bytes(request.limits))
+        run.folder.write(compiled.spec)
+        if isinstance(self._equipment.cgroups, CgroupParent):
+            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
+        run.box = await Box.start(
+            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
+            run.folder,
+            run.cgroup.procs_files if run.cgroup else (),
+            output,
+        )
+        await run.box.ready()
+        if run.cgroup is not None:
+            _prove_membership(run.cgroup, run.box.process_id)
+        ready = clock()
+        end = await run.box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
+        ended = clock()
+        counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
+        return RunResult(
+            outcome=_outcome(end, counters),
+            language=request.language,
+            exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
+            chunks=tuple(output.chunks),
+            truncated=output.seen_bytes > output.kept_bytes,
+            output_limit_kilobytes=_output_bytes(request.limits) // _OUTPUT_UNIT_BYTES,
+            runtime_limit_seconds=_finite(request.limits[MAX_RUNTIME_SECONDS]),
+            ram_limit_megabytes=_finite(request.limits[MAX_RAM_MEGABYTES]),
+            notices=tuple(filter(None, (*request.limits.notices, compiled.network_notice))),
+            unenforced=unenforced,
+            debug_allowed=request.limits[DEBUG],
+            limits_digest=request.limits.digest,
+            policies=tuple((policy.policy_id, policy.serial) for policy in request.limits.policies),
+            gvisor=self._equipment.gvisor_words,
+            startup_seconds=ready - begun,
+            wall_seconds=ended - ready,
+            cpu_seconds=counters.cpu_seconds,
+            peak_memory_bytes=counters.peak_memory_bytes,
+        )
+
+    async def _leave_nothing(self, run: _Run) -> None:
+        if run.box is not None:
+            await run.box.close()
+        if run.cgroup is not None:
+            await run.cgroup.kill()
+            await run.cgroup.remove()
+        await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
+
+
+def _enforceable(
+    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable, limits: EffectiveLimits
+) -> tuple[CgroupLimits, tuple[str, ...]]:
+    """The cgroup limits that can be set here, and the names of those that cannot, where going without is permitted."""
+    missing = _missing(wanted, cgroups)
+    unenforced = tuple(LIMIT_OF_CONTROLLER[controller] for controller in missing)
+    if limits[REQUIRE_RESOURCE_LIMITING] and missing:
+        controller, (reason, remedy) = next(iter(missing.items()))
+        name = LIMIT_OF_CONTROLLER[controller]
+        limit = limit_named(name)
+        raise UnenforceableError(
+            key=name,
+            origin=limits.origin_of(limit) if limit else name,
+            reason=f"this host cannot enforce it: {reason}",
+            remedy=f"{remedy}. Or permit runs without it by SANDBOX_REQUIRE_RESOURCE_LIMITING=false",
+        )
+    return (
+        CgroupLimits(
+            memory_bytes=None if CgroupController.MEMORY in missing else wanted.memory_bytes,
+            cpu_thousandths=None if CgroupController.CPU in missing else wanted.cpu_thousandths,
+            processes_hard_stop=None if CgroupController.PIDS in missing else wanted.processes_hard_stop,
+        ),
+        unenforced,
+    )
+
+
+def _missing(
+    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable
+) -> dict[CgroupController, tuple[str, str]]:
+    """Reason and remedy for each controller that is needed and cannot be had."""
+    if isinstance(cgroups, CgroupsUnavailable):
+        lacks = dict.fromkeys(CgroupController, (cgroups.reason, cgroups.remedy))
+    else:
+        lacks = {lack.controller: (lack.reason, lack.remedy) for lack in cgroups.missing}
+    return {controller: lack for controller, lack in lacks.items() if wanted.asked_for(controller)}
+
+
+def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
+    """Refuse a box of which any process is not where its limits are."""
+    box = _family(process_id)
+    for place in cgroup.places:
+        outside = box - cgroup_members(place.folder)
+        if outside or len(box) == 1:
+            controllers = ", ".join(sorted(place.controllers))
+            raise StartError(
+                key="gVisor",
+                origin="this host",
+                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})",
+                remedy="`sandbox doctor` finds out what this host lacks",
+            )
+
+
+def _family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants. Source: proc(5), `task/[tid]/children`."""
+    children = (path.read_text().split() for path in Path(f"/proc/{process_id}/task").glob("*/children"))
+    return frozenset({process_id}).union(*(_family(int(child)) for words in children for child in words))
+
+
+def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
+    if counters.oom_kills:
+        return Outcome.OUT_OF_MEMORY
+    if end.timed_out:
+        return Outcome.TIMED_OUT
+    if end.exit_code < 0:
+        return Outcome.KILLED
+    return Outcome.ERROR if end.exit_code else Outcome.OK
+
+
+def _output_bytes(limits: EffectiveLimits) -> int:
+    kilobytes = limits[MAX_OUTPUT_KILOBYTES]
+    if isinstance(kilobytes, Unlimited):
+        raise ValueError("the table permits no unlimited output")
+    return kilobytes * _OUTPUT_UNIT_BYTES
+
+
+def _runtime_seconds(limits: EffectiveLimits) -> float | None:
+    seconds = _finite(limits[MAX_RUNTIME_SECONDS])
+    return None if seconds is None else float(seconds)
+
+
+def _finite(number: int | Unlimited) -> int | None:
+    return None if isinstance(number, Unlimited) else number
+
+
+async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
+    """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+# ======== sandbox/session.py ==========================================================================================
+# Everything that one process holds for running code: what policy says here, and what this host has for it.
+#
+# One `Session` belongs to one command or one plugin instance, and goes with it. This is an edge: it reads the
+# environment, the clock and policy files, and hands the sandbox nothing of them but effective limits.
+
+
+Announce = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrder:
+    """What somebody wants to run, before policy has said what holds for it."""
+
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """The person's text."""
+    person: str
+    """Whose run it is."""
+    untrusted_person_valves: Mapping[str, object]
+    """What the person's valves hold, by valve name."""
+    untrusted_admin_valves: Mapping[str, object]
+    """What the plugin's valves hold, by valve name."""
+
+
+class Session:
+    """Runs code under what policy says at that moment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self._environment: EnvironmentLayer | None = None
+        self._equipment: Equipment | None = None
+        self._preparing = asyncio.Lock()
+
+    def situation(self) -> Situation:
+        """What holds here now; policy files are read anew each time, the environment once.
+
+        Raises:
+            PolicyError: the environment or the policy set cannot be used.
+        """
+        if self._environment is None:
+            self._environment = read_environment(self._environ)
+        return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
+
+    async def run(self, order: RunOrder, announce: Announce) -> RunResult:
+        """Run code to its end, announcing each step.
+
+        Raises:
+            PolicyError: no limits come out of environment and policy files.
+            SandboxError: the run was refused, or could not be carried out.
+        """
+        await announce("Checking if environment supports sandboxing...")
+        situation = await asyncio.to_thread(self.situation)
+        limits = situation.limits(
+            untrusted_person_valves=order.untrusted_person_valves, untrusted_admin_valves=order.untrusted_admin_valves
+        )
+        request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
+        async with self._preparing:
+            equipment = await self._prepared(situation, limits, announce)
+        await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
+        return await Runner(equipment).run(request)
+
+    async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
+        source = gvisor_source(situation)
+        runsc = self._equipment.runsc if self._equipment is not None and self._equipment.intact() else None
+        runsc = runsc or await asyncio.to_thread(found_runsc, source, self._environ)
+        if runsc is None:
+            runsc = await self._installed(source, limits, announce)
+        await announce("Initializing sandbox configuration...")
+        await announce("Setting up sandbox environment...")
+        if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
+            self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
+        return self._equipment
+
+    async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
+        await announce("Auto-installing gVisor...")
+        return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
+
+
+def gvisor_source(situation: Situation) -> ReleaseSource:
+    """Which gVisor the settings want."""
+    settings = situation.environment.settings
+    return release_source(
+        machine=platform.machine(),
+        url=settings[GVISOR_URL],
+        version=settings[GVISOR_VERSION],
+        sha512=settings[GVISOR_SHA512],
+        min_version=settings[GVISOR_MIN_VERSION],
+    )
+
+
+def _reporter(announce: Announce) -> Callable[[str], None]:
+    """Announces, from the thread that works, in the loop that waits."""
+    loop = asyncio.get_running_loop()
+
+    def report(sentence: str) -> None:
+        asyncio.run_coroutine_threadsafe(_announced(announce, sentence), loop)
+
+    return report
+
+
+async def _announced(announce: Announce, sentence: str) -> None:
+    await announce(sentence)
+
+
+# ======== plugins/host.py =============================================================================================
+# Between Open WebUI and the sandbox: reads valves and the person, tells people each step, and turns ends into words.
+#
+# One `PluginHost` is held by each plugin instance. Open WebUI shares that instance among all requests, so nothing of a
+# request is ever stored on it.
+
+
+Emit = Callable[[dict[str, Any]], Awaitable[Any]]
+UNKNOWN_PERSON = "unknown"
+
+
+PluginEnd = RunResult | PolicyError | SandboxError
+"""How a request to a plugin ended: with a result, or with a refusal."""
+
+
+class PluginHost:
+    """Runs code for one plugin."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._session = Session(environ)
+
+    async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
+        """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
+
+        async def announce(description: str) -> None:
+            await _emit_status(emit, "in_progress", description, done=False)
+
+        try:
+            result = await self._session.run(order, announce)
+        except (PolicyError, SandboxError) as refusal:
+            await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
+            return refusal
+        await _emit_status(emit, "complete", result.sentence, done=True)
+        return result
+
+
+def run_order(language: str, code: str, admin_valves: object, untrusted_user: Mapping[str, Any] | None) -> RunOrder:
+    """What a person wants to run, with a snapshot of all valves.
+
+    Args:
+        language: `python` or `bash`.
+        code: the person's text.
+        admin_valves: the plugin's valves, as Open WebUI stored them on the instance.
+        untrusted_user: Open WebUI's `__user__`.
+    """
+    user = untrusted_user or {}
+    return RunOrder(
+        language=language,
+        code=code,
+        person=str(user.get("id") or UNKNOWN_PERSON),
+        untrusted_person_valves=untrusted_values(user.get("valves")),
+        untrusted_admin_valves=untrusted_values(admin_valves),
+    )
+
+
+def situation_or_error() -> Situation | PolicyError:
+    """What holds in this process, or why nothing does; for the valves' descriptions."""
+    try:
+        return Session(os.environ).situation()
+    except PolicyError as error:
+        return error
+
+
+async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
+    if emit is not None:
+        await emit({"type": "status", "data": {"status": status, "description": description, "done": done}})
+
+
+# ======== plugins/self_test.py ========================================================================================
+# Runs a plugin file as a script, so that an administrator sees on the spot whether this host can run code in gVisor.
+#
+# Exit codes: 0 the code ran and succeeded; 1 it did not, or was refused; 2 wrong usage.
+
+
+SAMPLE_CODE = {
+    "python": "import datetime, subprocess\n"
+    'print("Hello from the sandbox!")\n'
+    'print(f"Current date and time: {datetime.datetime.now()}")\n'
+    'print(subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout)\n',
+    "bash": 'echo "Hello from the sandbox!"\necho "Current date and time: $(date)"\ndmesg\n',
+}
+
+
+def self_test(arguments: Sequence[str]) -> int:
+    """Run the sample, or code from standard input, printing each event and then one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description="Run code in a gVisor sandbox as Open WebUI would, to see whether this host can.",
+        epilog="Examples: run_code.py --use-sample-code; echo 'print(6 * 7)' | run_code.py",
+    )
+    parser.add_argument("--use-sample-code", action="store_true", help="run a sample instead of standard input")
+    parser.add_argument("--language", choices=sorted(LANGUAGE_NAMES), default="python", help="default: python")
+    parser.add_argument("--debug", action="store_true", help="show internals; counts as the administrator's valve")
+    options = parser.parse_args(arguments)
+    admin_valves: dict[str, object] = {"DEBUG": True} if options.debug else {}
+    if options.use_sample_code:
+        # The sample is our own code, so it may run where limits cannot be enforced, and says which those are.
+        admin_valves["REQUIRE_RESOURCE_LIMITING"] = False
+        code = SAMPLE_CODE[options.language]
+    else:
+        code = sys.stdin.buffer.read(MAX_CODE_BYTES + 1).decode(errors="replace")
+    order = RunOrder(
+        language=options.language,
+        code=code,
+        person="self-test",
+        untrusted_person_valves={},
+        untrusted_admin_valves=admin_valves,
+    )
+    return asyncio.run(_tested(order))
+
+
+async def _tested(order: RunOrder) -> int:
+    end = await PluginHost(os.environ).run(order, _print_event)
+    sys.stdout.write(json_text(end_json(end)) + "\n")
+    return 0 if isinstance(end, RunResult) and end.outcome is Outcome.OK else 1
+
+
+async def _print_event(event: dict[str, Any]) -> None:
+    sys.stdout.write(f"Event: {event}\n")
+    sys.stdout.flush()
+
+
+# ======== plugins/function.py =========================================================================================
+
+
+class Action:
+    """What a person can press."""
+
+    Valves = admin_valves_model(situation_or_error())
+    UserValves = person_valves_model(situation_or_error())
+
+    def __init__(self) -> None:
+        self.valves = self.Valves()
+        self._host = PluginHost(os.environ)
+
+    async def action(
+        self,
+        body: dict[str, Any],
+        __user__: dict[str, Any] | None = None,
+        __event_emitter__: Callable[[dict[str, Any]], Awaitable[Any]] | None = None,
+    ) -> dict[str, Any] | None:
+        """Run the code block of the message, and add its result below it."""
+        message_id, content = _pressed_message(body)
+        blocks = runnable_blocks(content)
+        block = meant_block(blocks)
+        if block is None:
+            await _emit_no_block(__event_emitter__)
+            return None
+        order = run_order(block.language, block.code, self.valves, __user__)
+        end = await self._host.run(order, __event_emitter__)
+        added = end_markdown(end, _heading(block, blocks))
+        return {"messages": [{"id": message_id, "content": f"{content.rstrip()}\n\n---\n\n{added}\n"}]}
+
+
+def _pressed_message(untrusted_body: Mapping[str, Any]) -> tuple[str, str]:
+    """Id and text of the message whose button was pressed."""
+    message_id = str(untrusted_body.get("id") or "")
+    messages = [message for message in untrusted_body.get("messages") or [] if isinstance(message, Mapping)]
+    pressed = [message for message in messages if message.get("id") == message_id] or messages
+    content = pressed[-1].get("content") if pressed else ""
+    return message_id, content if isinstance(content, str) else ""
+
+
+def _heading(block: CodeBlock, blocks: tuple[CodeBlock, ...]) -> str:
+    """Which block was run, as the person sees it."""
+    name = LANGUAGE_NAMES[block.language]
+    if len(blocks) == 1:
+        return f"{name} code block:"
+    position = blocks.index(block) + 1
+    return f"{name} code block {position} of the {len(blocks)} that can be run:"
+
+
+async def _emit_no_block(emit: Callable[[dict[str, Any]], Awaitable[Any]] | None) -> None:
+    description = "This message has no code block marked as python or bash."
+    if emit is not None:
+        await emit({"type": "status", "data": {"status": "error", "description": description, "done": True}})
+
+
+if __name__ == "__main__":
+    sys.exit(self_test(sys.argv[1:]))

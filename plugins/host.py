@@ -1,0 +1,77 @@
+"""Between Open WebUI and the sandbox: reads valves and the person, tells people each step, and turns ends into words.
+
+One `PluginHost` is held by each plugin instance. Open WebUI shares that instance among all requests, so nothing of a
+request is ever stored on it.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from plugins.presentation import refusal_sentence
+from plugins.valves import untrusted_values
+from policy.errors import PolicyError
+from policy.load import Situation
+from sandbox.errors import SandboxError
+from sandbox.outcome import RunResult
+from sandbox.session import RunOrder, Session
+
+Emit = Callable[[dict[str, Any]], Awaitable[Any]]
+UNKNOWN_PERSON = "unknown"
+
+
+PluginEnd = RunResult | PolicyError | SandboxError
+"""How a request to a plugin ended: with a result, or with a refusal."""
+
+
+class PluginHost:
+    """Runs code for one plugin."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._session = Session(environ)
+
+    async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
+        """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
+
+        async def announce(description: str) -> None:
+            await _emit_status(emit, "in_progress", description, done=False)
+
+        try:
+            result = await self._session.run(order, announce)
+        except (PolicyError, SandboxError) as refusal:
+            await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
+            return refusal
+        await _emit_status(emit, "complete", result.sentence, done=True)
+        return result
+
+
+def run_order(language: str, code: str, admin_valves: object, untrusted_user: Mapping[str, Any] | None) -> RunOrder:
+    """What a person wants to run, with a snapshot of all valves.
+
+    Args:
+        language: `python` or `bash`.
+        code: the person's text.
+        admin_valves: the plugin's valves, as Open WebUI stored them on the instance.
+        untrusted_user: Open WebUI's `__user__`.
+    """
+    user = untrusted_user or {}
+    return RunOrder(
+        language=language,
+        code=code,
+        person=str(user.get("id") or UNKNOWN_PERSON),
+        untrusted_person_valves=untrusted_values(user.get("valves")),
+        untrusted_admin_valves=untrusted_values(admin_valves),
+    )
+
+
+def situation_or_error() -> Situation | PolicyError:
+    """What holds in this process, or why nothing does; for the valves' descriptions."""
+    try:
+        return Session(os.environ).situation()
+    except PolicyError as error:
+        return error
+
+
+async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
+    if emit is not None:
+        await emit({"type": "status", "data": {"status": status, "description": description, "done": done}})

@@ -1,0 +1,101 @@
+"""What people and models see of a run: cleaned output, and results as JSON or as Markdown.
+
+Output is untrusted. Control and bidirectional characters are removed; in a chat it stands in a fence longer than any
+inside, so no link, image or markup of it comes to life.
+
+Source: Unicode Standard Annex 9 (bidirectional controls); ECMA-48 (escape sequences); CommonMark 0.31 (fences).
+"""
+
+import json
+import re
+from typing import Any
+
+from policy.errors import PolicyError
+from sandbox.errors import SandboxError
+from sandbox.outcome import Outcome, RunResult
+
+STATUS_WORDS = {
+    Outcome.OK: "OK",
+    Outcome.ERROR: "ERROR",
+    Outcome.TIMED_OUT: "TIMEOUT",
+    Outcome.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+    Outcome.KILLED: "KILLED",
+}
+REFUSED_STATUS = "REFUSED"
+_ESCAPE_SEQUENCE = re.compile(
+    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+
+
+def cleaned(untrusted_output: str) -> str:
+    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
+    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def fenced(text: str) -> str:
+    """Text in a Markdown code fence that nothing in the text can close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text.rstrip()}\n{fence}"
+
+
+def escaped_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, without links, images or markup."""
+    flat = " ".join(cleaned(text).split())
+    entities = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", entities).replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+
+
+def shown_output(result: RunResult) -> str:
+    """The run's output for people, with a mark where it was cut."""
+    mark = f"\n[output cut after {result.output_limit_kilobytes} kilobytes]" if result.truncated else ""
+    return cleaned(result.output) + mark
+
+
+def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
+    """A run, or why there was none, for a model; a non-empty `error` is what Open WebUI shows as failed."""
+    if not isinstance(end, RunResult):
+        return {"status": REFUSED_STATUS, "output": "", "error": refusal_sentence(end)}
+    told: dict[str, Any] = {"status": STATUS_WORDS[end.outcome], "output": shown_output(end)}
+    if end.outcome is not Outcome.OK:
+        told |= {"error": end.sentence, "exit_code": end.exit_code}
+    if end.truncated:
+        told["truncated"] = True
+    if end.notices:
+        told["notices"] = list(end.notices)
+    if end.unenforced:
+        told["unenforced"] = list(end.unenforced)
+    if end.debug_allowed:
+        told["debug"] = end.record()
+    return told
+
+
+def refusal_sentence(error: PolicyError | SandboxError) -> str:
+    """Why a run did not happen, and what to do, for the person."""
+    return f"The code was not run. {cleaned(str(error))}"
+
+
+def end_markdown(end: RunResult | PolicyError | SandboxError, heading: str) -> str:
+    """A run, or why there was none, as it stands in a chat below the message that held its code.
+
+    Args:
+        end: how it ended.
+        heading: which code it was, already safe as Markdown.
+    """
+    if not isinstance(end, RunResult):
+        return f"**{heading}** {escaped_markdown(refusal_sentence(end))}"
+    output = shown_output(end)
+    parts = [f"**{heading}** {end.sentence}", fenced(output) if output.strip() else "*It printed nothing.*"]
+    remarks = list(end.notices)
+    if end.unenforced:
+        remarks.append(f"Not enforced on this host: {', '.join(end.unenforced)}.")
+    parts += [f"> {escaped_markdown(remark)}" for remark in remarks]
+    return "\n\n".join(parts)
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """One line of JSON."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,120 @@
+"""Everything that one process holds for running code: what policy says here, and what this host has for it.
+
+One `Session` belongs to one command or one plugin instance, and goes with it. This is an edge: it reads the
+environment, the clock and policy files, and hands the sandbox nothing of them but effective limits.
+"""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from policy.effective import EffectiveLimits
+from policy.environment import EnvironmentLayer, read_environment
+from policy.load import Situation, load_situation, trusted_reader
+from policy.settings import GVISOR_MIN_VERSION, GVISOR_SHA512, GVISOR_URL, GVISOR_VERSION
+from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
+from sandbox.gvisor import Runsc
+from sandbox.outcome import RunResult
+from sandbox.release import ReleaseSource, release_source
+from sandbox.request import LANGUAGE_NAMES, RunRequest
+from sandbox.runner import Runner
+
+Announce = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrder:
+    """What somebody wants to run, before policy has said what holds for it."""
+
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """The person's text."""
+    person: str
+    """Whose run it is."""
+    untrusted_person_valves: Mapping[str, object]
+    """What the person's valves hold, by valve name."""
+    untrusted_admin_valves: Mapping[str, object]
+    """What the plugin's valves hold, by valve name."""
+
+
+class Session:
+    """Runs code under what policy says at that moment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self._environment: EnvironmentLayer | None = None
+        self._equipment: Equipment | None = None
+        self._preparing = asyncio.Lock()
+
+    def situation(self) -> Situation:
+        """What holds here now; policy files are read anew each time, the environment once.
+
+        Raises:
+            PolicyError: the environment or the policy set cannot be used.
+        """
+        if self._environment is None:
+            self._environment = read_environment(self._environ)
+        return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
+
+    async def run(self, order: RunOrder, announce: Announce) -> RunResult:
+        """Run code to its end, announcing each step.
+
+        Raises:
+            PolicyError: no limits come out of environment and policy files.
+            SandboxError: the run was refused, or could not be carried out.
+        """
+        await announce("Checking if environment supports sandboxing...")
+        situation = await asyncio.to_thread(self.situation)
+        limits = situation.limits(
+            untrusted_person_valves=order.untrusted_person_valves, untrusted_admin_valves=order.untrusted_admin_valves
+        )
+        request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
+        async with self._preparing:
+            equipment = await self._prepared(situation, limits, announce)
+        await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
+        return await Runner(equipment).run(request)
+
+    async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
+        source = gvisor_source(situation)
+        runsc = self._equipment.runsc if self._equipment is not None and self._equipment.intact() else None
+        runsc = runsc or await asyncio.to_thread(found_runsc, source, self._environ)
+        if runsc is None:
+            runsc = await self._installed(source, limits, announce)
+        await announce("Initializing sandbox configuration...")
+        await announce("Setting up sandbox environment...")
+        if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
+            self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
+        return self._equipment
+
+    async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
+        await announce("Auto-installing gVisor...")
+        return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
+
+
+def gvisor_source(situation: Situation) -> ReleaseSource:
+    """Which gVisor the settings want."""
+    settings = situation.environment.settings
+    return release_source(
+        machine=platform.machine(),
+        url=settings[GVISOR_URL],
+        version=settings[GVISOR_VERSION],
+        sha512=settings[GVISOR_SHA512],
+        min_version=settings[GVISOR_MIN_VERSION],
+    )
+
+
+def _reporter(announce: Announce) -> Callable[[str], None]:
+    """Announces, from the thread that works, in the loop that waits."""
+    loop = asyncio.get_running_loop()
+
+    def report(sentence: str) -> None:
+        asyncio.run_coroutine_threadsafe(_announced(announce, sentence), loop)
+
+    return report
+
+
+async def _announced(announce: Announce, sentence: str) -> None:
+    await announce(sentence)

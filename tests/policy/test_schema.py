@@ -1,0 +1,180 @@
+"""The JSON Schema of a policy file: published as generated, valid itself, and of one mind with the table of limits."""
+
+import json
+import tomllib
+from datetime import UTC, date, datetime, time
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from policy.limits import LIMITS, Limit
+from policy.schema import document_schema, schema_text, shape_errors
+from tests.policy.factories import HEADER, VERBS, values_of
+
+DESIGNED_EXAMPLE = """\
+schema = 1
+id = "acme-prod"                  # [a-z0-9-]{1,64}, never used as a file name
+serial = 7                        # 1 ... 2^53-1
+issued_at = 2026-11-01T00:00:00Z  # every date carries an offset
+expires_at = 2027-02-01T00:00:00Z
+audience = ["prod-eu"]            # against SANDBOX_INSTANCE; "*" = any
+
+[limits]
+networking_allowed = false
+[limits.max_runtime_seconds]
+default = 30
+ceiling = 60
+reason = "shared host"            # shown to people
+env_may_loosen = false            # built-in true
+"""
+EVERY_LIMIT = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
+
+
+def breaches(limits: Any = None, **changes: Any) -> set[tuple[str, str]]:  # noqa: ANN401 -- whatever TOML can hold
+    document = {**HEADER, "limits": {"debug": False} if limits is None else limits, **changes}
+    errors = shape_errors({key: value for key, value in document.items() if value is not None})
+    return {(".".join(map(str, error.path)), error.rule) for error in errors}
+
+
+def test_published_schema_is_the_generated_one_byte_for_byte() -> None:
+    published = files("policy").joinpath("policy.schema.json").read_bytes()
+    assert published == schema_text().encode()
+
+
+def test_published_schema_is_a_valid_2020_12_schema() -> None:
+    schema = json.loads(schema_text())
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    Draft202012Validator.check_schema(schema)
+
+
+def test_designed_example_is_accepted() -> None:
+    assert list(shape_errors(tomllib.loads(DESIGNED_EXAMPLE))) == []
+
+
+def test_designed_example_is_accepted_by_any_validator_that_reads_the_published_schema() -> None:
+    image = json.loads(json.dumps(tomllib.loads(DESIGNED_EXAMPLE), default=datetime.isoformat))
+    Draft202012Validator(json.loads(schema_text())).validate(image)
+
+
+def test_every_limit_is_in_the_schema_and_nothing_else() -> None:
+    assert list(document_schema()["properties"]["limits"]["properties"]) == [limit.name for limit in LIMITS]
+
+
+@EVERY_LIMIT
+@settings(max_examples=15)
+@given(data=st.data())
+def test_every_value_of_a_limit_is_accepted_in_every_place(limit: Limit[Any], data: st.DataObject) -> None:
+    native = limit.kind.native(data.draw(values_of(limit.kind)))
+    assert breaches({limit.name: native}) == set()
+    for verb in VERBS:
+        assert breaches({limit.name: {verb.value: native}}) == set()
+
+
+@EVERY_LIMIT
+@pytest.mark.parametrize(
+    "native",
+    ["", "Unlimited", "none", "any", -1, -0.5, 10**9, float("inf"), {}, [1], ["none"], [""], [["a"]], ["a", "a"]],
+    ids=repr,
+)
+def test_value_of_no_limit_is_refused_for_each(limit: Limit[Any], native: object) -> None:
+    assert breaches({limit.name: native})
+    assert breaches({limit.name: {"ceiling": native}})
+
+
+@pytest.mark.parametrize(
+    ("limit", "native"),
+    [
+        ("networking_allowed", 0),
+        ("networking_allowed", 1.0),
+        ("networking_allowed", "false"),
+        ("max_runtime_seconds", 0),
+        ("max_runtime_seconds", 30.0),
+        ("max_runtime_seconds", True),
+        ("max_runtime_seconds", "30"),
+        ("max_runtime_seconds", 86_401),
+        ("max_ram_megabytes", 31),
+        ("max_cpus", 0.009),
+        ("max_cpus", True),
+        ("max_cpus", "1"),
+        ("max_output_kilobytes", "unlimited"),
+        ("max_file_megabytes", "unlimited"),
+        ("languages", "python"),
+        ("languages", ["perl"]),
+        ("languages", ["python", "python"]),
+        ("network_allowlist", "public"),
+        ("network_allowlist", ["Example.com"]),
+        ("network_allowlist", ["public", "public"]),
+        ("network_allowlist", [f"a{number}.example" for number in range(257)]),
+        ("max_runtime_seconds", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("network_allowlist", [datetime(2026, 11, 1, tzinfo=UTC)]),
+    ],
+    ids=repr,
+)
+def test_value_of_another_type_or_out_of_range_is_refused(limit: str, native: object) -> None:
+    assert breaches({limit: native})
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        *(({key: None}, {("", "required")}) for key in HEADER),
+        ({"schema": 2}, {("schema", "const")}),
+        ({"schema": 1.0}, {("schema", "type")}),
+        ({"id": ""}, {("id", "pattern")}),
+        ({"id": "Acme"}, {("id", "pattern")}),
+        ({"id": "acme\n"}, {("id", "pattern")}),
+        ({"id": "\nacme"}, {("id", "pattern")}),
+        ({"id": "../acme"}, {("id", "pattern")}),
+        ({"id": "a" * 65}, {("id", "pattern")}),
+        ({"id": 5}, {("id", "type")}),
+        ({"serial": 0}, {("serial", "minimum")}),
+        ({"serial": 2**53}, {("serial", "maximum")}),
+        ({"serial": 7.0}, {("serial", "type")}),
+        ({"serial": "7"}, {("serial", "type")}),
+        ({"serial": True}, {("serial", "type")}),
+        ({"issued_at": "2026-11-01T00:00:00Z"}, {("issued_at", "format")}),
+        ({"issued_at": datetime(2026, 11, 1)}, {("issued_at", "format")}),  # noqa: DTZ001 -- the case itself
+        ({"expires_at": date(2026, 11, 1)}, {("expires_at", "format")}),
+        ({"expires_at": time(7)}, {("expires_at", "format")}),
+        ({"not_before": 5}, {("not_before", "format")}),
+        ({"audience": []}, {("audience", "minItems")}),
+        ({"audience": "prod"}, {("audience", "type")}),
+        ({"audience": ["a", "a"]}, {("audience", "uniqueItems")}),
+        ({"audience": [""]}, {("audience.0", "minLength")}),
+        ({"audience": [datetime(2026, 11, 1, tzinfo=UTC)]}, {("audience.0", "type")}),
+        ({"description": datetime(2026, 11, 1, tzinfo=UTC)}, {("description", "type")}),
+        ({"owner": 5}, {("owner", "type")}),
+        ({"limits": {}}, {("limits", "minProperties")}),
+        ({"limits": []}, {("limits", "type")}),
+        ({"colour": "red"}, {("", "additionalProperties")}),
+        ({"scope": [{}]}, {("", "additionalProperties")}),
+    ],
+    ids=lambda item: ascii(item)[:40],
+)
+def test_breach_is_found_where_it_is(changes: dict[str, Any], found: set[tuple[str, str]]) -> None:
+    assert breaches(**changes) == found
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ({}, ("", "anyOf")),
+        ({"reason": "no statement"}, ("", "anyOf")),
+        ({"env_may_loosen": False}, ("", "anyOf")),
+        ({"lock": 5, "ceiling": 5}, (".ceiling", "false")),
+        ({"lock": 5, "default": 5}, (".default", "false")),
+        ({"ceiling": 5, "colour": 1}, ("", "additionalProperties")),
+        ({"ceiling": 5, "reason": ""}, (".reason", "minLength")),
+        ({"ceiling": 5, "reason": 5}, (".reason", "type")),
+        ({"ceiling": 5, "reason": datetime(2026, 11, 1, tzinfo=UTC)}, (".reason", "type")),
+        ({"ceiling": 5, "env_may_loosen": "false"}, (".env_may_loosen", "type")),
+        ({"ceiling": 5, "env_may_loosen": 0}, (".env_may_loosen", "type")),
+    ],
+    ids=lambda item: ascii(item)[:40],
+)
+def test_table_of_a_limit_says_something_and_nothing_beside_a_lock(table: object, found: tuple[str, str]) -> None:
+    assert breaches({"max_processes": table}) == {(f"limits.max_processes{found[0]}", found[1])}
