@@ -9,31 +9,32 @@ READY = b"\x00ready\n"
 
 PYTHON_STARTER = """
 def start():
-    import builtins, linecache, os, sys
+    import builtins, linecache, os, sys, traceback
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
         setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     builtins.help = _Helper()
-    sys.argv = ["code.py"]
+    sys.argv = ["<code>"]
     sys.stdout.reconfigure(line_buffering=True)
     os.write(1, bytes([0]) + b"ready\\n")
     source = sys.stdin.buffer.read().decode()
-    linecache.cache["code.py"] = (len(source), None, source.splitlines(True), "code.py")
+    linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
     del scope["start"]
     try:
-        exec(compile(source, "code.py", "exec", dont_inherit=True), scope)
+        exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
     except SystemExit:
         raise
     except BaseException as error:
         below = error.__traceback__.tb_next
-        sys.excepthook(type(error), error.with_traceback(below), below)
+        show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
+        show(type(error), error.with_traceback(below), below)
         sys.exit(1)
 
 start()
 """
-"""Runs the code as `__main__`, with tracebacks that begin at the person's first line."""
+"""Runs the code as `__main__`, with tracebacks that begin at the person's first line and show their own lines."""
 
 BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
 """Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""

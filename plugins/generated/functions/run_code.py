@@ -40,15 +40,15 @@ license: Apache-2.0
 #   sandbox/shared_libraries.py .. line 5965
 #   sandbox/slots.py ............. line 6092
 #   sandbox/starters.py .......... line 6151
-#   sandbox/box.py ............... line 6206
-#   sandbox/tree.py .............. line 6398
-#   sandbox/equipment.py ......... line 6971
-#   sandbox/spec.py .............. line 7050
-#   sandbox/runner.py ............ line 7209
-#   sandbox/session.py ........... line 7403
-#   plugins/host.py .............. line 7509
-#   plugins/self_test.py ......... line 7577
-#   plugins/function.py .......... line 7630
+#   sandbox/box.py ............... line 6207
+#   sandbox/tree.py .............. line 6399
+#   sandbox/equipment.py ......... line 6958
+#   sandbox/spec.py .............. line 7037
+#   sandbox/runner.py ............ line 7196
+#   sandbox/session.py ........... line 7390
+#   plugins/host.py .............. line 7496
+#   plugins/self_test.py ......... line 7564
+#   plugins/function.py .......... line 7617
 
 import argparse
 import asyncio
@@ -4843,6 +4843,26 @@ def version_reaches(version: str, minimum: str | None) -> bool:
     return (int(has[1]), int(has[2] or 0)) >= (int(needs[1]), int(needs[2] or 0))
 
 
+class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to https and refuses every other."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Refuse a target that is not https: the archive's hash would hold, but who fetches what would show."""
+        if not newurl.startswith("https://"):
+            raise urllib.error.HTTPError(req.full_url, code, f"it redirects to {newurl!r}, not https", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def unpack_release(source: ReleaseSource, machine: str, into: Path, report: Callable[[str], None]) -> None:
     """Fetch the archive and put `runsc` and its sidecars into an empty folder.
 
@@ -5000,26 +5020,6 @@ def _write_program(content: IO[bytes], path: Path) -> None:
     with path.open("xb") as file:
         shutil.copyfileobj(content, file, _DOWNLOAD_CHUNK_BYTES)
         os.fchmod(file.fileno(), 0o755)
-
-
-class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to https and refuses every other."""
-
-    max_redirections = 5
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        """Refuse a target that is not https: the archive's hash would hold, but who fetches what would show."""
-        if not newurl.startswith("https://"):
-            raise urllib.error.HTTPError(req.full_url, code, f"it redirects to {newurl!r}, not https", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _is_fetchable(url: str) -> bool:
@@ -5579,7 +5579,7 @@ def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc
 
 
 def _runsc_programs(path_env: str) -> Iterator[Path]:
-    """Each executable file called runsc on the way, once; relative entries, which depend on our folder, do not count."""
+    """Each executable file called runsc on the way, once; relative entries depend on our folder and do not count."""
     for folder in dict.fromkeys([*path_env.split(":"), *_SYSTEM_PROGRAM_FOLDERS]):
         path = Path(folder, "runsc")
         if folder.startswith("/") and path.is_file() and os.access(path, os.X_OK):
@@ -6160,31 +6160,32 @@ READY = b"\x00ready\n"
 
 PYTHON_STARTER = """
 def start():
-    import builtins, linecache, os, sys
+    import builtins, linecache, os, sys, traceback
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
         setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     builtins.help = _Helper()
-    sys.argv = ["code.py"]
+    sys.argv = ["<code>"]
     sys.stdout.reconfigure(line_buffering=True)
     os.write(1, bytes([0]) + b"ready\\n")
     source = sys.stdin.buffer.read().decode()
-    linecache.cache["code.py"] = (len(source), None, source.splitlines(True), "code.py")
+    linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
     del scope["start"]
     try:
-        exec(compile(source, "code.py", "exec", dont_inherit=True), scope)
+        exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
     except SystemExit:
         raise
     except BaseException as error:
         below = error.__traceback__.tb_next
-        sys.excepthook(type(error), error.with_traceback(below), below)
+        show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
+        show(type(error), error.with_traceback(below), below)
         sys.exit(1)
 
 start()
 """
-"""Runs the code as `__main__`, with tracebacks that begin at the person's first line."""
+"""Runs the code as `__main__`, with tracebacks that begin at the person's first line and show their own lines."""
 
 BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
 """Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""
@@ -6425,7 +6426,7 @@ OPTIONAL_COMMANDS = (
     "[ arch awk b2sum base32 base64 bc bunzip2 bzcat bzip2 chgrp chown cksum cmp column comm csplit curl dc dd df diff "
     "diff3 dmesg du egrep expand factor fgrep find fmt fold free getent getopt gunzip gzip hexdump hostname install "
     "join jq kill link logname md5sum nice nl nohup nproc numfmt od paste patch pathchk pgrep pidof pkill printenv ps "
-    "ptx realpath rev sdiff sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf split strings sum sync tac tar "
+    "ptx realpath rev sdiff sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf split sum sync tac tar "
     "time timeout truncate tsort tty unexpand unlink unxz unzip uptime wget which whoami xargs xxd xz xzcat yes zcat "
     "zip"
 )
@@ -6801,9 +6802,8 @@ def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
     try:
         _lay_out(building, plan.interpreter)
         _copy_sources(building, (*sources, *libraries))
-        _copy_compiled(building, plan)
         _copy_zones(building)
-        _compile_rest(building, plan.interpreter)
+        _compile_library(building, plan.interpreter)
         file_count, size_bytes = _sealed(building)
         tree = _file_tree(root, file_count, size_bytes, omitted)
         os.sync()
@@ -6879,21 +6879,8 @@ def _copy_file(source: str, target: Path) -> None:
     os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
-def _copy_compiled(building: Path, plan: TreePlan) -> None:
-    """Take along what the host has compiled: it saves seconds, and the interpreter checks it against the source."""
-    for one in plan.sources:
-        if not one.destination.endswith(".py"):
-            continue
-        folder, _, name = one.source.rpartition("/")
-        compiled = f"__pycache__/{name.removesuffix('.py')}.{plan.interpreter.cache_tag}.pyc"
-        if os.access(f"{folder}/{compiled}", os.R_OK):
-            target = (building / one.destination).parent / compiled
-            target.parent.mkdir(exist_ok=True)
-            _copy_file(f"{folder}/{compiled}", target)
-
-
-def _compile_rest(building: Path, interpreter: Interpreter) -> None:
-    """Compile what has no valid compiled file yet, under the names that it will have in the box."""
+def _compile_library(building: Path, interpreter: Interpreter) -> None:
+    """Compile the standard library under the names that it has in the box: the host's own files tell host paths."""
     command = [str(interpreter.executable), "-I", "-S", "-X", "utf8", "-m", "compileall", "-q"]
     library = building / "usr/lib" / interpreter.standard_library.name
     try:
