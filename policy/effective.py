@@ -99,7 +99,10 @@ class EffectiveLimits:
         if missing:
             raise ValueError(f"effective limits lack {', '.join(missing)}")
         for limit in LIMITS:
-            limit.kind.from_native(limit.kind.native(self.decisions[limit.name].value))
+            value = self.decisions[limit.name].value
+            read_again = limit.kind.from_native(limit.kind.native(value))
+            if read_again != value or type(read_again) is not type(value):
+                raise ValueError(f"{value!r} is no value of {limit.name}")
         object.__setattr__(self, "decisions", MappingProxyType(dict(self.decisions)))
 
     def __getitem__(self, limit: Limit[V]) -> V:

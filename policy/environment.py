@@ -215,7 +215,7 @@ def _is_close(name: str, variables: Mapping[str, _Variable]) -> bool:
         return False
     rest = upper.removeprefix(VARIABLE_PREFIX)
     first_word = f"{VARIABLE_PREFIX}{rest.split('_')[0]}"
-    return "__" in rest or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
+    return "__" in upper or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
 
 
 def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:

@@ -35,7 +35,7 @@ CGROUP_DELEGATION_REMEDY = (
     "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
 )
 CGROUP_KERNEL_REMEDY = (
-    "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+    "Boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
 )
 
 
@@ -262,7 +262,7 @@ def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = Non
         own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
     except (OSError, ValueError) as error:
         return CgroupsUnavailable(
-            reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="Mount /proc of this container's own processes"
         )
     own_pid = os.getpid() if pid is None else pid
     found = _found_v1(mounts, own_paths, own_pid)
@@ -647,7 +647,7 @@ def _oom_kills(place: CgroupPlace) -> int:
     if kills is None:
         # Without it, running out of memory would pass for an ordinary failure.
         reason = f"{place.folder / name} tells no oom_kill"
-        raise _unenforceable_controller(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+        raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
     return kills
 
 

@@ -44,7 +44,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
     """
     ldd = next((place for place in LDD_PLACES if place.exists()), None)
     if ldd is None:
-        raise file_tree_error(str(LDD_PLACES[0]), "not found", "install the C library's tools (Debian: libc-bin)")
+        raise file_tree_error(str(LDD_PLACES[0]), "not found", "Install the C library's tools (Debian: libc-bin)")
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     try:
         # It exits 1 where any of the files is a script or static, which is no fault.
@@ -57,7 +57,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(ldd), f"does not answer: {error}", "see whether it works by hand") from error
+        raise file_tree_error(str(ldd), f"does not answer: {error}", "See whether it works by hand") from error
     return parsed_ldd(answer.stdout.decode(errors="surrogateescape"), programs)
 
 
@@ -92,7 +92,7 @@ def gathered_libraries(
     omitted: list[tuple[Path, str]] = []
     for program in required:
         if fault := _library_fault(files, needs[program]):
-            remedy = "install what is missing, or run under an interpreter of the system's own packages"
+            remedy = "Install what is missing, or run under an interpreter of the system's own packages"
             raise file_tree_error(str(program), fault, remedy)
         files |= _found_libraries(needs[program])
     for program in optional:

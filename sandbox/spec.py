@@ -84,23 +84,16 @@ def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
     if not limits[NETWORKING_ALLOWED]:
         return NetworkMode.LOOPBACK, ""
     allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
+    lists, private = limits.origin_of(NETWORK_ALLOWLIST), limits.origin_of(NETWORK_PRIVATE_ALLOWED)
     if allowlist == "none":
-        return (
-            NetworkMode.LOOPBACK,
-            f"The run had no network: the allow-list is empty ({_by(limits, NETWORK_ALLOWLIST)}).",
-        )
+        return NetworkMode.LOOPBACK, f"The run had no network: network_allowlist, by {lists}, allows no destination."
     if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
         return NetworkMode.HOST, ""
     wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
     return NetworkMode.LOOPBACK, (
-        f"The run had no network: the limits permit {wanted} ({_by(limits, NETWORK_ALLOWLIST)}; private destinations "
-        f"{_by(limits, NETWORK_PRIVATE_ALLOWED)}), and this version cannot yet hold code to that. It gives a network "
-        f"only where network_allowlist is public and network_private_allowed is true."
+        f"The run had no network: its limits permit {wanted} (network_allowlist by {lists}, network_private_allowed "
+        f"by {private}), which this version cannot enforce yet."
     )
-
-
-def _by(limits: EffectiveLimits, limit: Any) -> str:  # noqa: ANN401 -- a limit of any kind
-    return f"decided by {limits.origin_of(limit)}"
 
 
 def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:

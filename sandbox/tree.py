@@ -91,7 +91,7 @@ TREE_TEXTS = (
     ("etc/resolv.conf", ""),
 )
 
-STANDARD_LIBRARY_REMEDY = "run under a CPython whose standard library is installed as files beside it"
+STANDARD_LIBRARY_REMEDY = "Run under a CPython whose standard library is installed as files beside it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +233,9 @@ def build_tree(folder: Path, interpreter: Interpreter, report: Callable[[str], N
             return _built_tree(trees, plan)
     except OSError as error:
         origin = str(error.filename or folder)
-        raise file_tree_error(origin, error.strerror or str(error), "give this account a writable folder") from error
+        raise file_tree_error(
+            origin, error.strerror or str(error), "Give this account a writable folder with space in it"
+        ) from error
 
 
 # Planning
@@ -315,7 +317,7 @@ def _command_sources() -> Iterator[TreeSource]:
         if found is not None:
             yield _tree_source(f"usr/bin/{name}", os.path.realpath(found))
         elif name in required:
-            remedy = "install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
+            remedy = "Install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
             raise file_tree_error(name, f"not found in {', '.join(COMMAND_FOLDERS)}", remedy)
 
 
@@ -341,7 +343,7 @@ def _private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_own(folder.lstat(), stat.S_IFDIR):
         raise file_tree_error(
-            str(folder), "is not a folder that belongs to this account alone", f"chown and `chmod 700 {folder}`"
+            str(folder), "is not a folder that belongs to this account alone", f"Chown it and `chmod 700 {folder}`"
         )
     return folder
 
@@ -409,7 +411,10 @@ def _tree_lock(trees: Path) -> Iterator[None]:
 def _remove_leftovers(trees: Path) -> None:
     """Remove what a crashed build left: under the lock nobody else is building."""
     for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
@@ -427,7 +432,7 @@ def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
         tree = _file_tree(root, file_count, size_bytes, omitted)
         os.sync()
         _write_marker(plan, libraries, tree)
-        if root.exists():
+        if root.exists() or root.is_symlink():
             # A tree without its marker is not believed.
             root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
         building.rename(root)
@@ -442,7 +447,7 @@ def _chosen_sources(plan: TreePlan) -> tuple[tuple[TreeSource, ...], tuple[TreeS
     unusable = {one.destination: fault for one in plan.sources if one.is_command and (fault := _command_fault(one))}
     needed = plan.required_destinations
     for destination in sorted(needed & unusable.keys()):
-        raise file_tree_error(f"/{destination}", unusable[destination], "install the distribution's own package")
+        raise file_tree_error(f"/{destination}", unusable[destination], "Install the distribution's own package")
     programs = [one for one in plan.sources if (one.is_command or one.is_extension) and one.destination not in unusable]
     gathered = gathered_libraries(
         [Path(one.source) for one in programs if one.destination in needed],
@@ -488,7 +493,7 @@ def _copy_sources(building: Path, sources: tuple[TreeSource, ...]) -> None:
         _copy_file(one.source, target)
         target.chmod(0o755 if one.is_command or one.destination.startswith("usr/lib/ld") else 0o644)
         if one != _tree_source(one.destination, one.source):
-            raise file_tree_error(one.source, "changed while it was being copied", "try again")
+            raise file_tree_error(one.source, "changed while it was being copied", "Try again")
         copies[one.source] = target
 
 
@@ -514,7 +519,7 @@ def _compile_library(building: Path, interpreter: Interpreter) -> None:
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "try it by hand") from error
+        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "Try it by hand") from error
 
 
 def _copy_zones(building: Path) -> None:

@@ -65,7 +65,7 @@ def source_of(text: str | bytes, origin: str = "acme.toml", key_ids: tuple[str, 
     return DocumentSource(origin=origin, text=data, payload_sha256=hashlib.sha256(data).hexdigest(), key_ids=key_ids)
 
 
-def document_of(policy_id: str = "acme-prod", **limits: Any) -> PolicyDocument:  # noqa: ANN401 -- as `text_of`
+def document_of(limits: dict[str, Any], policy_id: str = "acme-prod") -> PolicyDocument:
     """Read a policy file that says this of limits."""
     return parse_document(source_of(text_of(limits, id=policy_id), origin=f"{policy_id}.toml"))
 
