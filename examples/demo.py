@@ -19,7 +19,7 @@ CURIOUS_CODE = """\
 import socket
 print("Hello from inside gVisor.")
 try:
-    socket.create_connection(("1.1.1.1", 53), timeout=1)
+    socket.create_connection(("192.0.2.1", 443), timeout=1)
     print("The network is open.")
 except OSError as error:
     print(f"The network is closed: {error}")

@@ -23,6 +23,7 @@ from sandbox.errors import UnenforceableError
 
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
+SHARED_FOLDER_TRIES = 10
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -203,8 +204,15 @@ class RunCgroup:
         return remaining
 
     def remove_once(self) -> tuple[Path, ...]:
-        """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
-        return tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        """Try to remove each folder; returns those that are still there (a process is in one, or just left it).
+
+        The shared folder goes with its last run, so that nothing is left in a cgroup that somebody else made.
+        """
+        remaining = tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        for shared in (place.folder.parent for place in self.places):
+            if shared.name == CGROUP_FOLDER:
+                _cgroup_folder_removed(shared)
+        return remaining
 
     async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
         """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
@@ -544,8 +552,8 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
     try:
-        for last_try in (False, False, True):
-            with nullcontext() if last_try else suppress(FileNotFoundError):
+        for try_number in range(SHARED_FOLDER_TRIES):
+            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
                 with suppress(FileExistsError):
                     make_folder(folder.parent)
                 if place.version is CgroupVersion.V2:

@@ -512,6 +512,19 @@ async def test_kill_ends_children_that_ignore_signals_and_removal_leaves_nothing
     assert not any(place.folder.exists() for place in open_run.places)
 
 
+def test_shared_folder_goes_with_its_last_run(host_parent: CgroupParent) -> None:
+    private = CgroupParent(places=make_cgroup(host_parent, secrets.token_hex(16), limits()).places, missing=())
+    runs = [make_cgroup(private, secrets.token_hex(16), limits()) for _ in range(2)]
+    shared = [place.folder / "sandbox-lockdown" for place in private.places]
+
+    assert runs[0].remove_once() == ()
+    assert all(folder.exists() for folder in shared)
+    assert runs[1].remove_once() == ()
+    assert not any(folder.exists() for folder in shared)
+    for place in private.places:
+        place.folder.rmdir()
+
+
 async def test_removal_of_a_cgroup_in_use_says_what_is_left_and_does_not_block(open_run: RunCgroup) -> None:
     process = await asyncio.create_subprocess_exec(*born_inside(open_run, "/bin/sleep", "30"))
     await first_member(open_run)
