@@ -4,6 +4,7 @@ One `PluginHost` is held by each plugin instance. Open WebUI shares that instanc
 request is ever stored on it.
 """
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from sandbox.session import RunOrder, Session
 
 Emit = Callable[[dict[str, Any]], Awaitable[Any]]
 UNKNOWN_PERSON = "unknown"
+LOGGER_NAME = "sandbox_lockdown"
 
 
 PluginEnd = RunResult | PolicyError | SandboxError
@@ -28,7 +30,7 @@ class PluginHost:
     """Runs code for one plugin."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._session = Session(environ)
+        self._session = Session(environ, logging.getLogger(LOGGER_NAME).warning)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
         """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
@@ -39,8 +41,10 @@ class PluginHost:
         try:
             result = await self._session.run(order, announce)
         except (PolicyError, SandboxError) as refusal:
-            await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
-            return refusal
+            return await _refused(emit, refusal)
+        except Exception as defect:
+            logging.getLogger(LOGGER_NAME).exception("a run ended with a defect of sandbox-lockdown")
+            return await _refused(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
 
@@ -67,9 +71,28 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 def situation_or_error() -> Situation | PolicyError:
     """What holds in this process, or why nothing does; for the valves' descriptions."""
     try:
-        return Session(os.environ).situation()
+        return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+
+
+async def _refused(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
+    await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
+    return refusal
+
+
+def _internal_error(defect: Exception) -> SandboxError:
+    """A defect of ours in words; its particulars are for the server's log."""
+    return SandboxError(
+        key="sandbox-lockdown",
+        origin="this plugin",
+        reason=f"it failed with an internal error ({type(defect).__name__})",
+        remedy="Ask the administrator to look into the server's log, and to report it",
+    )
+
+
+def _unsaid(_warning: str) -> None:
+    """Descriptions need no warnings; the session that runs code says them once."""
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:

@@ -24,7 +24,8 @@ _DRAIN_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
+    'exec setpriv --pdeathsig KILL -- env -i "$@"'
 )
 
 
@@ -191,11 +192,5 @@ def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
-    lines = [line for line in noise.decode(errors="replace").splitlines() if line.strip()]
-    detail = f" ({lines[-1].strip()[:300]})" if lines else ""
-    return StartError(
-        key="gVisor",
-        origin="this host",
-        reason=f"{reason}{detail}",
-        remedy="`sandbox doctor` finds out what this host lacks",
-    )
+    lines = [line.strip() for line in noise.decode(errors="replace").splitlines() if line.strip()]
+    return StartError(reason=reason, detail=lines[-1][:300] if lines else "")

@@ -17,6 +17,7 @@ from typing import Any
 
 from policy.effective import fixed_limits
 from policy.limits import LIMITS
+from policy.values import UNLIMITED
 from sandbox.cgroups import LIMIT_OF_CONTROLLER, CgroupController, CgroupParent, CgroupsUnavailable, MissingController
 from sandbox.equipment import Equipment
 from sandbox.errors import SandboxError
@@ -74,6 +75,7 @@ class Probe:
 
 _CPU_SECONDS_AT_A_FIFTH = 0.9
 _PROCESSES_AT_EIGHT = 8
+_PROBE_VALUES = {"require_resource_limiting": False, "debug": True, "max_instance_runs": UNLIMITED}
 _CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
 
 PROBES = (
@@ -209,7 +211,7 @@ async def probe_checks(equipment: Equipment) -> AsyncIterator[Check]:
     """Hold each limit against code that tries to break it; the slowest takes two seconds."""
     runner = Runner(equipment)
     for probe in PROBES:
-        limits = fixed_limits({**probe.values, "require_resource_limiting": False}, PROBE_PLACE)
+        limits = fixed_limits({**probe.values, **_PROBE_VALUES}, PROBE_PLACE)
         request = RunRequest(language=probe.language, code=probe.code, limits=limits, person=PROBE_PLACE)
         try:
             yield _judged(probe, await runner.run(request))

@@ -1,5 +1,7 @@
 """What can go wrong outside the person's code. Code that fails is an outcome, never one of these."""
 
+from typing import Self
+
 
 class SandboxError(Exception):
     """The run was refused, or could not be carried out.
@@ -28,7 +30,25 @@ class BusyError(SandboxError):
 
 
 class StartError(SandboxError):
-    """gVisor did not bring the interpreter up."""
+    """gVisor did not bring the interpreter up.
+
+    Args:
+        reason: why, without full stop.
+        detail: what gVisor itself said; an internal, for whoever may see those.
+    """
+
+    def __init__(self, *, reason: str, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(
+            key="gVisor",
+            origin="this host",
+            reason=reason,
+            remedy="`sandbox doctor` finds out what this host lacks",
+        )
+
+    def with_internals(self) -> Self:
+        """The same error, with what gVisor said in its reason."""
+        return type(self)(reason=f"{self.reason} ({self.detail})") if self.detail else self
 
 
 class InstallError(SandboxError):

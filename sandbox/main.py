@@ -92,7 +92,7 @@ def run(
         untrusted_person_valves=parsed_valves(person_valves),
         untrusted_admin_valves=parsed_valves(admin_valves),
     )
-    result = asyncio.run(Session(os.environ).run(order, _announce_on_terminal))
+    result = asyncio.run(Session(os.environ, _warn_on_terminal).run(order, _announce_on_terminal))
     if as_json:
         click.echo(json.dumps({**result.record(), "output": result.output}, indent=2, ensure_ascii=False))
     else:
@@ -135,7 +135,7 @@ def install() -> None:
     Example:
       sandbox install
     """
-    source = gvisor_source(Session(os.environ).situation())
+    source = gvisor_source(Session(os.environ, _warn_on_terminal).situation())
     runsc = found_runsc(source, os.environ)
     if runsc is None:
         limits = fixed_limits({"auto_install": True}, "sandbox install")
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _checked() -> list[Check]:
-    session = Session(os.environ)
+    session = Session(os.environ, _warn_on_terminal)
     checks = list(host_checks())
     try:
         situation = session.situation()
@@ -219,6 +219,10 @@ def _read_code(file: BinaryIO) -> str:
         raise SandboxError(
             key=file.name, origin="command line", reason=f"it is not UTF-8 in line {line}", remedy="Save it as UTF-8"
         ) from error
+
+
+def _warn_on_terminal(warning: str) -> None:
+    click.echo(f"warning: {warning}", err=True)
 
 
 async def _announce_on_terminal(sentence: str) -> None:

@@ -75,6 +75,12 @@ class Runner:
             run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
             try:
                 return await self._run_in_box(request, compiled, run, enforced, unenforced)
+            except OSError as error:
+                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+            except StartError as error:
+                if request.limits[DEBUG]:
+                    raise error.with_internals() from error
+                raise
             finally:
                 await _finished_although_cancelled(self._leave_nothing(run))
 
@@ -175,10 +181,7 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
         if outside or len(box) == 1:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
-                key="gVisor",
-                origin="this host",
-                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})",
-                remedy="`sandbox doctor` finds out what this host lacks",
+                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
 
 

@@ -43,8 +43,9 @@ class RunOrder:
 class Session:
     """Runs code under what policy says at that moment."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
+        self._warn = warn
         self._environment: EnvironmentLayer | None = None
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
@@ -57,6 +58,8 @@ class Session:
         """
         if self._environment is None:
             self._environment = read_environment(self._environ)
+            for warning in self._environment.warnings:
+                self._warn(warning)
         return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:

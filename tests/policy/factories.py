@@ -101,3 +101,19 @@ def values_of(kind: Kind[Any]) -> st.SearchStrategy[Any]:
 def _perhaps_unlimited(numbers: st.SearchStrategy[Any], *, free: bool) -> st.SearchStrategy[Any]:
     unlimited: st.SearchStrategy[Unlimited] = st.just(UNLIMITED)
     return numbers | unlimited if free else numbers
+
+
+def document_saying(policy_id: str, *statements: Stated) -> PolicyDocument:
+    """Make a policy file that says this, without a text."""
+    return PolicyDocument(
+        origin=f"{policy_id}.toml",
+        policy_id=policy_id,
+        serial=HEADER["serial"],
+        issued_at=HEADER["issued_at"],
+        not_before=None,
+        expires_at=HEADER["expires_at"],
+        audience=("*",),
+        payload_sha256=hashlib.sha256(policy_id.encode()).hexdigest(),
+        key_ids=(),
+        statements=statements,
+    )
