@@ -41,10 +41,10 @@ class PluginHost:
         try:
             result = await self._session.run(order, announce)
         except (PolicyError, SandboxError) as refusal:
-            return await _refused(emit, refusal)
+            return await _told_refusal(emit, refusal)
         except Exception as defect:
             logging.getLogger(LOGGER_NAME).exception("a run ended with a defect of sandbox-lockdown")
-            return await _refused(emit, _internal_error(defect))
+            return await _told_refusal(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
 
@@ -76,7 +76,7 @@ def situation_or_error() -> Situation | PolicyError:
         return error
 
 
-async def _refused(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
+async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
     await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
     return refusal
 

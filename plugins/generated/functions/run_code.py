@@ -10,45 +10,45 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 113
-#   policy/destinations.py ....... line 183
-#   policy/errors.py ............. line 388
-#   policy/keys.py ............... line 448
-#   policy/positions.py .......... line 660
-#   policy/values.py ............. line 878
-#   policy/limits.py ............. line 1219
-#   policy/settings.py ........... line 1465
-#   policy/schema.py ............. line 1736
-#   policy/statements.py ......... line 1926
-#   policy/document.py ........... line 1998
-#   policy/effective.py .......... line 2287
-#   policy/environment.py ........ line 2444
-#   policy/resolve.py ............ line 2671
-#   policy/signatures.py ......... line 2886
-#   policy/trusted_files.py ...... line 3147
-#   policy/load.py ............... line 3404
-#   plugins/valves.py ............ line 3669
-#   sandbox/errors.py ............ line 3754
-#   sandbox/cgroups.py ........... line 3792
-#   sandbox/folders.py ........... line 4482
-#   sandbox/release.py ........... line 4705
-#   sandbox/debian.py ............ line 5065
-#   sandbox/gvisor.py ............ line 5328
-#   sandbox/request.py ........... line 5656
-#   sandbox/outcome.py ........... line 5726
-#   plugins/presentation.py ...... line 5869
-#   sandbox/shared_libraries.py .. line 5965
-#   sandbox/slots.py ............. line 6092
-#   sandbox/starters.py .......... line 6151
-#   sandbox/box.py ............... line 6207
-#   sandbox/tree.py .............. line 6399
-#   sandbox/equipment.py ......... line 6958
-#   sandbox/spec.py .............. line 7037
-#   sandbox/runner.py ............ line 7196
-#   sandbox/session.py ........... line 7390
-#   plugins/host.py .............. line 7496
-#   plugins/self_test.py ......... line 7564
-#   plugins/function.py .......... line 7617
+#   plugins/blocks.py ............ line 114
+#   policy/destinations.py ....... line 184
+#   policy/errors.py ............. line 389
+#   policy/keys.py ............... line 449
+#   policy/positions.py .......... line 661
+#   policy/values.py ............. line 879
+#   policy/limits.py ............. line 1220
+#   policy/settings.py ........... line 1466
+#   policy/schema.py ............. line 1737
+#   policy/statements.py ......... line 1927
+#   policy/document.py ........... line 1999
+#   policy/effective.py .......... line 2288
+#   policy/environment.py ........ line 2448
+#   policy/resolve.py ............ line 2675
+#   policy/signatures.py ......... line 2890
+#   policy/trusted_files.py ...... line 3151
+#   policy/load.py ............... line 3408
+#   plugins/valves.py ............ line 3673
+#   sandbox/errors.py ............ line 3758
+#   sandbox/cgroups.py ........... line 3814
+#   sandbox/folders.py ........... line 4512
+#   sandbox/release.py ........... line 4735
+#   sandbox/debian.py ............ line 5095
+#   sandbox/gvisor.py ............ line 5358
+#   sandbox/request.py ........... line 5686
+#   sandbox/outcome.py ........... line 5756
+#   plugins/presentation.py ...... line 5899
+#   sandbox/shared_libraries.py .. line 5995
+#   sandbox/slots.py ............. line 6122
+#   sandbox/starters.py .......... line 6181
+#   sandbox/box.py ............... line 6237
+#   sandbox/tree.py .............. line 6424
+#   sandbox/equipment.py ......... line 6988
+#   sandbox/spec.py .............. line 7067
+#   sandbox/runner.py ............ line 7219
+#   sandbox/session.py ........... line 7416
+#   plugins/host.py .............. line 7525
+#   plugins/self_test.py ......... line 7615
+#   plugins/function.py .......... line 7668
 
 import argparse
 import asyncio
@@ -62,6 +62,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import logging
 import os
 import platform
 import pwd
@@ -2374,7 +2375,10 @@ class EffectiveLimits:
         if missing:
             raise ValueError(f"effective limits lack {', '.join(missing)}")
         for limit in LIMITS:
-            limit.kind.from_native(limit.kind.native(self.decisions[limit.name].value))
+            value = self.decisions[limit.name].value
+            read_again = limit.kind.from_native(limit.kind.native(value))
+            if read_again != value or type(read_again) is not type(value):
+                raise ValueError(f"{value!r} is no value of {limit.name}")
         object.__setattr__(self, "decisions", MappingProxyType(dict(self.decisions)))
 
     def __getitem__(self, limit: Limit[V]) -> V:
@@ -2645,7 +2649,7 @@ def _is_close(name: str, variables: Mapping[str, _Variable]) -> bool:
         return False
     rest = upper.removeprefix(VARIABLE_PREFIX)
     first_word = f"{VARIABLE_PREFIX}{rest.split('_')[0]}"
-    return "__" in rest or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
+    return "__" in upper or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
 
 
 def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
@@ -3782,7 +3786,25 @@ class BusyError(SandboxError):
 
 
 class StartError(SandboxError):
-    """gVisor did not bring the interpreter up."""
+    """gVisor did not bring the interpreter up.
+
+    Args:
+        reason: why, without full stop.
+        detail: what gVisor itself said; an internal, for whoever may see those.
+    """
+
+    def __init__(self, *, reason: str, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(
+            key="gVisor",
+            origin="this host",
+            reason=reason,
+            remedy="`sandbox doctor` finds out what this host lacks",
+        )
+
+    def with_internals(self) -> Self:
+        """The same error, with what gVisor said in its reason."""
+        return type(self)(reason=f"{self.reason} ({self.detail})") if self.detail else self
 
 
 class InstallError(SandboxError):
@@ -3801,6 +3823,7 @@ class InstallError(SandboxError):
 
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
+SHARED_FOLDER_TRIES = 10
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -3813,7 +3836,7 @@ CGROUP_DELEGATION_REMEDY = (
     "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
 )
 CGROUP_KERNEL_REMEDY = (
-    "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+    "Boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
 )
 
 
@@ -3981,8 +4004,15 @@ class RunCgroup:
         return remaining
 
     def remove_once(self) -> tuple[Path, ...]:
-        """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
-        return tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        """Try to remove each folder; returns those that are still there (a process is in one, or just left it).
+
+        The shared folder goes with its last run, so that nothing is left in a cgroup that somebody else made.
+        """
+        remaining = tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        for shared in (place.folder.parent for place in self.places):
+            if shared.name == CGROUP_FOLDER:
+                _cgroup_folder_removed(shared)
+        return remaining
 
     async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
         """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
@@ -4040,7 +4070,7 @@ def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = Non
         own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
     except (OSError, ValueError) as error:
         return CgroupsUnavailable(
-            reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="Mount /proc of this container's own processes"
         )
     own_pid = os.getpid() if pid is None else pid
     found = _found_v1(mounts, own_paths, own_pid)
@@ -4322,8 +4352,8 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
     try:
-        for last_try in (False, False, True):
-            with nullcontext() if last_try else suppress(FileNotFoundError):
+        for try_number in range(SHARED_FOLDER_TRIES):
+            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
                 with suppress(FileExistsError):
                     make_folder(folder.parent)
                 if place.version is CgroupVersion.V2:
@@ -4425,7 +4455,7 @@ def _oom_kills(place: CgroupPlace) -> int:
     if kills is None:
         # Without it, running out of memory would pass for an ordinary failure.
         reason = f"{place.folder / name} tells no oom_kill"
-        raise _unenforceable_controller(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+        raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
     return kills
 
 
@@ -6001,7 +6031,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
     """
     ldd = next((place for place in LDD_PLACES if place.exists()), None)
     if ldd is None:
-        raise file_tree_error(str(LDD_PLACES[0]), "not found", "install the C library's tools (Debian: libc-bin)")
+        raise file_tree_error(str(LDD_PLACES[0]), "not found", "Install the C library's tools (Debian: libc-bin)")
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     try:
         # It exits 1 where any of the files is a script or static, which is no fault.
@@ -6014,7 +6044,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(ldd), f"does not answer: {error}", "see whether it works by hand") from error
+        raise file_tree_error(str(ldd), f"does not answer: {error}", "See whether it works by hand") from error
     return parsed_ldd(answer.stdout.decode(errors="surrogateescape"), programs)
 
 
@@ -6049,7 +6079,7 @@ def gathered_libraries(
     omitted: list[tuple[Path, str]] = []
     for program in required:
         if fault := _library_fault(files, needs[program]):
-            remedy = "install what is missing, or run under an interpreter of the system's own packages"
+            remedy = "Install what is missing, or run under an interpreter of the system's own packages"
             raise file_tree_error(str(program), fault, remedy)
         files |= _found_libraries(needs[program])
     for program in optional:
@@ -6219,7 +6249,8 @@ _DRAIN_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
+    'exec setpriv --pdeathsig KILL -- env -i "$@"'
 )
 
 
@@ -6386,14 +6417,8 @@ def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
-    lines = [line for line in noise.decode(errors="replace").splitlines() if line.strip()]
-    detail = f" ({lines[-1].strip()[:300]})" if lines else ""
-    return StartError(
-        key="gVisor",
-        origin="this host",
-        reason=f"{reason}{detail}",
-        remedy="`sandbox doctor` finds out what this host lacks",
-    )
+    lines = [line.strip() for line in noise.decode(errors="replace").splitlines() if line.strip()]
+    return StartError(reason=reason, detail=lines[-1][:300] if lines else "")
 
 
 # ======== sandbox/tree.py =============================================================================================
@@ -6472,7 +6497,7 @@ TREE_TEXTS = (
     ("etc/resolv.conf", ""),
 )
 
-STANDARD_LIBRARY_REMEDY = "run under a CPython whose standard library is installed as files beside it"
+STANDARD_LIBRARY_REMEDY = "Run under a CPython whose standard library is installed as files beside it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -6614,7 +6639,9 @@ def build_tree(folder: Path, interpreter: Interpreter, report: Callable[[str], N
             return _built_tree(trees, plan)
     except OSError as error:
         origin = str(error.filename or folder)
-        raise file_tree_error(origin, error.strerror or str(error), "give this account a writable folder") from error
+        raise file_tree_error(
+            origin, error.strerror or str(error), "Give this account a writable folder with space in it"
+        ) from error
 
 
 # Planning
@@ -6696,7 +6723,7 @@ def _command_sources() -> Iterator[TreeSource]:
         if found is not None:
             yield _tree_source(f"usr/bin/{name}", os.path.realpath(found))
         elif name in required:
-            remedy = "install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
+            remedy = "Install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
             raise file_tree_error(name, f"not found in {', '.join(COMMAND_FOLDERS)}", remedy)
 
 
@@ -6722,7 +6749,7 @@ def _private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_own(folder.lstat(), stat.S_IFDIR):
         raise file_tree_error(
-            str(folder), "is not a folder that belongs to this account alone", f"chown and `chmod 700 {folder}`"
+            str(folder), "is not a folder that belongs to this account alone", f"Chown it and `chmod 700 {folder}`"
         )
     return folder
 
@@ -6790,7 +6817,10 @@ def _tree_lock(trees: Path) -> Iterator[None]:
 def _remove_leftovers(trees: Path) -> None:
     """Remove what a crashed build left: under the lock nobody else is building."""
     for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
@@ -6808,7 +6838,7 @@ def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
         tree = _file_tree(root, file_count, size_bytes, omitted)
         os.sync()
         _write_marker(plan, libraries, tree)
-        if root.exists():
+        if root.exists() or root.is_symlink():
             # A tree without its marker is not believed.
             root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
         building.rename(root)
@@ -6823,7 +6853,7 @@ def _chosen_sources(plan: TreePlan) -> tuple[tuple[TreeSource, ...], tuple[TreeS
     unusable = {one.destination: fault for one in plan.sources if one.is_command and (fault := _command_fault(one))}
     needed = plan.required_destinations
     for destination in sorted(needed & unusable.keys()):
-        raise file_tree_error(f"/{destination}", unusable[destination], "install the distribution's own package")
+        raise file_tree_error(f"/{destination}", unusable[destination], "Install the distribution's own package")
     programs = [one for one in plan.sources if (one.is_command or one.is_extension) and one.destination not in unusable]
     gathered = gathered_libraries(
         [Path(one.source) for one in programs if one.destination in needed],
@@ -6869,7 +6899,7 @@ def _copy_sources(building: Path, sources: tuple[TreeSource, ...]) -> None:
         _copy_file(one.source, target)
         target.chmod(0o755 if one.is_command or one.destination.startswith("usr/lib/ld") else 0o644)
         if one != _tree_source(one.destination, one.source):
-            raise file_tree_error(one.source, "changed while it was being copied", "try again")
+            raise file_tree_error(one.source, "changed while it was being copied", "Try again")
         copies[one.source] = target
 
 
@@ -6895,7 +6925,7 @@ def _compile_library(building: Path, interpreter: Interpreter) -> None:
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "try it by hand") from error
+        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "Try it by hand") from error
 
 
 def _copy_zones(building: Path) -> None:
@@ -7101,23 +7131,16 @@ def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
     if not limits[NETWORKING_ALLOWED]:
         return NetworkMode.LOOPBACK, ""
     allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
+    lists, private = limits.origin_of(NETWORK_ALLOWLIST), limits.origin_of(NETWORK_PRIVATE_ALLOWED)
     if allowlist == "none":
-        return (
-            NetworkMode.LOOPBACK,
-            f"The run had no network: the allow-list is empty ({_by(limits, NETWORK_ALLOWLIST)}).",
-        )
+        return NetworkMode.LOOPBACK, f"The run had no network: network_allowlist, by {lists}, allows no destination."
     if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
         return NetworkMode.HOST, ""
     wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
     return NetworkMode.LOOPBACK, (
-        f"The run had no network: the limits permit {wanted} ({_by(limits, NETWORK_ALLOWLIST)}; private destinations "
-        f"{_by(limits, NETWORK_PRIVATE_ALLOWED)}), and this version cannot yet hold code to that. It gives a network "
-        f"only where network_allowlist is public and network_private_allowed is true."
+        f"The run had no network: its limits permit {wanted} (network_allowlist by {lists}, network_private_allowed "
+        f"by {private}), which this version cannot enforce yet."
     )
-
-
-def _by(limits: EffectiveLimits, limit: Any) -> str:  # noqa: ANN401 -- a limit of any kind
-    return f"decided by {limits.origin_of(limit)}"
 
 
 def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
@@ -7234,6 +7257,12 @@ class Runner:
             run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
             try:
                 return await self._run_in_box(request, compiled, run, enforced, unenforced)
+            except OSError as error:
+                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+            except StartError as error:
+                if request.limits[DEBUG]:
+                    raise error.with_internals() from error
+                raise
             finally:
                 await _finished_although_cancelled(self._leave_nothing(run))
 
@@ -7334,10 +7363,7 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
         if outside or len(box) == 1:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
-                key="gVisor",
-                origin="this host",
-                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})",
-                remedy="`sandbox doctor` finds out what this host lacks",
+                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
 
 
@@ -7416,8 +7442,9 @@ class RunOrder:
 class Session:
     """Runs code under what policy says at that moment."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
+        self._warn = warn
         self._environment: EnvironmentLayer | None = None
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
@@ -7430,6 +7457,8 @@ class Session:
         """
         if self._environment is None:
             self._environment = read_environment(self._environ)
+            for warning in self._environment.warnings:
+                self._warn(warning)
         return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
@@ -7502,6 +7531,7 @@ async def _announced(announce: Announce, sentence: str) -> None:
 
 Emit = Callable[[dict[str, Any]], Awaitable[Any]]
 UNKNOWN_PERSON = "unknown"
+LOGGER_NAME = "sandbox_lockdown"
 
 
 PluginEnd = RunResult | PolicyError | SandboxError
@@ -7512,7 +7542,7 @@ class PluginHost:
     """Runs code for one plugin."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._session = Session(environ)
+        self._session = Session(environ, logging.getLogger(LOGGER_NAME).warning)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
         """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
@@ -7523,8 +7553,10 @@ class PluginHost:
         try:
             result = await self._session.run(order, announce)
         except (PolicyError, SandboxError) as refusal:
-            await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
-            return refusal
+            return await _told_refusal(emit, refusal)
+        except Exception as defect:
+            logging.getLogger(LOGGER_NAME).exception("a run ended with a defect of sandbox-lockdown")
+            return await _told_refusal(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
 
@@ -7551,9 +7583,28 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 def situation_or_error() -> Situation | PolicyError:
     """What holds in this process, or why nothing does; for the valves' descriptions."""
     try:
-        return Session(os.environ).situation()
+        return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+
+
+async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
+    await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
+    return refusal
+
+
+def _internal_error(defect: Exception) -> SandboxError:
+    """A defect of ours in words; its particulars are for the server's log."""
+    return SandboxError(
+        key="sandbox-lockdown",
+        origin="this plugin",
+        reason=f"it failed with an internal error ({type(defect).__name__})",
+        remedy="Ask the administrator to look into the server's log, and to report it",
+    )
+
+
+def _unsaid(_warning: str) -> None:
+    """Descriptions need no warnings; the session that runs code says them once."""
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:

@@ -10,44 +10,44 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 112
-#   policy/errors.py ............. line 317
-#   policy/keys.py ............... line 377
-#   policy/positions.py .......... line 589
-#   policy/values.py ............. line 807
-#   policy/limits.py ............. line 1148
-#   policy/settings.py ........... line 1394
-#   policy/schema.py ............. line 1665
-#   policy/statements.py ......... line 1855
-#   policy/document.py ........... line 1927
-#   policy/effective.py .......... line 2216
-#   policy/environment.py ........ line 2373
-#   policy/resolve.py ............ line 2600
-#   policy/signatures.py ......... line 2815
-#   policy/trusted_files.py ...... line 3076
-#   policy/load.py ............... line 3333
-#   plugins/valves.py ............ line 3598
-#   sandbox/errors.py ............ line 3683
-#   sandbox/cgroups.py ........... line 3721
-#   sandbox/folders.py ........... line 4411
-#   sandbox/release.py ........... line 4634
-#   sandbox/debian.py ............ line 4994
-#   sandbox/gvisor.py ............ line 5257
-#   sandbox/request.py ........... line 5585
-#   sandbox/outcome.py ........... line 5655
-#   plugins/presentation.py ...... line 5798
-#   sandbox/shared_libraries.py .. line 5861
-#   sandbox/slots.py ............. line 5988
-#   sandbox/starters.py .......... line 6047
-#   sandbox/box.py ............... line 6103
-#   sandbox/tree.py .............. line 6295
-#   sandbox/equipment.py ......... line 6854
-#   sandbox/spec.py .............. line 6933
-#   sandbox/runner.py ............ line 7092
-#   sandbox/session.py ........... line 7286
-#   plugins/host.py .............. line 7392
-#   plugins/self_test.py ......... line 7460
-#   plugins/tool.py .............. line 7513
+#   policy/destinations.py ....... line 113
+#   policy/errors.py ............. line 318
+#   policy/keys.py ............... line 378
+#   policy/positions.py .......... line 590
+#   policy/values.py ............. line 808
+#   policy/limits.py ............. line 1149
+#   policy/settings.py ........... line 1395
+#   policy/schema.py ............. line 1666
+#   policy/statements.py ......... line 1856
+#   policy/document.py ........... line 1928
+#   policy/effective.py .......... line 2217
+#   policy/environment.py ........ line 2377
+#   policy/resolve.py ............ line 2604
+#   policy/signatures.py ......... line 2819
+#   policy/trusted_files.py ...... line 3080
+#   policy/load.py ............... line 3337
+#   plugins/valves.py ............ line 3602
+#   sandbox/errors.py ............ line 3687
+#   sandbox/cgroups.py ........... line 3743
+#   sandbox/folders.py ........... line 4441
+#   sandbox/release.py ........... line 4664
+#   sandbox/debian.py ............ line 5024
+#   sandbox/gvisor.py ............ line 5287
+#   sandbox/request.py ........... line 5615
+#   sandbox/outcome.py ........... line 5685
+#   plugins/presentation.py ...... line 5828
+#   sandbox/shared_libraries.py .. line 5891
+#   sandbox/slots.py ............. line 6018
+#   sandbox/starters.py .......... line 6077
+#   sandbox/box.py ............... line 6133
+#   sandbox/tree.py .............. line 6320
+#   sandbox/equipment.py ......... line 6884
+#   sandbox/spec.py .............. line 6963
+#   sandbox/runner.py ............ line 7115
+#   sandbox/session.py ........... line 7312
+#   plugins/host.py .............. line 7421
+#   plugins/self_test.py ......... line 7511
+#   plugins/tool.py .............. line 7564
 
 import argparse
 import asyncio
@@ -61,6 +61,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import logging
 import os
 import platform
 import pwd
@@ -2303,7 +2304,10 @@ class EffectiveLimits:
         if missing:
             raise ValueError(f"effective limits lack {', '.join(missing)}")
         for limit in LIMITS:
-            limit.kind.from_native(limit.kind.native(self.decisions[limit.name].value))
+            value = self.decisions[limit.name].value
+            read_again = limit.kind.from_native(limit.kind.native(value))
+            if read_again != value or type(read_again) is not type(value):
+                raise ValueError(f"{value!r} is no value of {limit.name}")
         object.__setattr__(self, "decisions", MappingProxyType(dict(self.decisions)))
 
     def __getitem__(self, limit: Limit[V]) -> V:
@@ -2574,7 +2578,7 @@ def _is_close(name: str, variables: Mapping[str, _Variable]) -> bool:
         return False
     rest = upper.removeprefix(VARIABLE_PREFIX)
     first_word = f"{VARIABLE_PREFIX}{rest.split('_')[0]}"
-    return "__" in rest or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
+    return "__" in upper or any(f"{known}_".startswith(f"{first_word}_") for known in variables)
 
 
 def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
@@ -3711,7 +3715,25 @@ class BusyError(SandboxError):
 
 
 class StartError(SandboxError):
-    """gVisor did not bring the interpreter up."""
+    """gVisor did not bring the interpreter up.
+
+    Args:
+        reason: why, without full stop.
+        detail: what gVisor itself said; an internal, for whoever may see those.
+    """
+
+    def __init__(self, *, reason: str, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(
+            key="gVisor",
+            origin="this host",
+            reason=reason,
+            remedy="`sandbox doctor` finds out what this host lacks",
+        )
+
+    def with_internals(self) -> Self:
+        """The same error, with what gVisor said in its reason."""
+        return type(self)(reason=f"{self.reason} ({self.detail})") if self.detail else self
 
 
 class InstallError(SandboxError):
@@ -3730,6 +3752,7 @@ class InstallError(SandboxError):
 
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
+SHARED_FOLDER_TRIES = 10
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -3742,7 +3765,7 @@ CGROUP_DELEGATION_REMEDY = (
     "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
 )
 CGROUP_KERNEL_REMEDY = (
-    "boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+    "Boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
 )
 
 
@@ -3910,8 +3933,15 @@ class RunCgroup:
         return remaining
 
     def remove_once(self) -> tuple[Path, ...]:
-        """Try to remove each folder; returns those that are still there (a process is in one, or just left it)."""
-        return tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        """Try to remove each folder; returns those that are still there (a process is in one, or just left it).
+
+        The shared folder goes with its last run, so that nothing is left in a cgroup that somebody else made.
+        """
+        remaining = tuple(place.folder for place in self.places if not _cgroup_folder_removed(place.folder))
+        for shared in (place.folder.parent for place in self.places):
+            if shared.name == CGROUP_FOLDER:
+                _cgroup_folder_removed(shared)
+        return remaining
 
     async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
         """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
@@ -3969,7 +3999,7 @@ def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = Non
         own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
     except (OSError, ValueError) as error:
         return CgroupsUnavailable(
-            reason=f"{proc_root}/self cannot be read: {error}", remedy="mount /proc of this container's own processes"
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="Mount /proc of this container's own processes"
         )
     own_pid = os.getpid() if pid is None else pid
     found = _found_v1(mounts, own_paths, own_pid)
@@ -4251,8 +4281,8 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
     try:
-        for last_try in (False, False, True):
-            with nullcontext() if last_try else suppress(FileNotFoundError):
+        for try_number in range(SHARED_FOLDER_TRIES):
+            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
                 with suppress(FileExistsError):
                     make_folder(folder.parent)
                 if place.version is CgroupVersion.V2:
@@ -4354,7 +4384,7 @@ def _oom_kills(place: CgroupPlace) -> int:
     if kills is None:
         # Without it, running out of memory would pass for an ordinary failure.
         reason = f"{place.folder / name} tells no oom_kill"
-        raise _unenforceable_controller(CgroupController.MEMORY, reason, "leave the cgroup alone while the run lasts")
+        raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
     return kills
 
 
@@ -5897,7 +5927,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
     """
     ldd = next((place for place in LDD_PLACES if place.exists()), None)
     if ldd is None:
-        raise file_tree_error(str(LDD_PLACES[0]), "not found", "install the C library's tools (Debian: libc-bin)")
+        raise file_tree_error(str(LDD_PLACES[0]), "not found", "Install the C library's tools (Debian: libc-bin)")
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     try:
         # It exits 1 where any of the files is a script or static, which is no fault.
@@ -5910,7 +5940,7 @@ def needed_libraries(programs: Sequence[Path]) -> dict[Path, dict[str, Path | No
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(ldd), f"does not answer: {error}", "see whether it works by hand") from error
+        raise file_tree_error(str(ldd), f"does not answer: {error}", "See whether it works by hand") from error
     return parsed_ldd(answer.stdout.decode(errors="surrogateescape"), programs)
 
 
@@ -5945,7 +5975,7 @@ def gathered_libraries(
     omitted: list[tuple[Path, str]] = []
     for program in required:
         if fault := _library_fault(files, needs[program]):
-            remedy = "install what is missing, or run under an interpreter of the system's own packages"
+            remedy = "Install what is missing, or run under an interpreter of the system's own packages"
             raise file_tree_error(str(program), fault, remedy)
         files |= _found_libraries(needs[program])
     for program in optional:
@@ -6115,7 +6145,8 @@ _DRAIN_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
+    'exec setpriv --pdeathsig KILL -- env -i "$@"'
 )
 
 
@@ -6282,14 +6313,8 @@ def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
-    lines = [line for line in noise.decode(errors="replace").splitlines() if line.strip()]
-    detail = f" ({lines[-1].strip()[:300]})" if lines else ""
-    return StartError(
-        key="gVisor",
-        origin="this host",
-        reason=f"{reason}{detail}",
-        remedy="`sandbox doctor` finds out what this host lacks",
-    )
+    lines = [line.strip() for line in noise.decode(errors="replace").splitlines() if line.strip()]
+    return StartError(reason=reason, detail=lines[-1][:300] if lines else "")
 
 
 # ======== sandbox/tree.py =============================================================================================
@@ -6368,7 +6393,7 @@ TREE_TEXTS = (
     ("etc/resolv.conf", ""),
 )
 
-STANDARD_LIBRARY_REMEDY = "run under a CPython whose standard library is installed as files beside it"
+STANDARD_LIBRARY_REMEDY = "Run under a CPython whose standard library is installed as files beside it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -6510,7 +6535,9 @@ def build_tree(folder: Path, interpreter: Interpreter, report: Callable[[str], N
             return _built_tree(trees, plan)
     except OSError as error:
         origin = str(error.filename or folder)
-        raise file_tree_error(origin, error.strerror or str(error), "give this account a writable folder") from error
+        raise file_tree_error(
+            origin, error.strerror or str(error), "Give this account a writable folder with space in it"
+        ) from error
 
 
 # Planning
@@ -6592,7 +6619,7 @@ def _command_sources() -> Iterator[TreeSource]:
         if found is not None:
             yield _tree_source(f"usr/bin/{name}", os.path.realpath(found))
         elif name in required:
-            remedy = "install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
+            remedy = "Install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
             raise file_tree_error(name, f"not found in {', '.join(COMMAND_FOLDERS)}", remedy)
 
 
@@ -6618,7 +6645,7 @@ def _private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_own(folder.lstat(), stat.S_IFDIR):
         raise file_tree_error(
-            str(folder), "is not a folder that belongs to this account alone", f"chown and `chmod 700 {folder}`"
+            str(folder), "is not a folder that belongs to this account alone", f"Chown it and `chmod 700 {folder}`"
         )
     return folder
 
@@ -6686,7 +6713,10 @@ def _tree_lock(trees: Path) -> Iterator[None]:
 def _remove_leftovers(trees: Path) -> None:
     """Remove what a crashed build left: under the lock nobody else is building."""
     for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
@@ -6704,7 +6734,7 @@ def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
         tree = _file_tree(root, file_count, size_bytes, omitted)
         os.sync()
         _write_marker(plan, libraries, tree)
-        if root.exists():
+        if root.exists() or root.is_symlink():
             # A tree without its marker is not believed.
             root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
         building.rename(root)
@@ -6719,7 +6749,7 @@ def _chosen_sources(plan: TreePlan) -> tuple[tuple[TreeSource, ...], tuple[TreeS
     unusable = {one.destination: fault for one in plan.sources if one.is_command and (fault := _command_fault(one))}
     needed = plan.required_destinations
     for destination in sorted(needed & unusable.keys()):
-        raise file_tree_error(f"/{destination}", unusable[destination], "install the distribution's own package")
+        raise file_tree_error(f"/{destination}", unusable[destination], "Install the distribution's own package")
     programs = [one for one in plan.sources if (one.is_command or one.is_extension) and one.destination not in unusable]
     gathered = gathered_libraries(
         [Path(one.source) for one in programs if one.destination in needed],
@@ -6765,7 +6795,7 @@ def _copy_sources(building: Path, sources: tuple[TreeSource, ...]) -> None:
         _copy_file(one.source, target)
         target.chmod(0o755 if one.is_command or one.destination.startswith("usr/lib/ld") else 0o644)
         if one != _tree_source(one.destination, one.source):
-            raise file_tree_error(one.source, "changed while it was being copied", "try again")
+            raise file_tree_error(one.source, "changed while it was being copied", "Try again")
         copies[one.source] = target
 
 
@@ -6791,7 +6821,7 @@ def _compile_library(building: Path, interpreter: Interpreter) -> None:
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "try it by hand") from error
+        raise file_tree_error(str(interpreter.executable), f"does not compile: {error}", "Try it by hand") from error
 
 
 def _copy_zones(building: Path) -> None:
@@ -6997,23 +7027,16 @@ def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
     if not limits[NETWORKING_ALLOWED]:
         return NetworkMode.LOOPBACK, ""
     allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
+    lists, private = limits.origin_of(NETWORK_ALLOWLIST), limits.origin_of(NETWORK_PRIVATE_ALLOWED)
     if allowlist == "none":
-        return (
-            NetworkMode.LOOPBACK,
-            f"The run had no network: the allow-list is empty ({_by(limits, NETWORK_ALLOWLIST)}).",
-        )
+        return NetworkMode.LOOPBACK, f"The run had no network: network_allowlist, by {lists}, allows no destination."
     if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
         return NetworkMode.HOST, ""
     wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
     return NetworkMode.LOOPBACK, (
-        f"The run had no network: the limits permit {wanted} ({_by(limits, NETWORK_ALLOWLIST)}; private destinations "
-        f"{_by(limits, NETWORK_PRIVATE_ALLOWED)}), and this version cannot yet hold code to that. It gives a network "
-        f"only where network_allowlist is public and network_private_allowed is true."
+        f"The run had no network: its limits permit {wanted} (network_allowlist by {lists}, network_private_allowed "
+        f"by {private}), which this version cannot enforce yet."
     )
-
-
-def _by(limits: EffectiveLimits, limit: Any) -> str:  # noqa: ANN401 -- a limit of any kind
-    return f"decided by {limits.origin_of(limit)}"
 
 
 def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
@@ -7130,6 +7153,12 @@ class Runner:
             run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
             try:
                 return await self._run_in_box(request, compiled, run, enforced, unenforced)
+            except OSError as error:
+                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+            except StartError as error:
+                if request.limits[DEBUG]:
+                    raise error.with_internals() from error
+                raise
             finally:
                 await _finished_although_cancelled(self._leave_nothing(run))
 
@@ -7230,10 +7259,7 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
         if outside or len(box) == 1:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
-                key="gVisor",
-                origin="this host",
-                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})",
-                remedy="`sandbox doctor` finds out what this host lacks",
+                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
 
 
@@ -7312,8 +7338,9 @@ class RunOrder:
 class Session:
     """Runs code under what policy says at that moment."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
+        self._warn = warn
         self._environment: EnvironmentLayer | None = None
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
@@ -7326,6 +7353,8 @@ class Session:
         """
         if self._environment is None:
             self._environment = read_environment(self._environ)
+            for warning in self._environment.warnings:
+                self._warn(warning)
         return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
@@ -7398,6 +7427,7 @@ async def _announced(announce: Announce, sentence: str) -> None:
 
 Emit = Callable[[dict[str, Any]], Awaitable[Any]]
 UNKNOWN_PERSON = "unknown"
+LOGGER_NAME = "sandbox_lockdown"
 
 
 PluginEnd = RunResult | PolicyError | SandboxError
@@ -7408,7 +7438,7 @@ class PluginHost:
     """Runs code for one plugin."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._session = Session(environ)
+        self._session = Session(environ, logging.getLogger(LOGGER_NAME).warning)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
         """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
@@ -7419,8 +7449,10 @@ class PluginHost:
         try:
             result = await self._session.run(order, announce)
         except (PolicyError, SandboxError) as refusal:
-            await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
-            return refusal
+            return await _told_refusal(emit, refusal)
+        except Exception as defect:
+            logging.getLogger(LOGGER_NAME).exception("a run ended with a defect of sandbox-lockdown")
+            return await _told_refusal(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
 
@@ -7447,9 +7479,28 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 def situation_or_error() -> Situation | PolicyError:
     """What holds in this process, or why nothing does; for the valves' descriptions."""
     try:
-        return Session(os.environ).situation()
+        return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+
+
+async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
+    await _emit_status(emit, "error", refusal_sentence(refusal), done=True)
+    return refusal
+
+
+def _internal_error(defect: Exception) -> SandboxError:
+    """A defect of ours in words; its particulars are for the server's log."""
+    return SandboxError(
+        key="sandbox-lockdown",
+        origin="this plugin",
+        reason=f"it failed with an internal error ({type(defect).__name__})",
+        remedy="Ask the administrator to look into the server's log, and to report it",
+    )
+
+
+def _unsaid(_warning: str) -> None:
+    """Descriptions need no warnings; the session that runs code says them once."""
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
