@@ -225,6 +225,21 @@ async def probe_checks(equipment: Equipment) -> AsyncIterator[Check]:
             return
 
 
+async def commands_check(equipment: Equipment) -> Check:
+    """Whether this gVisor knows the system calls of this host's everyday commands; Debian's of 2022 does not."""
+    limits = fixed_limits({**_CALM, **_PROBE_VALUES}, PROBE_PLACE)
+    request = RunRequest(language="bash", code="ls -l / && stat /", limits=limits, person=PROBE_PLACE)
+    result = await Runner(equipment).run(request)
+    if result.outcome is Outcome.OK:
+        return Check(name="commands", verdict=Verdict.GOOD, detail="ls and stat work in a box")
+    return Check(
+        name="commands",
+        verdict=Verdict.WARNING,
+        detail="`ls PATH` and `stat` fail in a box: this gVisor is too old for this host's commands; Python is fine",
+        remedy="Use a newer gVisor: `sandbox install` where the official release is in reach, or Debian 13's package",
+    )
+
+
 def enforced_otherwise() -> tuple[Check, ...]:
     """The limits that need no proof on the host: they are this program's own doing."""
     proved = {probe.limit for probe in PROBES}

@@ -19,7 +19,16 @@ from rich.table import Table
 from policy.command_line import parsed_valves, unstyled
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
-from sandbox.doctor import Check, Verdict, cgroup_checks, enforced_otherwise, gvisor_check, host_checks, probe_checks
+from sandbox.doctor import (
+    Check,
+    Verdict,
+    cgroup_checks,
+    commands_check,
+    enforced_otherwise,
+    gvisor_check,
+    host_checks,
+    probe_checks,
+)
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared, runsc_words
 from sandbox.errors import SandboxError
 from sandbox.gvisor import auto_install_refused
@@ -187,7 +196,10 @@ async def _checked() -> list[Check]:
         detail = f"{error.reason} ({error.origin})"
         return [*checks, Check(name=error.key, verdict=Verdict.BAD, detail=detail, remedy=error.remedy)]
     checks += [gvisor_check(equipment), *cgroup_checks(equipment.cgroups)]
-    checks += [check async for check in probe_checks(equipment)]
+    probed = [check async for check in probe_checks(equipment)]
+    checks += probed
+    if all(check.verdict is Verdict.GOOD for check in probed):
+        checks.append(await commands_check(equipment))
     return [*checks, *enforced_otherwise()]
 
 

@@ -31,17 +31,17 @@ _PASSED_THROUGH = ("PATH", "HOME", "LANG", "XDG_CACHE_HOME", "SANDBOX_AUTO_INSTA
 class Host:
     """One running Open WebUI; `stop` ends it by its process id."""
 
-    def __init__(self, *, folder: Path, model_url: str) -> None:
-        self.log = folder / "open-webui.log"
+    def __init__(self, *, folder: Path, log: Path, model_url: str) -> None:
+        self._log = log
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        with self.log.open("wb") as log:
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [_command(), "serve", "--host", "127.0.0.1", "--port", str(port)],
                 cwd=folder,
                 env=_environment(folder, model_url),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
             )
 
@@ -81,7 +81,7 @@ class Host:
 
     def log_end(self, characters: int = 1500) -> str:
         """The end of what the server wrote."""
-        return self.log.read_text(errors="replace")[-characters:]
+        return self._log.read_text(errors="replace")[-characters:]
 
 
 def _command() -> str:

@@ -145,7 +145,7 @@ def _endpoint_of(model: StandInModel) -> type[BaseHTTPRequestHandler]:
             for part in parts:
                 self.wfile.write(part)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, _format: str, *_args: object) -> None:
             """Say nothing: the run's own lines are what people read."""
 
     return Endpoint

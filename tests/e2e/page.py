@@ -30,8 +30,7 @@ class ChatPage:
 
     def ask(self, text: str, *, tool_id: str) -> None:
         """Begin a chat with the tool chosen, type a message and send it."""
-        self._open(f"/?models={MODEL_ID}&tools={tool_id}")
-        expect(self._page.get_by_role("button", name="Available Tools")).to_be_visible()
+        self._open_with_tool(tool_id)
         self._page.locator("#chat-input").click()
         # Inserted, as a paste is: typed character by character, the editor makes quotes and signs typographic.
         self._page.keyboard.insert_text(text)
@@ -62,6 +61,10 @@ class ChatPage:
         """Count how often the text stands in the conversation now."""
         return self._messages.inner_text().count(text)
 
+    def images(self, address: str) -> int:
+        """Count the images in the conversation whose address has this in it."""
+        return self._messages.locator(f"img[src*='{address}']").count()
+
     def admin_valves(self, tool_name: str) -> str:
         """Open the tool's valves as an administrator does, and give the form's text."""
         self._open("/workspace/tools")
@@ -71,9 +74,9 @@ class ChatPage:
 
     def person_valves(self, tool_id: str) -> str:
         """Open the person's own valves of the tool, from beside the message field, and give the form's text."""
-        self._open(f"/?models={MODEL_ID}&tools={tool_id}")
+        self._open_with_tool(tool_id)
         self._page.locator("#integration-menu-button").click()
-        self._page.get_by_role("button", name=re.compile(r"^Tools")).click()
+        self._page.get_by_role("menuitem", name=re.compile(r"^\s*Tools\b")).click()
         self.press("Valves")
         return self._form_text()
 
@@ -85,6 +88,10 @@ class ChatPage:
     @property
     def _messages(self) -> Locator:
         return self._page.locator("#messages-container")
+
+    def _open_with_tool(self, tool_id: str) -> None:
+        self._open(f"/?models={MODEL_ID}&tools={tool_id}")
+        expect(self._page.get_by_role("button", name="Available Tools")).to_be_visible()
 
     def _open(self, path: str) -> None:
         self._page.goto(path)

@@ -29,7 +29,7 @@ class Report:
         """Tell what is being done or was measured; nothing is asserted."""
         self._write(f"  [{time.monotonic() - self._started:5.0f} s] {text}")
 
-    def check(self, sentence: str, passed: bool, detail: object = "") -> bool:  # noqa: FBT001 - reads like assert
+    def check(self, sentence: str, passed: bool, detail: object = "") -> None:  # noqa: FBT001 - reads like assert
         """Write whether the sentence holds; the detail says what was seen."""
         if passed:
             self.passed += 1
@@ -37,7 +37,10 @@ class Report:
             self.failed += 1
         seen = f" ({_shortened(detail)})" if detail != "" else ""
         self._write(f"  {'ok    ' if passed else 'FAILED'} {sentence}{seen}")
-        return passed
+
+    def fail(self, sentence: str, detail: object) -> None:
+        """Write that the sentence does not hold."""
+        self.check(sentence, passed=False, detail=detail)
 
     def close(self) -> int:
         """Write the count and give the exit code: 0 where all passed, 1 otherwise, also where nothing was asserted."""

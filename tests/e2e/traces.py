@@ -91,9 +91,9 @@ def alive(processes: set[Process]) -> set[Process]:
     return {stat.process for stat in _stats() if stat.process in processes and stat.state != _ZOMBIE}
 
 
-def command_lines(processes: set[Process]) -> list[str]:
-    """Give the command line of each process that still exists."""
-    return [line for process in processes if (line := _command_line(process.pid))]
+def command_lines(processes: set[Process]) -> dict[Process, str]:
+    """Give the command line of each process; empty where it has ended."""
+    return {process: _command_line(process.pid) for process in processes}
 
 
 def _runs_folder() -> Path:

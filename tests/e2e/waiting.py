@@ -9,9 +9,7 @@ from tests.e2e.report import ScenarioError
 Result = TypeVar("Result")
 
 
-def wait_for(
-    probe: Callable[[], Result | None], *, what: str, seconds: float, pause_seconds: float = 0.1
-) -> Result:
+def wait_for(probe: Callable[[], Result | None], *, what: str, seconds: float, pause_seconds: float = 0.1) -> Result:
     """Give the first result that is not None.
 
     Raises:

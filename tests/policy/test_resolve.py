@@ -371,14 +371,16 @@ def test_valve_of_none_counts_as_not_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "stored", ["9" * 10_000_000, "\x00\u202e\ud800" * 1000, 10**6000, ["x" * 10_000] * 1000], ids=type
+    "stored",
+    ["9" * 10_000_000, "\x00\u202e\ud800" * 1000, 10**6000, ["x" * 10_000] * 1000],
+    ids=["digits", "controls", "number", "list"],
 )
 def test_hostile_valve_makes_a_short_printable_notice(stored: object) -> None:
     decision = decide(person=stored)
     (notice,) = decision.notices
-    assert len(notice) < 400
+    assert len(notice) < 700  # an escape takes six characters
     assert notice.isprintable()
-    assert all(len(candidate.text) < 100 and candidate.text.isprintable() for candidate in decision.candidates)
+    assert all(len(candidate.text) < 600 and candidate.text.isprintable() for candidate in decision.candidates)
 
 
 def test_valves_by_another_name_are_none() -> None:
@@ -443,18 +445,17 @@ def test_notices_are_those_of_every_limit_in_the_tables_order() -> None:
 
 # Laws.
 
-SOME = st.sampled_from(
-    [
-        RUNTIME,
-        MAX_OUTPUT_KILOBYTES,
-        MAX_CPUS,
-        NETWORKING_ALLOWED,
-        REQUIRE_RESOURCE_LIMITING,
-        LANGUAGES,
-        NETWORK_ALLOWLIST,
-    ]
-    + [MAX_INSTANCE_RUNS]
+SOME_LIMITS: tuple[Limit[Any], ...] = (
+    RUNTIME,
+    MAX_OUTPUT_KILOBYTES,
+    MAX_CPUS,
+    MAX_INSTANCE_RUNS,
+    NETWORKING_ALLOWED,
+    REQUIRE_RESOURCE_LIMITING,
+    LANGUAGES,
+    NETWORK_ALLOWLIST,
 )
+SOME = st.sampled_from(SOME_LIMITS)
 SCALARS = (
     st.none()
     | st.booleans()

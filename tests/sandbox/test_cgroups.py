@@ -512,6 +512,7 @@ async def test_kill_ends_children_that_ignore_signals_and_removal_leaves_nothing
     assert not any(place.folder.exists() for place in open_run.places)
 
 
+@pytest.mark.gvisor
 def test_shared_folder_goes_with_its_last_run(host_parent: CgroupParent) -> None:
     private = CgroupParent(places=make_cgroup(host_parent, secrets.token_hex(16), limits()).places, missing=())
     runs = [make_cgroup(private, secrets.token_hex(16), limits()) for _ in range(2)]
@@ -547,6 +548,7 @@ async def test_kill_never_touches_a_process_outside(open_run: RunCgroup) -> None
     assert await outside.wait() == -9
 
 
+@pytest.mark.gvisor
 def test_existing_runs_of_a_crashed_runner_are_found_again(host_parent: CgroupParent) -> None:
     run = make_cgroup(host_parent, secrets.token_hex(16), limits())
 
