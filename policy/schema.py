@@ -99,10 +99,9 @@ def schema_text() -> str:
 
 
 def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the schema's order."""
+    """Everything about the shape of a parsed policy file that is wrong, in the schema's order."""
     validator = _StrictValidator(document_schema(), format_checker=_formats())
-    for error in validator.iter_errors(_json_image(document)):
-        yield from map(_shape_error, _innermost(error))
+    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
 
 
 def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
@@ -143,14 +142,6 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "then": table,
         "else": value,
     }
-
-
-def _innermost(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    if error.validator in {"if", "dependentSchemas"} and error.context:
-        for cause in error.context:
-            yield from _innermost(cause)
-    else:
-        yield error
 
 
 def _json_image(value: object) -> object:

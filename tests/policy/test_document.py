@@ -189,6 +189,15 @@ REFUSED: dict[str, tuple[str, str, int, str, str, str]] = {
         "three decimal",
         "Expected",
     ),
+    "table that says nothing": (
+        "networking_allowed = false",
+        'networking_allowed = { reason = "because" }',
+        9,
+        "limits.networking_allowed",
+        "says nothing",
+        "State a lock, a ceiling or a default",
+    ),
+    "item twice": ('"*"', '"prod-eu"', 6, "audience", "uniqueItems", "Correct"),
     "unlimited output": (
         "networking_allowed = false",
         'max_output_kilobytes = "unlimited"',

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from policy.effective import Decision, EffectiveLimits
+from policy.effective import Decision, EffectiveLimits, fixed_limits
 from policy.limits import LIMITS, MAX_CPUS, MAX_RUNTIME_SECONDS, NETWORKING_ALLOWED, Limit
 from policy.resolve import Layers, resolve
 from policy.statements import Layer, Origin, Verb
@@ -99,6 +99,17 @@ def test_it_does_not_follow_the_mapping_it_was_made_from() -> None:
     effective = EffectiveLimits(decisions=decisions)
     decisions["max_runtime_seconds"] = decision_of(MAX_RUNTIME_SECONDS, 86_400)
     assert effective[MAX_RUNTIME_SECONDS] == 30
+
+
+def test_fixed_limits_are_the_built_ins_with_some_values_in_their_place() -> None:
+    fixed = fixed_limits({"max_runtime_seconds": 5}, "probe")
+    assert fixed.values == {**BUILT_IN_VALUES, "max_runtime_seconds": 5}
+    assert fixed.origin_of(MAX_RUNTIME_SECONDS) == "probe"
+
+
+def test_fixed_limits_refuse_a_value_out_of_range() -> None:
+    with pytest.raises(ValueError, match="outside 1 to 86400"):
+        fixed_limits({"max_runtime_seconds": 0}, "probe")
 
 
 def test_digest_is_sha256_of_the_canonical_json_of_the_values() -> None:

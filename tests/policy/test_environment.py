@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policy.environment import FOREIGN_NAMES, EnvironmentLayer, read_environment
 from policy.errors import ConfigurationError, Problem
-from policy.limits import LIMITS, Limit
+from policy.limits import LIMITS
 from policy.settings import INSTANCE, POLICY_PATH, POLICY_THRESHOLD, SETTINGS, Setting
 from policy.statements import Layer, Verb
 from policy.values import UNLIMITED
@@ -19,7 +19,6 @@ OURS = (
     *(f"{limit.variable}{suffix}" for limit in LIMITS for suffix in ("", "__CEILING", "__DEFAULT")),
     *(setting.variable for setting in SETTINGS),
 )
-EVERY_LIMIT = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
 
 
 def problems_of(environ: dict[str, str]) -> tuple[Problem, ...]:
@@ -49,12 +48,14 @@ def test_environment_without_our_variables_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("suffix", "verb"), [("", Verb.LOCK), ("__CEILING", Verb.CEILING), ("__DEFAULT", Verb.DEFAULT)]
 )
-@EVERY_LIMIT
-def test_each_limit_can_be_locked_capped_and_given_a_default(limit: Limit[Any], suffix: str, verb: Verb) -> None:
-    name = f"{limit.variable}{suffix}"
-    (statement,) = read_environment({name: limit.kind.text(limit.lockdown)}).statements
-    assert (statement.limit, statement.verb, statement.value) == (limit, verb, limit.lockdown)
-    assert (statement.origin.layer, statement.origin.place) == (Layer.ENVIRONMENT, name)
+def test_each_limit_can_be_locked_capped_and_given_a_default(suffix: str, verb: Verb) -> None:
+    environ = {f"{limit.variable}{suffix}": limit.kind.text(limit.lockdown) for limit in LIMITS}
+    statements = read_environment(environ).statements
+    assert [(each.limit, each.verb, each.value) for each in statements] == [
+        (each, verb, each.lockdown) for each in LIMITS
+    ]
+    assert [each.origin.place for each in statements] == list(environ)
+    assert {each.origin.layer for each in statements} == {Layer.ENVIRONMENT}
 
 
 def test_values_have_their_own_types() -> None:
@@ -91,19 +92,21 @@ def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp
     assert layer.settings[POLICY_PATH] is None
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_empty_variable_is_refused(name: str) -> None:
-    (problem,) = problems_of({name: ""})
-    assert (problem.key, problem.origin) == (name, "environment")
-    assert problem.reason in {"it is set but empty", "it is not supported by this version"}
-    assert problem.remedy
+def test_empty_variable_is_refused_whichever_it_is() -> None:
+    problems = problems_of(dict.fromkeys(OURS, ""))
+    assert sorted(problem.key for problem in problems) == sorted(OURS)
+    assert {problem.origin for problem in problems} == {"environment"}
+    assert {problem.reason for problem in problems} == {"it is set but empty", "it is not supported by this version"}
+    assert all(problem.remedy for problem in problems)
+
+
+MALFORMED = ["+5", " 5", "5 ", "1_000", "\u0663", "-1", "0", "1.0", "5s", "Unlimited", "none", "9" * 400]
 
 
 @pytest.mark.parametrize(
-    "text", ["+5", " 5", "5 ", "1_000", "\u0663", "-1", "0", "1.0", "5s", "Unlimited", "none", "9" * 400]
+    ("suffix", "text"), [*(("", text) for text in MALFORMED), ("__CEILING", "+5"), ("__DEFAULT", "1.0")]
 )
-@pytest.mark.parametrize("suffix", ["", "__CEILING", "__DEFAULT"])
-def test_malformed_number_names_variable_value_and_grammar(text: str, suffix: str) -> None:
+def test_malformed_number_names_variable_value_and_grammar(suffix: str, text: str) -> None:
     name = f"SANDBOX_MAX_RUNTIME_SECONDS{suffix}"
     (problem,) = problems_of({name: text})
     assert problem.key == name
@@ -224,12 +227,11 @@ def test_malformed_foreign_ok_excepts_nothing() -> None:
 
 
 @pytest.mark.parametrize("suffixes", [("__CEILING",), ("__DEFAULT",), ("__CEILING", "__DEFAULT")])
-@EVERY_LIMIT
-def test_nothing_stands_beside_a_lock(limit: Limit[Any], suffixes: tuple[str, ...]) -> None:
-    text = limit.kind.text(limit.lockdown)
-    (problem,) = problems_of({f"{limit.variable}{suffix}": text for suffix in ("", *suffixes)})
-    assert problem.key == limit.variable
-    assert all(f"{limit.variable}{suffix}" in problem.reason for suffix in suffixes)
+def test_nothing_stands_beside_a_lock(suffixes: tuple[str, ...]) -> None:
+    texts = {limit.variable: limit.kind.text(limit.lockdown) for limit in LIMITS}
+    problems = problems_of({f"{name}{suffix}": text for name, text in texts.items() for suffix in ("", *suffixes)})
+    assert [problem.key for problem in problems] == list(texts)
+    assert all(f"{problem.key}{suffix}" in problem.reason for problem in problems for suffix in suffixes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.values import (
@@ -300,6 +300,7 @@ def test_valve_nested_past_the_interpreters_stack_is_refused() -> None:
 
 
 @EVERY_KIND
+@settings(max_examples=50)
 @given(data=st.data())
 def test_meet_is_commutative_associative_and_idempotent(kind: Kind[Any], data: st.DataObject) -> None:
     one, two, three = (data.draw(values_of(kind)) for _ in range(3))
@@ -309,6 +310,7 @@ def test_meet_is_commutative_associative_and_idempotent(kind: Kind[Any], data: s
 
 
 @EVERY_KIND
+@settings(max_examples=50)
 @given(data=st.data())
 def test_meet_is_within_both_and_the_loosest_that_is(kind: Kind[Any], data: st.DataObject) -> None:
     one, two, below = (data.draw(values_of(kind)) for _ in range(3))
@@ -319,12 +321,14 @@ def test_meet_is_within_both_and_the_loosest_that_is(kind: Kind[Any], data: st.D
 
 
 @EVERY_KIND
+@settings(max_examples=50)
 @given(data=st.data())
 def test_strictest_value_is_the_bottom(kind: Kind[Any], data: st.DataObject) -> None:
     assert kind.meet(data.draw(values_of(kind)), kind.strictest) == kind.strictest
 
 
 @EVERY_KIND
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_value_that_is_spelt_and_read_again_is_the_same(kind: Kind[Any], data: st.DataObject) -> None:
     value = data.draw(values_of(kind))
@@ -334,6 +338,7 @@ def test_a_value_that_is_spelt_and_read_again_is_the_same(kind: Kind[Any], data:
 
 
 @EVERY_KIND
+@settings(max_examples=50)
 @given(text=st.text() | st.text(alphabet=string.digits + ".+-_ ,eE") | st.from_regex(r"[0-9]{1,4}(\.[0-9]{0,4})?"))
 def test_arbitrary_text_is_a_value_or_a_value_error(kind: Kind[Any], text: str) -> None:
     try:
