@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from plugins.blocks import CodeBlock, meant_block, runnable_blocks
+from plugins.blocks import CodeBlock, meant_block, runnable_blocks, with_closed_blocks
 from plugins.host import PluginHost, run_order, situation_or_error
 from plugins.presentation import end_markdown
 from plugins.self_test import self_test
@@ -45,16 +45,18 @@ class Action:
         order = run_order(block.language, block.code, self.valves, __user__)
         end = await self._host.run(order, __event_emitter__)
         added = end_markdown(end, _heading(block, blocks))
-        return {"messages": [{"id": message_id, "content": f"{content.rstrip()}\n\n---\n\n{added}\n"}]}
+        return {"messages": [{"id": message_id, "content": f"{with_closed_blocks(content)}\n\n---\n\n{added}\n"}]}
 
 
 def _pressed_message(untrusted_body: Mapping[str, Any]) -> tuple[str, str]:
-    """Id and text of the message whose button was pressed."""
-    message_id = str(untrusted_body.get("id") or "")
-    messages = [message for message in untrusted_body.get("messages") or [] if isinstance(message, Mapping)]
-    pressed = [message for message in messages if message.get("id") == message_id] or messages
-    content = pressed[-1].get("content") if pressed else ""
-    return message_id, content if isinstance(content, str) else ""
+    """Id and text of the message whose button was pressed: the named one, or the last where none is named."""
+    named, listed = untrusted_body.get("id"), untrusted_body.get("messages")
+    messages = [message for message in listed if isinstance(message, Mapping)] if isinstance(listed, list) else []
+    # Never the text of another message than the named one, in whose place the answer is put.
+    pressed = [message for message in messages if message.get("id") == named] if named else messages
+    message = pressed[-1] if pressed else {}
+    content = message.get("content")
+    return str(named or message.get("id") or ""), content if isinstance(content, str) else ""
 
 
 def _heading(block: CodeBlock, blocks: tuple[CodeBlock, ...]) -> str:

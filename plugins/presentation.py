@@ -23,10 +23,13 @@ STATUS_WORDS = {
 }
 REFUSED_STATUS = "REFUSED"
 _ESCAPE_SEQUENCE = re.compile(
-    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+_MARKDOWN = re.compile(r"[\\`*{}\[\]#|~$^&<>@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.")
 
 
 def cleaned(untrusted_output: str) -> str:
@@ -45,8 +48,12 @@ def fenced(text: str) -> str:
 def escaped_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line, without links, images or markup."""
     flat = " ".join(cleaned(text).split())
-    entities = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(r"\\\1", entities).replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+    # Not by backslashes, with which Open WebUI's page begins formulas: \( and \[.
+    return _MARKDOWN.sub(_entities, flat)
+
+
+def _entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(character)};" for character in found[0])
 
 
 def shown_output(result: RunResult) -> str:

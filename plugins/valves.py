@@ -77,14 +77,14 @@ def _opens_lan(limit: Limit[Any]) -> bool:
 
 def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
     """How far this valve reaches here."""
-    decision = situation.limits().decisions[limit.name]
-    origin = decision.decided_by
-    if decision.verb is Verb.LOCK:
+    documents = (stated for document in situation.documents for stated in document.statements)
+    said = [stated for stated in (*situation.environment.statements, *documents) if stated.limit is limit]
+    if any(stated.verb is Verb.LOCK for stated in said):
+        decision = situation.limits().decisions[limit.name]  # by a ceiling, where one is stricter than the lock
+        origin = decision.decided_by
         why = f" ({origin.reason})" if origin.reason else ""
         return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
-    documents = (stated for document in situation.documents for stated in document.statements)
-    said = [*situation.environment.statements, *documents]
-    ceilings = [stated for stated in said if stated.limit is limit and stated.verb is Verb.CEILING]
+    ceilings = [stated for stated in said if stated.verb is Verb.CEILING]
     if ceilings:
         bound = reduce(limit.kind.meet, (stated.value for stated in ceilings))
         decider = next((stated for stated in ceilings if stated.value == bound), ceilings[0])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import click
+from rich.markup import escape
 
 from policy.limits import LIMITS
 
@@ -23,6 +24,13 @@ def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
     return valves
 
 
+def printable(text: str) -> str:
+    """Text whose control and bidirectional characters a terminal shows instead of obeying; line ends stay."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
+    )
+
+
 def unstyled(text: str) -> str:
-    """Text that rich shows as it is, whatever brackets are in it."""
-    return text.replace("[", "\\[")
+    """Text that rich shows as it is, whatever brackets, backslashes and control characters are in it."""
+    return escape(printable(text))

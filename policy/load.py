@@ -38,7 +38,7 @@ class RefusalCode(Enum):
     """Why a set of policy files is refused, in the order in which one is named where several hold."""
 
     POLICY_MISSING = "policy-missing"
-    """A policy is required, and `SANDBOX_POLICY_PATH` is not set."""
+    """A policy is required, by itself or by its id, and `SANDBOX_POLICY_PATH` is not set."""
     KEYS_INVALID = "keys-invalid"
     """The keys, or their number beside the threshold, cannot be used."""
     UNREADABLE = "unreadable"
@@ -119,9 +119,9 @@ def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: Poli
     keys = read_keys(settings, reader)
     path = settings[POLICY_PATH]
     if path is None:
-        if settings[POLICY_REQUIRED]:
-            reason = f"{POLICY_REQUIRED.variable} is true, and this is not set"
-            raise _refused([(RefusalCode.POLICY_MISSING, _setting_problem(POLICY_PATH.variable, reason, "Set it"))])
+        refusals = list(_pathless_refusals(settings))
+        if refusals:
+            raise _refused(refusals)
         return Situation(environment=environment, documents=())
     documents = _accepted_documents(Path(path), settings, keys, reader)
     refusals = list(set_refusals(documents, settings, now))
@@ -143,9 +143,27 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
             remedy = "Ship the newer policy; this may be a rollback"
             yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
     present = {document.policy_id for document in documents}
-    for missing in sorted({*settings[POLICY_IDS], *settings[POLICY_MIN_SERIAL]} - present):
-        reason = f"no policy file has the id {missing}"
-        yield RefusalCode.ID_MISSING, _setting_problem(POLICY_IDS.variable, reason, "Ship that file, or correct the id")
+    for missing, variable in sorted(_named_ids(settings).items()):
+        if missing not in present:
+            reason = f"no policy file has the id {missing}"
+            yield RefusalCode.ID_MISSING, _setting_problem(variable, reason, "Ship that file, or correct the id")
+
+
+def _named_ids(settings: SettingValues) -> Mapping[str, str]:
+    """The ids that must be present, each with the variable that names it."""
+    return {
+        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
+        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
+    }
+
+
+def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
+    """Every setting that wants a policy, where no path says from where: going on would be going on without it."""
+    reasons = [f"{POLICY_REQUIRED.variable} is true"] if settings[POLICY_REQUIRED] else []
+    reasons += [f"{variable} names {policy_id}" for policy_id, variable in sorted(_named_ids(settings).items())]
+    for reason in reasons:
+        problem = _setting_problem(POLICY_PATH.variable, f"{reason}, and this is not set", "Set it")
+        yield RefusalCode.POLICY_MISSING, problem
 
 
 def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
@@ -166,10 +184,10 @@ def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey,
         SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
     """
     setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
-    if setting is None:
+    if setting is None and threshold == POLICY_THRESHOLD.default:
         return ()
     try:
-        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys)
+        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys) if setting is not None else ()
     except KeyFileError as error:
         raise _refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
     if threshold > len(keys):

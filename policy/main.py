@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, unstyled
+from policy.command_line import parsed_valves, printable, unstyled
 from policy.document import PolicyDocument, parse_document
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
@@ -81,6 +81,8 @@ def keygen(name: Path) -> None:
     Example:
       policy keygen ops
     """
+    if not name.name or name.name == "..":
+        raise click.BadParameter("a name is wanted, such as ops", param_hint="'NAME'")
     key = generate_key()
     private, public = name.with_name(f"{name.name}.key"), name.with_name(f"{name.name}.pub")
     write_new_files([(private, private_pem(key), KEY_MODE), (public, public_pem(key.public), PUBLIC_MODE)])
@@ -206,7 +208,7 @@ def explain(
         return
     _print_limits(limits, with_candidates=candidates)
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(printable(f"warning: {warning}"), err=True)
 
 
 @cli.command()
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PolicyError as error:
         code = f" [{error.code}]" if isinstance(error, SetRefusedError) else ""
         for problem in error.problems:
-            click.echo(f"error{code}: {problem}", err=True)
+            click.echo(printable(f"error{code}: {problem}"), err=True)
         sys.exit(EXIT_NO)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -268,7 +270,7 @@ def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[s
 
 
 def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, emoji=False)
     table = Table(title="Effective limits", title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading in ("limit", "value", "decided by", "where"):
         table.add_column(heading, overflow="fold")
@@ -279,12 +281,12 @@ def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:
                 table.add_row(*row)
     console.print(table)
     for notice in limits.notices:
-        console.print(f"note: {notice}", markup=False, highlight=False)
+        console.print(printable(f"note: {notice}"), markup=False, highlight=False)
     console.print(f"digest {limits.digest}", markup=False, highlight=False)
 
 
 def _value_words(decision: Decision) -> str:
-    return f"[bold]{decision.limit.words(decision.value)}[/bold]"
+    return f"[bold]{unstyled(decision.limit.words(decision.value))}[/bold]"
 
 
 def _where(decision: Decision) -> str:

@@ -8,19 +8,25 @@ Source: prctl(2), setpriv(1); measured: SIGKILL of a foreground `runsc run` ends
 
 import asyncio
 import json
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+import os
+import select
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput
+from sandbox.pipes import BoxPipes
 from sandbox.starters import READY
 
 STARTUP_SECONDS = 30.0
 """How long gVisor and the interpreter may take until code can be handed over."""
 _DRAIN_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
@@ -68,8 +74,9 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, output: KeptOutput) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, output: KeptOutput) -> None:
         self._process = process
+        self._pipes = pipes
         self._output = output
         self._readers: list[asyncio.Task[None]] = []
 
@@ -85,65 +92,74 @@ class Box:
             procs_files: the `cgroup.procs` files into which the box is born.
             output: where its output is kept.
         """
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            _JOIN_AND_BECOME,
-            "sh",
-            *map(str, procs_files),
-            "--",
-            *runsc_command,
-            "--ignore-cgroups",
-            f"--root={folder.state}",
-            "run",
-            f"--bundle={folder.bundle}",
-            folder.name,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            cwd="/",
-            start_new_session=True,
-        )
-        return cls(process, output)
+        pipes = await BoxPipes.opened()
+        stdin, stdout, stderr = pipes.child_ends
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _JOIN_AND_BECOME,
+                "sh",
+                *map(str, procs_files),
+                "--",
+                *runsc_command,
+                "--ignore-cgroups",
+                f"--root={folder.state}",
+                "run",
+                f"--bundle={folder.bundle}",
+                folder.name,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            pipes.close_child_ends()
+        return cls(process, pipes, output)
 
     @property
     def process_id(self) -> int:
         """The process of `runsc run`, whose descendants are the box."""
         return self._process.pid
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_seconds: float = STARTUP_SECONDS) -> None:
         """Wait until the interpreter is ready for code.
 
         Raises:
-            StartError: gVisor ended, said something else, or took longer than `STARTUP_SECONDS`.
+            StartError: gVisor ended, said something else, or took longer than that.
         """
         try:
-            async with asyncio.timeout(STARTUP_SECONDS):
-                first = await _stream(self._process.stdout).readexactly(len(READY))
+            async with asyncio.timeout(within_seconds):
+                first = await self._pipes.stdout.readexactly(len(READY))
         except TimeoutError as error:
-            raise _start_error(f"the interpreter was not ready after {STARTUP_SECONDS:.0f} seconds", b"") from error
+            raise _start_error(f"the interpreter was not ready after {within_seconds:.0f} seconds", b"") from error
         except asyncio.IncompleteReadError as error:
-            noise = error.partial + await self._noise()
-            raise _start_error(f"gVisor ended with exit code {await self._process.wait()}", noise) from error
+            noise = await self._noise()
+            exit_code = self._process.returncode
+            ended = "closed its output" if exit_code is None else f"ended with exit code {exit_code}"
+            raise _start_error(f"gVisor {ended} before the interpreter was ready", error.partial + noise) from error
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
         self._readers = [
-            asyncio.create_task(self._keep("stdout", _stream(self._process.stdout))),
-            asyncio.create_task(self._keep("stderr", _stream(self._process.stderr))),
+            asyncio.create_task(self._keep("stdout", self._pipes.stdout)),
+            asyncio.create_task(self._keep("stderr", self._pipes.stderr)),
         ]
 
     async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
         """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
-        feeding = asyncio.create_task(self._feed(code))
         timed_out = False
+        self._pipes.stdin.write(code)
+        self._pipes.stdin.close()
         try:
             async with asyncio.timeout(within_seconds):
                 await self._process.wait()
         except TimeoutError:
             timed_out = True
-        finally:
-            feeding.cancel()
         if timed_out:
             await self.end()
         await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
@@ -152,7 +168,10 @@ class Box:
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
         if self._process.returncode is None:
-            self._process.kill()
+            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`.
+            with _pinned(process_family(self._process.pid)) as descriptors:
+                self._process.kill()
+                await _killed(descriptors)
         await self._process.wait()
 
     async def close(self) -> None:
@@ -161,34 +180,72 @@ class Box:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-
-    async def _feed(self, code: bytes) -> None:
-        stdin = self._process.stdin
-        if stdin is None:
-            return
-        try:
-            stdin.write(code)
-            await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the box ended before it had read everything: its wait status tells how
-        finally:
-            stdin.close()
+        self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
 
     async def _noise(self) -> bytes:
-        """What gVisor said on standard error before it ended."""
-        return await _stream(self._process.stderr).read(_MOST_START_NOISE_BYTES)
+        """What gVisor says on standard error before it ends, if it ends."""
+        noise = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while data := await self._pipes.stderr.read(_READ_BYTES):
+                    noise = (noise + data)[-_MOST_START_NOISE_BYTES:]
+                await self._process.wait()
+        return noise
 
 
-def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
-    if reader is None:
-        raise ValueError("a box is always started with pipes")
-    return reader
+def process_family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants that have not ended. Source: proc(5), `stat` and `task/[tid]/children`."""
+    try:
+        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    itself = frozenset() if state in "ZX" else frozenset({process_id})
+    return itself.union(*(process_family(child) for thread in threads for child in _children(thread)))
+
+
+def _children(thread: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+@contextmanager
+def _pinned(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
+    descriptors: list[int] = []
+    try:
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(process_id))
+        yield tuple(descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _killed(descriptors: Sequence[int]) -> None:
+    """Kill processes, and wait until they have ended, or could not be made to."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + _DRAIN_SECONDS, 0.001
+    for descriptor in descriptors:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:

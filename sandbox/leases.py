@@ -1,8 +1,8 @@
 """Folders of runs, each held by a lock as long as its runner lives, and the removal of what dead runners left behind.
 
-A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and cgroups
-stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private folder,
-named as runs are named, whose lock nobody holds, and the cgroup of that very name.
+A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and
+cgroups stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private
+folder, named as runs are named, whose lock nobody holds, and the cgroup of that very name.
 
 Source: flock(2); the lock is on the folder itself, so there is no moment between making and locking a file in it.
 """
@@ -16,6 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandbox.cgroups import RUN_NAME_PATTERN, CgroupParent, CgroupsUnavailable
+
+RUNS_FOLDER = "runs"
+"""Where the folders of runs are, in the private folder."""
 
 
 @contextmanager

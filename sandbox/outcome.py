@@ -1,10 +1,14 @@
 """What became of a run: the outcome, the output that was kept, and the record of it."""
 
+from codecs import getincrementaldecoder
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from sandbox.request import LANGUAGE_NAMES
+
+MOST_STREAM_CHANGES = 4_096
+"""How often output may change between the streams with their order kept."""
 
 
 class Outcome(Enum):
@@ -34,16 +38,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class KeptOutput:
-    """Output of both streams up to a limit; what comes after that is counted and thrown away."""
+    """Output of both streams up to a limit; what comes after that is counted and thrown away.
+
+    A piece costs much more memory than a byte, so code that changes streams with each byte gets only so many of them;
+    after that each stream is still whole, and only their order among each other is lost.
+    """
 
     limit_bytes: int
     """How much is kept, of both streams together."""
-    chunks: list[Chunk] = field(default_factory=list)
-    """What was kept."""
     kept_bytes: int = 0
     """How much that is."""
     seen_bytes: int = 0
     """How much came."""
+    _pieces: list[tuple[str, bytearray]] = field(default_factory=list)
 
     def add(self, stream: str, data: bytes) -> None:
         """Keep what still fits."""
@@ -51,7 +58,21 @@ class KeptOutput:
         kept = data[: self.limit_bytes - self.kept_bytes]
         if kept:
             self.kept_bytes += len(kept)
-            self.chunks.append(Chunk(stream=stream, data=kept))
+            self._piece_for(stream).extend(kept)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """What was kept, in the order of its arrival."""
+        return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)
+
+    def _piece_for(self, stream: str) -> bytearray:
+        """The last piece if it is of this stream, else a new one, or an older one where there are too many."""
+        candidates = self._pieces if len(self._pieces) >= MOST_STREAM_CHANGES else self._pieces[-1:]
+        found = next((data for of, data in reversed(candidates) if of == stream), None)
+        if found is None:
+            found = bytearray()
+            self._pieces.append((stream, found))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +119,9 @@ class RunResult:
     @property
     def output(self) -> str:
         """Both streams as text, in the order of arrival; what is no UTF-8 is replaced."""
-        return b"".join(chunk.data for chunk in self.chunks).decode(errors="replace")
+        decoders = {chunk.stream: getincrementaldecoder("utf-8")(errors="replace") for chunk in self.chunks}
+        texts = [decoders[chunk.stream].decode(chunk.data) for chunk in self.chunks]
+        return "".join((*texts, *(decoder.decode(b"", final=True) for decoder in decoders.values())))
 
     def stream(self, name: str) -> bytes:
         """What was kept of one stream, `stdout` or `stderr`."""
@@ -114,9 +137,13 @@ class RunResult:
             case Outcome.ERROR:
                 return f"{name} code ended with {_exit_words(self.exit_code)}."
             case Outcome.TIMED_OUT:
-                return f"{name} code was stopped after {self.runtime_limit_seconds} seconds, its runtime limit."
+                limit = _counted(self.runtime_limit_seconds, "second")
+                return f"{name} code was stopped after {limit}, its runtime limit."
+            case Outcome.OUT_OF_MEMORY if self.ram_limit_megabytes is None:
+                return f"{name} code was stopped because this host ran out of memory for it."
             case Outcome.OUT_OF_MEMORY:
-                return f"{name} code was stopped at {self.ram_limit_megabytes} megabytes, its RAM limit."
+                limit = _counted(self.ram_limit_megabytes, "megabyte")
+                return f"{name} code was stopped at {limit}, its RAM limit."
             case Outcome.KILLED:
                 return f"{name} code was ended from outside before it was done."
 
@@ -137,6 +164,10 @@ class RunResult:
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
+
+
+def _counted(number: int | None, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _exit_words(exit_code: int | None) -> str:

@@ -9,12 +9,12 @@ import secrets
 import shutil
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from policy.effective import EffectiveLimits
 from policy.limits import (
     DEBUG,
+    MAX_CPUS,
     MAX_OUTPUT_KILOBYTES,
     MAX_RAM_MEGABYTES,
     MAX_RUNTIME_SECONDS,
@@ -22,7 +22,7 @@ from policy.limits import (
     limit_named,
 )
 from policy.values import Unlimited
-from sandbox.box import Box, BoxEnd, BoxFolder
+from sandbox.box import STARTUP_SECONDS, Box, BoxEnd, BoxFolder, process_family
 from sandbox.cgroups import (
     LIMIT_OF_CONTROLLER,
     CgroupController,
@@ -36,12 +36,16 @@ from sandbox.cgroups import (
 )
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError, UnenforceableError
+from sandbox.leases import RUNS_FOLDER, leased_folder
 from sandbox.outcome import KeptOutput, Outcome, RunResult
 from sandbox.request import RunRequest
 from sandbox.slots import taken_slots
 from sandbox.spec import Compiled, compile_run
 
+W = TypeVar("W")
+
 _OUTPUT_UNIT_BYTES = 1 << 10
+_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 
 
@@ -57,8 +61,9 @@ class _Run:
 class Runner:
     """Runs requests on this host."""
 
-    def __init__(self, equipment: Equipment) -> None:
+    def __init__(self, equipment: Equipment, *, startup_seconds: float = STARTUP_SECONDS) -> None:
         self._equipment = equipment
+        self._startup_seconds = startup_seconds
 
     async def run(self, request: RunRequest) -> RunResult:
         """Run a request to its end.
@@ -72,17 +77,18 @@ class Runner:
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
         with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
             name = secrets.token_hex(16)
-            run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
-            try:
-                return await self._run_in_box(request, compiled, run, enforced, unenforced)
-            except OSError as error:
-                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-            except StartError as error:
-                if request.limits[DEBUG]:
-                    raise error.with_internals() from error
-                raise
-            finally:
-                await _finished_although_cancelled(self._leave_nothing(run))
+            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+                run = _Run(folder=BoxFolder(path=folder, name=name))
+                try:
+                    return await self._run_in_box(request, compiled, run, enforced, unenforced)
+                except OSError as error:
+                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+                except StartError as error:
+                    if request.limits[DEBUG]:
+                        raise error.with_internals() from error
+                    raise
+                finally:
+                    await _finished_although_cancelled(self._leave_nothing(run))
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
@@ -90,36 +96,26 @@ class Runner:
         clock = asyncio.get_running_loop().time
         begun = clock()
         output = KeptOutput(limit_bytes=_output_bytes(request.limits))
-        run.folder.write(compiled.spec)
-        if isinstance(self._equipment.cgroups, CgroupParent):
-            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
-        run.box = await Box.start(
-            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
-            run.folder,
-            run.cgroup.procs_files if run.cgroup else (),
-            output,
-        )
-        await run.box.ready()
-        if run.cgroup is not None:
-            _prove_membership(run.cgroup, run.box.process_id)
+        box = await self._ready_box(request.limits, compiled, run, enforced, output)
         ready = clock()
-        end = await run.box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
+        end = await box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
         ended = clock()
         counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
+        limits = request.limits
         return RunResult(
             outcome=_outcome(end, counters),
             language=request.language,
             exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
-            chunks=tuple(output.chunks),
+            chunks=output.chunks,
             truncated=output.seen_bytes > output.kept_bytes,
-            output_limit_kilobytes=_output_bytes(request.limits) // _OUTPUT_UNIT_BYTES,
-            runtime_limit_seconds=_finite(request.limits[MAX_RUNTIME_SECONDS]),
-            ram_limit_megabytes=_finite(request.limits[MAX_RAM_MEGABYTES]),
-            notices=tuple(filter(None, (*request.limits.notices, compiled.network_notice))),
+            output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
+            runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
+            ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            notices=tuple(filter(None, (*limits.notices, compiled.network_notice))),
             unenforced=unenforced,
-            debug_allowed=request.limits[DEBUG],
-            limits_digest=request.limits.digest,
-            policies=tuple((policy.policy_id, policy.serial) for policy in request.limits.policies),
+            debug_allowed=limits[DEBUG],
+            limits_digest=limits.digest,
+            policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             gvisor=self._equipment.gvisor_words,
             startup_seconds=ready - begun,
             wall_seconds=ended - ready,
@@ -127,10 +123,36 @@ class Runner:
             peak_memory_bytes=counters.peak_memory_bytes,
         )
 
+    async def _ready_box(
+        self, limits: EffectiveLimits, compiled: Compiled, run: _Run, enforced: CgroupLimits, output: KeptOutput
+    ) -> Box:
+        """A box that waits for code, with every process of it where its limits are."""
+        run.folder.write(compiled.spec)
+        if isinstance(self._equipment.cgroups, CgroupParent):
+            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
+        box = await _finished_although_cancelled(self._start_box(run, compiled, output))
+        await box.ready(within_seconds=self._startup_seconds + _slowed_startup_seconds(limits))
+        if run.cgroup is not None:
+            _prove_membership(run.cgroup, box.process_id)
+        return box
+
+    async def _start_box(self, run: _Run, compiled: Compiled, output: KeptOutput) -> Box:
+        """Start the box; not to be cancelled, since asyncio then loses sight of a process that it has just made."""
+        run.box = await Box.start(
+            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
+            run.folder,
+            run.cgroup.procs_files if run.cgroup else (),
+            output,
+        )
+        return run.box
+
     async def _leave_nothing(self, run: _Run) -> None:
+        if run.cgroup is not None:
+            await run.cgroup.kill()
         if run.box is not None:
             await run.box.close()
         if run.cgroup is not None:
+            # Again, since what was just being started may have joined meanwhile.
             await run.cgroup.kill()
             await run.cgroup.remove()
         await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
@@ -175,20 +197,18 @@ def _missing(
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
     """Refuse a box of which any process is not where its limits are."""
-    box = _family(process_id)
+    before = process_family(process_id)
+    members = {place: cgroup_members(place.folder) for place in cgroup.places}
+    box = before & process_family(process_id)  # those that lived all the while: what has ended is in no cgroup
+    if len(box) <= 1:
+        raise StartError(reason="gVisor ended as soon as the interpreter was ready")
     for place in cgroup.places:
-        outside = box - cgroup_members(place.folder)
-        if outside or len(box) == 1:
+        outside = box - members[place]
+        if outside:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
-
-
-def _family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants. Source: proc(5), `task/[tid]/children`."""
-    children = (path.read_text().split() for path in Path(f"/proc/{process_id}/task").glob("*/children"))
-    return frozenset({process_id}).union(*(_family(int(child)) for words in children for child in words))
 
 
 def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
@@ -213,11 +233,17 @@ def _runtime_seconds(limits: EffectiveLimits) -> float | None:
     return None if seconds is None else float(seconds)
 
 
+def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
+    """How much longer than a whole CPU's start-up one may take that has only a share of it."""
+    cpus = limits[MAX_CPUS]
+    return 0.0 if isinstance(cpus, Unlimited) else _MOST_STARTUP_CPU_SECONDS / float(cpus)
+
+
 def _finite(number: int | Unlimited) -> int | None:
     return None if isinstance(number, Unlimited) else number
 
 
-async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
+async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
     """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -226,6 +252,7 @@ async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
+    result = task.result()
     if cancelled:
         raise asyncio.CancelledError
+    return result

@@ -16,6 +16,7 @@ from policy.load import Situation, load_situation, trusted_reader
 from policy.settings import GVISOR_MIN_VERSION, GVISOR_SHA512, GVISOR_URL, GVISOR_VERSION
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.gvisor import Runsc
+from sandbox.leases import RUNS_FOLDER, remove_leftovers
 from sandbox.outcome import RunResult
 from sandbox.release import ReleaseSource, release_source
 from sandbox.request import LANGUAGE_NAMES, RunRequest
@@ -90,6 +91,7 @@ class Session:
         await announce("Setting up sandbox environment...")
         if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
             self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
+            await remove_leftovers(self._equipment.folder / RUNS_FOLDER, self._equipment.cgroups)
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:

@@ -49,7 +49,7 @@ def _taken(folder: Path, name: str, limit: Limit[int | Unlimited], limits: Effec
         raise BusyError(
             key=limit.name,
             origin=limits.origin_of(limit),
-            reason=f"{limit.words(count)} at once are permitted, and as many are under way",
+            reason=f"as many runs are under way as are permitted at once ({limit.words(count)})",
             remedy="Wait for one to end, or stop it",
         )
     try:

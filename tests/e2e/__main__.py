@@ -4,11 +4,14 @@ python -m tests.e2e [--plugins FOLDER] [--output FOLDER]
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from playwright.sync_api import Error as PageError
 
@@ -37,6 +40,8 @@ _STEP_ERRORS = (ScenarioError, PageError, AssertionError, OSError)
 def main() -> int:
     """Run the scenarios; 0 all assertions held, 1 some did not, 2 the plugins are not there."""
     options = _parser().parse_args()
+    # Whoever ends this run must not leave its server behind.
+    signal.signal(signal.SIGTERM, _leave)
     missing = [path for path in _plugin_files(options.plugins) if not path.is_file()]
     if missing:
         sys.stderr.write(f"no plugin at {missing[0]}; make it with `make plugins`\n")
@@ -53,8 +58,14 @@ def main() -> int:
     return report.close()
 
 
+def _leave(signal_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal_number)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.e2e", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.e2e", description="Runs all scenarios against one Open WebUI."
+    )
     parser.add_argument("--plugins", type=Path, default=Path("plugins/generated"), help="folder of the plugins to load")
     parser.add_argument("--output", type=Path, default=Path("build/e2e"), help="folder for screenshots and the log")
     return parser
@@ -107,8 +118,8 @@ def _accounts(nobody: Client) -> tuple[Client, Client]:
     administrator.post("/api/v1/auths/add", account)
     person = nobody.signed_in("uma@example.com", _PASSWORD)
     administrator.get("/api/models")
-    model = {"id": MODEL_ID, "name": MODEL_ID, "base_model_id": None, "meta": {}, "params": {}}
-    administrator.post("/api/v1/models/create", {**model, "access_grants": EVERYBODY_READS})
+    model: dict[str, object] = {"id": MODEL_ID, "name": MODEL_ID, "base_model_id": None, "meta": {}, "params": {}}
+    administrator.post("/api/v1/models/create", model | {"access_grants": EVERYBODY_READS})
     version = nobody.get("/api/config")["version"]
     for client in (administrator, person):
         # As if the release notes, which cover the page at the first visit, had been read.

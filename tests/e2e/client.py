@@ -130,14 +130,14 @@ class Client:
         message: dict[str, Any] = stored["chat"]["history"]["messages"][chat.message_id]
         return message
 
-    def finished_message(self, chat: Chat) -> dict[str, Any]:
+    def finished_message(self, chat: Chat, *, seconds: float = CHAT_SECONDS) -> dict[str, Any]:
         """Wait until the reply is complete, or failed, and give it as it is stored."""
 
         def probe() -> dict[str, Any] | None:
             message = self.message(chat)
             return message if message.get("done") else None
 
-        return wait_for(probe, what=f"the reply in chat {chat.chat_id}", seconds=CHAT_SECONDS)
+        return wait_for(probe, what=f"the reply in chat {chat.chat_id}", seconds=seconds)
 
     def stop_chat(self, chat: Chat) -> Answer:
         """Press Stop."""

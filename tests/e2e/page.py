@@ -59,11 +59,13 @@ class ChatPage:
 
     def occurrences(self, text: str) -> int:
         """Count how often the text stands in the conversation now."""
-        return self._messages.inner_text().count(text)
+        shown: str = self._messages.inner_text()
+        return shown.count(text)
 
     def images(self, address: str) -> int:
         """Count the images in the conversation whose address has this in it."""
-        return self._messages.locator(f"img[src*='{address}']").count()
+        count: int = self._messages.locator(f"img[src*='{address}']").count()
+        return count
 
     def admin_valves(self, tool_name: str) -> str:
         """Open the tool's valves as an administrator does, and give the form's text."""
@@ -100,7 +102,8 @@ class ChatPage:
     def _form_text(self) -> str:
         form = self._page.get_by_role("dialog").last
         form.get_by_text("Custom").or_(form.get_by_text("Default")).first.wait_for()
-        return form.inner_text()
+        text: str = form.inner_text()
+        return text
 
 
 @contextmanager

@@ -52,6 +52,6 @@ class Report:
         self._stream.flush()
 
 
-def _shortened(detail: object, limit: int = 400) -> str:
+def _shortened(detail: object, limit: int = 240) -> str:
     text = " ".join(str(detail).split())
     return text if len(text) <= limit else f"{text[:limit]}…"

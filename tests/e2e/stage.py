@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.client import Chat, Client, tool_results
+from tests.e2e.client import CHAT_SECONDS, Chat, Client, tool_results
 from tests.e2e.host import Host
 from tests.e2e.model import StandInModel, ToolCall
 from tests.e2e.page import ChatPage
@@ -60,9 +60,14 @@ class ToolRun:
     """What Open WebUI stored as the chat's error; None where the chat is in order."""
 
 
-def call_message(function: str, **arguments: str) -> str:
-    """Word a person's message that makes the stand-in call a tool."""
-    return f"CALL {function} {json.dumps(arguments)}"
+def python_message(code: str) -> str:
+    """Word a person's message that makes the stand-in call the tool with Python code."""
+    return f"CALL run_python_code {json.dumps({'python_code': code})}"
+
+
+def bash_message(command: str) -> str:
+    """Word a person's message that makes the stand-in call the tool with a Bash command."""
+    return f"CALL run_bash_command {json.dumps({'bash_command': command})}"
 
 
 def code_message(language: str, code: str) -> str:
@@ -72,14 +77,14 @@ def code_message(language: str, code: str) -> str:
 
 def start_python(stage: Stage, code: str) -> Chat:
     """Have the person's chat call the tool with Python code, without waiting."""
-    return stage.person.start_chat(call_message("run_python_code", python_code=code), tool_ids=(TOOL_ID,))
+    return stage.person.start_chat(python_message(code), tool_ids=(TOOL_ID,))
 
 
-def run_tool(stage: Stage, function: str, **arguments: str) -> ToolRun:
-    """Have the person's chat call a tool, and wait for the reply."""
+def run_tool(stage: Stage, text: str, *, seconds: float = CHAT_SECONDS) -> ToolRun:
+    """Send a message of the person's that makes the stand-in call a tool, and wait for the reply."""
     before = stage.model.last_call
-    chat = stage.person.start_chat(call_message(function, **arguments), tool_ids=(TOOL_ID,))
-    message = stage.person.finished_message(chat)
+    chat = stage.person.start_chat(text, tool_ids=(TOOL_ID,))
+    message = stage.person.finished_message(chat, seconds=seconds)
     call = stage.model.last_call
     results = tool_results(message)
     if call is None or call is before or not results:
@@ -89,7 +94,7 @@ def run_tool(stage: Stage, function: str, **arguments: str) -> ToolRun:
 
 def run_python(stage: Stage, code: str) -> ToolRun:
     """Have the person's chat run Python code with the tool, and wait for the reply."""
-    return run_tool(stage, "run_python_code", python_code=code)
+    return run_tool(stage, python_message(code))
 
 
 def chat_with_block(stage: Stage, language: str, code: str) -> Chat:

@@ -1,3 +1,4 @@
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -20,7 +21,7 @@ async def test_run_of_a_live_runner_is_left_alone(tmp_path: Path) -> None:
         assert folder.is_dir()
 
 
-async def test_run_of_a_killed_runner_is_removed(tmp_path: Path) -> None:
+def test_run_of_a_killed_runner_is_removed(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from sandbox.leases import leased_folder\n"
         "with leased_folder(Path(sys.argv[1]), sys.argv[2]) as folder:\n"
@@ -31,7 +32,7 @@ async def test_run_of_a_killed_runner_is_removed(tmp_path: Path) -> None:
     assert killed.returncode == -9
     assert (runs / RUN / "config.json").exists()
 
-    assert await remove_leftovers(runs, NO_CGROUPS) == (RUN,)
+    assert asyncio.run(remove_leftovers(runs, NO_CGROUPS)) == (RUN,)
     assert not (runs / RUN).exists()
 
 

@@ -6,49 +6,51 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 39 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 41 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 114
-#   policy/destinations.py ....... line 184
-#   policy/errors.py ............. line 389
-#   policy/keys.py ............... line 449
-#   policy/positions.py .......... line 661
-#   policy/values.py ............. line 879
-#   policy/limits.py ............. line 1220
-#   policy/settings.py ........... line 1466
-#   policy/schema.py ............. line 1737
-#   policy/statements.py ......... line 1927
-#   policy/document.py ........... line 1999
-#   policy/effective.py .......... line 2288
-#   policy/environment.py ........ line 2448
-#   policy/resolve.py ............ line 2675
-#   policy/signatures.py ......... line 2890
-#   policy/trusted_files.py ...... line 3151
-#   policy/load.py ............... line 3408
-#   plugins/valves.py ............ line 3673
-#   sandbox/errors.py ............ line 3758
-#   sandbox/cgroups.py ........... line 3814
-#   sandbox/folders.py ........... line 4512
-#   sandbox/release.py ........... line 4735
-#   sandbox/debian.py ............ line 5095
-#   sandbox/gvisor.py ............ line 5358
-#   sandbox/request.py ........... line 5686
-#   sandbox/outcome.py ........... line 5756
-#   plugins/presentation.py ...... line 5899
-#   sandbox/shared_libraries.py .. line 5995
-#   sandbox/slots.py ............. line 6122
-#   sandbox/starters.py .......... line 6181
-#   sandbox/box.py ............... line 6237
-#   sandbox/tree.py .............. line 6424
-#   sandbox/equipment.py ......... line 6988
-#   sandbox/spec.py .............. line 7067
-#   sandbox/runner.py ............ line 7219
-#   sandbox/session.py ........... line 7416
-#   plugins/host.py .............. line 7525
-#   plugins/self_test.py ......... line 7615
-#   plugins/function.py .......... line 7668
+#   plugins/blocks.py ............ line 118
+#   policy/destinations.py ....... line 276
+#   policy/errors.py ............. line 481
+#   policy/keys.py ............... line 541
+#   policy/positions.py .......... line 753
+#   policy/values.py ............. line 971
+#   policy/limits.py ............. line 1312
+#   policy/settings.py ........... line 1558
+#   policy/schema.py ............. line 1829
+#   policy/statements.py ......... line 2010
+#   policy/document.py ........... line 2082
+#   policy/effective.py .......... line 2371
+#   policy/environment.py ........ line 2531
+#   policy/resolve.py ............ line 2758
+#   policy/signatures.py ......... line 2973
+#   policy/trusted_files.py ...... line 3234
+#   policy/load.py ............... line 3491
+#   plugins/valves.py ............ line 3774
+#   sandbox/errors.py ............ line 3859
+#   sandbox/cgroups.py ........... line 3915
+#   sandbox/folders.py ........... line 4613
+#   sandbox/leases.py ............ line 4836
+#   sandbox/pipes.py ............. line 4917
+#   sandbox/release.py ........... line 4976
+#   sandbox/debian.py ............ line 5336
+#   sandbox/gvisor.py ............ line 5599
+#   sandbox/request.py ........... line 5927
+#   sandbox/outcome.py ........... line 5997
+#   plugins/presentation.py ...... line 6171
+#   sandbox/shared_libraries.py .. line 6274
+#   sandbox/slots.py ............. line 6401
+#   sandbox/starters.py .......... line 6460
+#   sandbox/box.py ............... line 6516
+#   sandbox/tree.py .............. line 6755
+#   sandbox/equipment.py ......... line 7319
+#   sandbox/spec.py .............. line 7398
+#   sandbox/runner.py ............ line 7550
+#   sandbox/session.py ........... line 7773
+#   plugins/host.py .............. line 7883
+#   plugins/self_test.py ......... line 7973
+#   plugins/function.py .......... line 8026
 
 import argparse
 import asyncio
@@ -68,6 +70,7 @@ import platform
 import pwd
 import re
 import secrets
+import select
 import shutil
 import signal
 import ssl
@@ -83,8 +86,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from bisect import bisect_right
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -114,7 +118,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 # ======== plugins/blocks.py ===========================================================================================
 # Finds the code blocks of a chat message, and which of them a press of the button means.
 #
-# Source: CommonMark 0.31, section 4.5 (fenced code blocks).
+# A block is what the page shows as one, so that nobody runs anything else than what they saw: also inside list items,
+# but neither in quotes nor in indented code.
+#
+# Source: CommonMark 0.31, sections 4.5 (fenced code blocks) and 5.2 (list items).
 
 
 BLOCK_LANGUAGES = {
@@ -126,7 +133,10 @@ BLOCK_LANGUAGES = {
     "shell": "bash",
 }
 """Names that people and models write on a fence, and the language each means."""
-_FENCE = re.compile(r"(?P<indent>(?:[ ]{0,3}|[ ]*(?:[-*+]|[0-9]{1,9}[.)])[ ]+|[ ]+))(?P<fence>`{3,}|~{3,})(?P<info>.*)")
+_LIST_MARKER = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])(?:[ ]{1,4}(?=[^ ])|[ ](?=[ ]{4}))")
+_THEMATIC_BREAK = re.compile(r"[ ]*(?P<mark>[-*])(?:[ \t]*(?P=mark)){2,}[ \t]*")
+_FENCE = re.compile(r"(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})(?P<info>.*)")
+_MOST_INDENT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +151,52 @@ class CodeBlock:
     """What stands between its fences, without their indentation."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """A line that opens a block."""
+
+    fence: str
+    """Its backticks or tildes."""
+    info: str
+    """The first word after them, lower-case."""
+    item_column: int
+    """Where the content of the list item begins that the block is in; 0 outside lists."""
+    column: int
+    """Where the fence begins."""
+
+    def closes(self, line: str) -> bool:
+        """Whether the line is this block's closing fence."""
+        least, most = self.item_column, self.item_column + _MOST_INDENT
+        fence = f"{re.escape(self.fence[0])}{{{len(self.fence)},}}"
+        return re.fullmatch(rf"[ ]{{{least},{most}}}{fence}[ \t]*", line) is not None
+
+    def leaves(self, line: str) -> bool:
+        """Whether the line stands outside the list item that the block is in."""
+        return not _blank(line) and _indent(line) < self.item_column
+
+    def content(self, line: str) -> str:
+        """A line of the block without the fence's own indentation."""
+        return line[min(self.column, _indent(line)) :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fenced:
+    """One block, whatever it is marked as."""
+
+    opening: _Opening
+    """How it begins."""
+    code: str
+    """Its text."""
+    left_open: bool
+    """Whether the message ends before the block does."""
+
+
 def runnable_blocks(message: str) -> tuple[CodeBlock, ...]:
     """The blocks marked as Python or Bash, in the message's order."""
     return tuple(
-        CodeBlock(number=number, language=BLOCK_LANGUAGES[info], code=code)
-        for number, (info, code) in enumerate(_fenced_blocks(message), 1)
-        if info in BLOCK_LANGUAGES
+        CodeBlock(number=number, language=BLOCK_LANGUAGES[block.opening.info], code=block.code)
+        for number, block in enumerate(_fenced_blocks(message), 1)
+        if block.opening.info in BLOCK_LANGUAGES
     )
 
 
@@ -160,25 +210,67 @@ def meant_block(blocks: tuple[CodeBlock, ...]) -> CodeBlock | None:
     return next(reversed(python or blocks), None)
 
 
-def _fenced_blocks(message: str) -> Iterator[tuple[str, str]]:
-    """Each closed block, and a last one left open: the first word of its info string, lower-case, and its text."""
-    lines = iter(message.replace("\r\n", "\n").split("\n"))
-    for line in lines:
-        opening = _FENCE.fullmatch(line)
-        if opening is None or (opening["fence"][0] == "`" and "`" in opening["info"]):
+def with_closed_blocks(message: str) -> str:
+    """The message without blank space at its end, its last block closed, so that what follows stands outside it."""
+    text = message.rstrip()
+    last = next(reversed(list(_fenced_blocks(text))), None)
+    if last is None or not last.left_open:
+        return text
+    return f"{text}\n{' ' * last.opening.column}{last.opening.fence}"
+
+
+def _fenced_blocks(message: str) -> Iterator[_Fenced]:
+    """Each block of the message."""
+    lines = message.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    item_columns: list[int] = []
+    at = 0
+    while at < len(lines):
+        opening = _opening(lines[at], item_columns)
+        at += 1
+        if opening is None:
             continue
-        words = opening["info"].split()
-        code = "\n".join(_until_closed(lines, opening["fence"], len(opening["indent"])))
-        yield (words[0].lower() if words else ""), code
+        ends = (
+            number for number in range(at, len(lines)) if opening.closes(lines[number]) or opening.leaves(lines[number])
+        )
+        end = next(ends, len(lines))
+        code = "\n".join(map(opening.content, lines[at:end]))
+        yield _Fenced(opening=opening, code=code, left_open=end == len(lines))
+        at = end + 1 if end < len(lines) and opening.closes(lines[end]) else end
 
 
-def _until_closed(lines: Iterator[str], fence: str, indent: int) -> Iterator[str]:
-    closing = re.compile(rf"[ ]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*")
-    for line in lines:
-        if closing.fullmatch(line):
-            return
-        own_indent = len(line) - len(line.lstrip(" "))
-        yield line[min(indent, own_indent) :]
+def _opening(line: str, item_columns: list[int]) -> _Opening | None:
+    """The block that a line opens, if it does; the columns of the list items around it are brought up to date."""
+    if _blank(line):
+        return None  # and ends no list item
+    column = _indent(line)
+    while item_columns and column < item_columns[-1]:
+        item_columns.pop()
+    if _THEMATIC_BREAK.fullmatch(line):
+        return None  # and begins no list item, though it may look like one
+    while column - _item_column(item_columns) <= _MOST_INDENT:
+        marker = _LIST_MARKER.match(line, column)
+        if marker is None:
+            break
+        column = marker.end()
+        item_columns.append(column)
+    fence = _FENCE.fullmatch(line, column)
+    if fence is None or column - _item_column(item_columns) > _MOST_INDENT:
+        return None
+    words = fence["info"].split()
+    info = words[0].lower() if words else ""
+    return _Opening(fence=fence["fence"], info=info, item_column=_item_column(item_columns), column=column)
+
+
+def _item_column(item_columns: list[int]) -> int:
+    return item_columns[-1] if item_columns else 0
+
+
+def _blank(line: str) -> bool:
+    return not line.strip(" \t")
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 # ======== policy/destinations.py ======================================================================================
@@ -1814,10 +1906,9 @@ def document_schema() -> dict[str, Any]:
 
 
 def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the schema's order."""
+    """Everything about the shape of a parsed policy file that is wrong, in the schema's order."""
     validator = _StrictValidator(document_schema(), format_checker=_formats())
-    for error in validator.iter_errors(_json_image(document)):
-        yield from map(_shape_error, _innermost(error))
+    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
 
 
 def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
@@ -1858,14 +1949,6 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "then": table,
         "else": value,
     }
-
-
-def _innermost(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    if error.validator in {"if", "dependentSchemas"} and error.context:
-        for cause in error.context:
-            yield from _innermost(cause)
-    else:
-        yield error
 
 
 def _json_image(value: object) -> object:
@@ -3419,7 +3502,7 @@ class RefusalCode(Enum):
     """Why a set of policy files is refused, in the order in which one is named where several hold."""
 
     POLICY_MISSING = "policy-missing"
-    """A policy is required, and `SANDBOX_POLICY_PATH` is not set."""
+    """A policy is required, by itself or by its id, and `SANDBOX_POLICY_PATH` is not set."""
     KEYS_INVALID = "keys-invalid"
     """The keys, or their number beside the threshold, cannot be used."""
     UNREADABLE = "unreadable"
@@ -3500,9 +3583,9 @@ def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: Poli
     keys = read_keys(settings, reader)
     path = settings[POLICY_PATH]
     if path is None:
-        if settings[POLICY_REQUIRED]:
-            reason = f"{POLICY_REQUIRED.variable} is true, and this is not set"
-            raise _refused([(RefusalCode.POLICY_MISSING, _setting_problem(POLICY_PATH.variable, reason, "Set it"))])
+        refusals = list(_pathless_refusals(settings))
+        if refusals:
+            raise _refused(refusals)
         return Situation(environment=environment, documents=())
     documents = _accepted_documents(Path(path), settings, keys, reader)
     refusals = list(set_refusals(documents, settings, now))
@@ -3524,9 +3607,27 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
             remedy = "Ship the newer policy; this may be a rollback"
             yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
     present = {document.policy_id for document in documents}
-    for missing in sorted({*settings[POLICY_IDS], *settings[POLICY_MIN_SERIAL]} - present):
-        reason = f"no policy file has the id {missing}"
-        yield RefusalCode.ID_MISSING, _setting_problem(POLICY_IDS.variable, reason, "Ship that file, or correct the id")
+    for missing, variable in sorted(_named_ids(settings).items()):
+        if missing not in present:
+            reason = f"no policy file has the id {missing}"
+            yield RefusalCode.ID_MISSING, _setting_problem(variable, reason, "Ship that file, or correct the id")
+
+
+def _named_ids(settings: SettingValues) -> Mapping[str, str]:
+    """The ids that must be present, each with the variable that names it."""
+    return {
+        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
+        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
+    }
+
+
+def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
+    """Every setting that wants a policy, where no path says from where: going on would be going on without it."""
+    reasons = [f"{POLICY_REQUIRED.variable} is true"] if settings[POLICY_REQUIRED] else []
+    reasons += [f"{variable} names {policy_id}" for policy_id, variable in sorted(_named_ids(settings).items())]
+    for reason in reasons:
+        problem = _setting_problem(POLICY_PATH.variable, f"{reason}, and this is not set", "Set it")
+        yield RefusalCode.POLICY_MISSING, problem
 
 
 def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
@@ -3547,10 +3648,10 @@ def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey,
         SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
     """
     setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
-    if setting is None:
+    if setting is None and threshold == POLICY_THRESHOLD.default:
         return ()
     try:
-        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys)
+        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys) if setting is not None else ()
     except KeyFileError as error:
         raise _refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
     if threshold > len(keys):
@@ -3737,14 +3838,14 @@ def _opens_lan(limit: Limit[Any]) -> bool:
 
 def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
     """How far this valve reaches here."""
-    decision = situation.limits().decisions[limit.name]
-    origin = decision.decided_by
-    if decision.verb is Verb.LOCK:
+    documents = (stated for document in situation.documents for stated in document.statements)
+    said = [stated for stated in (*situation.environment.statements, *documents) if stated.limit is limit]
+    if any(stated.verb is Verb.LOCK for stated in said):
+        decision = situation.limits().decisions[limit.name]  # by a ceiling, where one is stricter than the lock
+        origin = decision.decided_by
         why = f" ({origin.reason})" if origin.reason else ""
         return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
-    documents = (stated for document in situation.documents for stated in document.statements)
-    said = [*situation.environment.statements, *documents]
-    ceilings = [stated for stated in said if stated.limit is limit and stated.verb is Verb.CEILING]
+    ceilings = [stated for stated in said if stated.verb is Verb.CEILING]
     if ceilings:
         bound = reduce(limit.kind.meet, (stated.value for stated in ceilings))
         decider = next((stated for stated in ceilings if stated.value == bound), ceilings[0])
@@ -4730,6 +4831,146 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ======== sandbox/leases.py ===========================================================================================
+# Folders of runs, each held by a lock as long as its runner lives, and the removal of what dead runners left behind.
+#
+# A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and
+# cgroups stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private
+# folder, named as runs are named, whose lock nobody holds, and the cgroup of that very name.
+#
+# Source: flock(2); the lock is on the folder itself, so there is no moment between making and locking a file in it.
+
+
+RUNS_FOLDER = "runs"
+"""Where the folders of runs are, in the private folder."""
+
+
+@contextmanager
+def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
+    """Make a run's folder, and hold its lock for as long as the context lasts; whoever made it removes it.
+
+    Args:
+        runs: where such folders are, private to the running user.
+        run_name: 32 lower-case hexadecimal characters, never used before.
+    """
+    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder_lock_held(runs, fcntl.LOCK_SH):
+        folder = runs / run_name
+        folder.mkdir(mode=0o700)
+        descriptor = _opened_folder(folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
+    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
+    abandoned = await asyncio.to_thread(_abandoned_runs, runs)
+    for run_name in abandoned:
+        if isinstance(cgroups, CgroupParent):
+            cgroup = cgroups.run_cgroup(run_name)
+            await cgroup.kill()
+            await cgroup.remove()
+        await asyncio.to_thread(shutil.rmtree, runs / run_name, ignore_errors=True)
+    return abandoned
+
+
+def _abandoned_runs(runs: Path) -> tuple[str, ...]:
+    """The names of run folders that nobody holds, with no folder half-made meanwhile."""
+    if not runs.is_dir():
+        return ()
+    with _folder_lock_held(runs, fcntl.LOCK_EX):
+        return tuple(
+            entry.name for entry in sorted(runs.iterdir()) if RUN_NAME_PATTERN.fullmatch(entry.name) and _is_free(entry)
+        )
+
+
+def _is_free(folder: Path) -> bool:
+    with suppress(OSError):
+        descriptor = _opened_folder(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+        return True
+    return False
+
+
+@contextmanager
+def _folder_lock_held(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = _opened_folder(folder)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+# ======== sandbox/pipes.py ============================================================================================
+# The three pipes between a runner and its box, made here so that they are pipes under every event loop.
+#
+# uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
+# through `/dev/stdin`, which shells and people's code do.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxPipes:
+    """The ends of the pipes, ours attached to the running event loop."""
+
+    child_ends: tuple[int, int, int]
+    """Descriptors for the child's standard input, output and error."""
+    stdin: asyncio.WriteTransport
+    """Ours, to write to."""
+    stdout: asyncio.StreamReader
+    """Ours, to read."""
+    stderr: asyncio.StreamReader
+    """Ours, to read."""
+    transports: tuple[asyncio.BaseTransport, ...]
+    """All that must be closed in the end."""
+
+    @classmethod
+    async def opened(cls) -> Self:
+        """Make the pipes; the caller closes both sides, each at its time."""
+        stdin_end, own_stdin = os.pipe()
+        own_stdout, stdout_end = os.pipe()
+        own_stderr, stderr_end = os.pipe()
+        loop = asyncio.get_running_loop()
+        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(own_stdin, "wb", 0))
+        stdout, stdout_transport = await _attached(own_stdout)
+        stderr, stderr_transport = await _attached(own_stderr)
+        return cls(
+            child_ends=(stdin_end, stdout_end, stderr_end),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            transports=(stdin, stdout_transport, stderr_transport),
+        )
+
+    def close_child_ends(self) -> None:
+        """Leave the child's ends to the child, so that the pipes end when it does."""
+        for descriptor in self.child_ends:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of our ends, whatever is still in them."""
+        for transport in self.transports:
+            transport.close()
+
+
+async def _attached(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    return reader, transport
 
 
 # ======== sandbox/release.py ==========================================================================================
@@ -5757,6 +5998,10 @@ def _shown(untrusted: str) -> str:
 # What became of a run: the outcome, the output that was kept, and the record of it.
 
 
+MOST_STREAM_CHANGES = 4_096
+"""How often output may change between the streams with their order kept."""
+
+
 class Outcome(Enum):
     """How a run ended, told by wait status and kernel counters, never by the box."""
 
@@ -5784,16 +6029,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class KeptOutput:
-    """Output of both streams up to a limit; what comes after that is counted and thrown away."""
+    """Output of both streams up to a limit; what comes after that is counted and thrown away.
+
+    A piece costs much more memory than a byte, so code that changes streams with each byte gets only so many of them;
+    after that each stream is still whole, and only their order among each other is lost.
+    """
 
     limit_bytes: int
     """How much is kept, of both streams together."""
-    chunks: list[Chunk] = field(default_factory=list)
-    """What was kept."""
     kept_bytes: int = 0
     """How much that is."""
     seen_bytes: int = 0
     """How much came."""
+    _pieces: list[tuple[str, bytearray]] = field(default_factory=list)
 
     def add(self, stream: str, data: bytes) -> None:
         """Keep what still fits."""
@@ -5801,7 +6049,21 @@ class KeptOutput:
         kept = data[: self.limit_bytes - self.kept_bytes]
         if kept:
             self.kept_bytes += len(kept)
-            self.chunks.append(Chunk(stream=stream, data=kept))
+            self._piece_for(stream).extend(kept)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """What was kept, in the order of its arrival."""
+        return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)
+
+    def _piece_for(self, stream: str) -> bytearray:
+        """The last piece if it is of this stream, else a new one, or an older one where there are too many."""
+        candidates = self._pieces if len(self._pieces) >= MOST_STREAM_CHANGES else self._pieces[-1:]
+        found = next((data for of, data in reversed(candidates) if of == stream), None)
+        if found is None:
+            found = bytearray()
+            self._pieces.append((stream, found))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -5848,7 +6110,9 @@ class RunResult:
     @property
     def output(self) -> str:
         """Both streams as text, in the order of arrival; what is no UTF-8 is replaced."""
-        return b"".join(chunk.data for chunk in self.chunks).decode(errors="replace")
+        decoders = {chunk.stream: getincrementaldecoder("utf-8")(errors="replace") for chunk in self.chunks}
+        texts = [decoders[chunk.stream].decode(chunk.data) for chunk in self.chunks]
+        return "".join((*texts, *(decoder.decode(b"", final=True) for decoder in decoders.values())))
 
     def stream(self, name: str) -> bytes:
         """What was kept of one stream, `stdout` or `stderr`."""
@@ -5864,9 +6128,13 @@ class RunResult:
             case Outcome.ERROR:
                 return f"{name} code ended with {_exit_words(self.exit_code)}."
             case Outcome.TIMED_OUT:
-                return f"{name} code was stopped after {self.runtime_limit_seconds} seconds, its runtime limit."
+                limit = _counted(self.runtime_limit_seconds, "second")
+                return f"{name} code was stopped after {limit}, its runtime limit."
+            case Outcome.OUT_OF_MEMORY if self.ram_limit_megabytes is None:
+                return f"{name} code was stopped because this host ran out of memory for it."
             case Outcome.OUT_OF_MEMORY:
-                return f"{name} code was stopped at {self.ram_limit_megabytes} megabytes, its RAM limit."
+                limit = _counted(self.ram_limit_megabytes, "megabyte")
+                return f"{name} code was stopped at {limit}, its RAM limit."
             case Outcome.KILLED:
                 return f"{name} code was ended from outside before it was done."
 
@@ -5887,6 +6155,10 @@ class RunResult:
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
+
+
+def _counted(number: int | None, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _exit_words(exit_code: int | None) -> str:
@@ -5914,10 +6186,13 @@ STATUS_WORDS = {
 }
 REFUSED_STATUS = "REFUSED"
 _ESCAPE_SEQUENCE = re.compile(
-    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+_MARKDOWN = re.compile(r"[\\`*{}\[\]#|~$^&<>@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.")
 
 
 def cleaned(untrusted_output: str) -> str:
@@ -5936,8 +6211,12 @@ def fenced(text: str) -> str:
 def escaped_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line, without links, images or markup."""
     flat = " ".join(cleaned(text).split())
-    entities = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(r"\\\1", entities).replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+    # Not by backslashes, with which Open WebUI's page begins formulas: \( and \[.
+    return _MARKDOWN.sub(_entities, flat)
+
+
+def _entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(character)};" for character in found[0])
 
 
 def shown_output(result: RunResult) -> str:
@@ -6158,7 +6437,7 @@ def _taken(folder: Path, name: str, limit: Limit[int | Unlimited], limits: Effec
         raise BusyError(
             key=limit.name,
             origin=limits.origin_of(limit),
-            reason=f"{limit.words(count)} at once are permitted, and as many are under way",
+            reason=f"as many runs are under way as are permitted at once ({limit.words(count)})",
             remedy="Wait for one to end, or stop it",
         )
     try:
@@ -6246,6 +6525,7 @@ def starter_command(language: str, *, python: str, bash: str) -> tuple[str, ...]
 STARTUP_SECONDS = 30.0
 """How long gVisor and the interpreter may take until code can be handed over."""
 _DRAIN_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
@@ -6293,8 +6573,9 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, output: KeptOutput) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, output: KeptOutput) -> None:
         self._process = process
+        self._pipes = pipes
         self._output = output
         self._readers: list[asyncio.Task[None]] = []
 
@@ -6310,65 +6591,74 @@ class Box:
             procs_files: the `cgroup.procs` files into which the box is born.
             output: where its output is kept.
         """
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            _JOIN_AND_BECOME,
-            "sh",
-            *map(str, procs_files),
-            "--",
-            *runsc_command,
-            "--ignore-cgroups",
-            f"--root={folder.state}",
-            "run",
-            f"--bundle={folder.bundle}",
-            folder.name,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            cwd="/",
-            start_new_session=True,
-        )
-        return cls(process, output)
+        pipes = await BoxPipes.opened()
+        stdin, stdout, stderr = pipes.child_ends
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _JOIN_AND_BECOME,
+                "sh",
+                *map(str, procs_files),
+                "--",
+                *runsc_command,
+                "--ignore-cgroups",
+                f"--root={folder.state}",
+                "run",
+                f"--bundle={folder.bundle}",
+                folder.name,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            pipes.close_child_ends()
+        return cls(process, pipes, output)
 
     @property
     def process_id(self) -> int:
         """The process of `runsc run`, whose descendants are the box."""
         return self._process.pid
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_seconds: float = STARTUP_SECONDS) -> None:
         """Wait until the interpreter is ready for code.
 
         Raises:
-            StartError: gVisor ended, said something else, or took longer than `STARTUP_SECONDS`.
+            StartError: gVisor ended, said something else, or took longer than that.
         """
         try:
-            async with asyncio.timeout(STARTUP_SECONDS):
-                first = await _stream(self._process.stdout).readexactly(len(READY))
+            async with asyncio.timeout(within_seconds):
+                first = await self._pipes.stdout.readexactly(len(READY))
         except TimeoutError as error:
-            raise _start_error(f"the interpreter was not ready after {STARTUP_SECONDS:.0f} seconds", b"") from error
+            raise _start_error(f"the interpreter was not ready after {within_seconds:.0f} seconds", b"") from error
         except asyncio.IncompleteReadError as error:
-            noise = error.partial + await self._noise()
-            raise _start_error(f"gVisor ended with exit code {await self._process.wait()}", noise) from error
+            noise = await self._noise()
+            exit_code = self._process.returncode
+            ended = "closed its output" if exit_code is None else f"ended with exit code {exit_code}"
+            raise _start_error(f"gVisor {ended} before the interpreter was ready", error.partial + noise) from error
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
         self._readers = [
-            asyncio.create_task(self._keep("stdout", _stream(self._process.stdout))),
-            asyncio.create_task(self._keep("stderr", _stream(self._process.stderr))),
+            asyncio.create_task(self._keep("stdout", self._pipes.stdout)),
+            asyncio.create_task(self._keep("stderr", self._pipes.stderr)),
         ]
 
     async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
         """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
-        feeding = asyncio.create_task(self._feed(code))
         timed_out = False
+        self._pipes.stdin.write(code)
+        self._pipes.stdin.close()
         try:
             async with asyncio.timeout(within_seconds):
                 await self._process.wait()
         except TimeoutError:
             timed_out = True
-        finally:
-            feeding.cancel()
         if timed_out:
             await self.end()
         await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
@@ -6377,7 +6667,10 @@ class Box:
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
         if self._process.returncode is None:
-            self._process.kill()
+            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`.
+            with _pinned(process_family(self._process.pid)) as descriptors:
+                self._process.kill()
+                await _killed(descriptors)
         await self._process.wait()
 
     async def close(self) -> None:
@@ -6386,34 +6679,72 @@ class Box:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-
-    async def _feed(self, code: bytes) -> None:
-        stdin = self._process.stdin
-        if stdin is None:
-            return
-        try:
-            stdin.write(code)
-            await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the box ended before it had read everything: its wait status tells how
-        finally:
-            stdin.close()
+        self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
 
     async def _noise(self) -> bytes:
-        """What gVisor said on standard error before it ended."""
-        return await _stream(self._process.stderr).read(_MOST_START_NOISE_BYTES)
+        """What gVisor says on standard error before it ends, if it ends."""
+        noise = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while data := await self._pipes.stderr.read(_READ_BYTES):
+                    noise = (noise + data)[-_MOST_START_NOISE_BYTES:]
+                await self._process.wait()
+        return noise
 
 
-def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
-    if reader is None:
-        raise ValueError("a box is always started with pipes")
-    return reader
+def process_family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants that have not ended. Source: proc(5), `stat` and `task/[tid]/children`."""
+    try:
+        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    itself = frozenset() if state in "ZX" else frozenset({process_id})
+    return itself.union(*(process_family(child) for thread in threads for child in _children(thread)))
+
+
+def _children(thread: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+@contextmanager
+def _pinned(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
+    descriptors: list[int] = []
+    try:
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(process_id))
+        yield tuple(descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _killed(descriptors: Sequence[int]) -> None:
+    """Kill processes, and wait until they have ended, or could not be made to."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + _DRAIN_SECONDS, 0.001
+    for descriptor in descriptors:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
@@ -7223,7 +7554,10 @@ def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
 # are gone when it ends, by whatever way it ends: the code's own end, the deadline, an error, or cancellation.
 
 
+W = TypeVar("W")
+
 _OUTPUT_UNIT_BYTES = 1 << 10
+_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 
 
@@ -7239,8 +7573,9 @@ class _Run:
 class Runner:
     """Runs requests on this host."""
 
-    def __init__(self, equipment: Equipment) -> None:
+    def __init__(self, equipment: Equipment, *, startup_seconds: float = STARTUP_SECONDS) -> None:
         self._equipment = equipment
+        self._startup_seconds = startup_seconds
 
     async def run(self, request: RunRequest) -> RunResult:
         """Run a request to its end.
@@ -7254,17 +7589,18 @@ class Runner:
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
         with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
             name = secrets.token_hex(16)
-            run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
-            try:
-                return await self._run_in_box(request, compiled, run, enforced, unenforced)
-            except OSError as error:
-                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-            except StartError as error:
-                if request.limits[DEBUG]:
-                    raise error.with_internals() from error
-                raise
-            finally:
-                await _finished_although_cancelled(self._leave_nothing(run))
+            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+                run = _Run(folder=BoxFolder(path=folder, name=name))
+                try:
+                    return await self._run_in_box(request, compiled, run, enforced, unenforced)
+                except OSError as error:
+                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+                except StartError as error:
+                    if request.limits[DEBUG]:
+                        raise error.with_internals() from error
+                    raise
+                finally:
+                    await _finished_although_cancelled(self._leave_nothing(run))
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
@@ -7272,36 +7608,26 @@ class Runner:
         clock = asyncio.get_running_loop().time
         begun = clock()
         output = KeptOutput(limit_bytes=_output_bytes(request.limits))
-        run.folder.write(compiled.spec)
-        if isinstance(self._equipment.cgroups, CgroupParent):
-            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
-        run.box = await Box.start(
-            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
-            run.folder,
-            run.cgroup.procs_files if run.cgroup else (),
-            output,
-        )
-        await run.box.ready()
-        if run.cgroup is not None:
-            _prove_membership(run.cgroup, run.box.process_id)
+        box = await self._ready_box(request.limits, compiled, run, enforced, output)
         ready = clock()
-        end = await run.box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
+        end = await box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
         ended = clock()
         counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
+        limits = request.limits
         return RunResult(
             outcome=_outcome(end, counters),
             language=request.language,
             exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
-            chunks=tuple(output.chunks),
+            chunks=output.chunks,
             truncated=output.seen_bytes > output.kept_bytes,
-            output_limit_kilobytes=_output_bytes(request.limits) // _OUTPUT_UNIT_BYTES,
-            runtime_limit_seconds=_finite(request.limits[MAX_RUNTIME_SECONDS]),
-            ram_limit_megabytes=_finite(request.limits[MAX_RAM_MEGABYTES]),
-            notices=tuple(filter(None, (*request.limits.notices, compiled.network_notice))),
+            output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
+            runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
+            ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            notices=tuple(filter(None, (*limits.notices, compiled.network_notice))),
             unenforced=unenforced,
-            debug_allowed=request.limits[DEBUG],
-            limits_digest=request.limits.digest,
-            policies=tuple((policy.policy_id, policy.serial) for policy in request.limits.policies),
+            debug_allowed=limits[DEBUG],
+            limits_digest=limits.digest,
+            policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             gvisor=self._equipment.gvisor_words,
             startup_seconds=ready - begun,
             wall_seconds=ended - ready,
@@ -7309,10 +7635,36 @@ class Runner:
             peak_memory_bytes=counters.peak_memory_bytes,
         )
 
+    async def _ready_box(
+        self, limits: EffectiveLimits, compiled: Compiled, run: _Run, enforced: CgroupLimits, output: KeptOutput
+    ) -> Box:
+        """A box that waits for code, with every process of it where its limits are."""
+        run.folder.write(compiled.spec)
+        if isinstance(self._equipment.cgroups, CgroupParent):
+            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
+        box = await _finished_although_cancelled(self._start_box(run, compiled, output))
+        await box.ready(within_seconds=self._startup_seconds + _slowed_startup_seconds(limits))
+        if run.cgroup is not None:
+            _prove_membership(run.cgroup, box.process_id)
+        return box
+
+    async def _start_box(self, run: _Run, compiled: Compiled, output: KeptOutput) -> Box:
+        """Start the box; not to be cancelled, since asyncio then loses sight of a process that it has just made."""
+        run.box = await Box.start(
+            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
+            run.folder,
+            run.cgroup.procs_files if run.cgroup else (),
+            output,
+        )
+        return run.box
+
     async def _leave_nothing(self, run: _Run) -> None:
+        if run.cgroup is not None:
+            await run.cgroup.kill()
         if run.box is not None:
             await run.box.close()
         if run.cgroup is not None:
+            # Again, since what was just being started may have joined meanwhile.
             await run.cgroup.kill()
             await run.cgroup.remove()
         await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
@@ -7357,20 +7709,18 @@ def _missing(
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
     """Refuse a box of which any process is not where its limits are."""
-    box = _family(process_id)
+    before = process_family(process_id)
+    members = {place: cgroup_members(place.folder) for place in cgroup.places}
+    box = before & process_family(process_id)  # those that lived all the while: what has ended is in no cgroup
+    if len(box) <= 1:
+        raise StartError(reason="gVisor ended as soon as the interpreter was ready")
     for place in cgroup.places:
-        outside = box - cgroup_members(place.folder)
-        if outside or len(box) == 1:
+        outside = box - members[place]
+        if outside:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
-
-
-def _family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants. Source: proc(5), `task/[tid]/children`."""
-    children = (path.read_text().split() for path in Path(f"/proc/{process_id}/task").glob("*/children"))
-    return frozenset({process_id}).union(*(_family(int(child)) for words in children for child in words))
 
 
 def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
@@ -7395,11 +7745,17 @@ def _runtime_seconds(limits: EffectiveLimits) -> float | None:
     return None if seconds is None else float(seconds)
 
 
+def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
+    """How much longer than a whole CPU's start-up one may take that has only a share of it."""
+    cpus = limits[MAX_CPUS]
+    return 0.0 if isinstance(cpus, Unlimited) else _MOST_STARTUP_CPU_SECONDS / float(cpus)
+
+
 def _finite(number: int | Unlimited) -> int | None:
     return None if isinstance(number, Unlimited) else number
 
 
-async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
+async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
     """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -7408,9 +7764,10 @@ async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
+    result = task.result()
     if cancelled:
         raise asyncio.CancelledError
+    return result
 
 
 # ======== sandbox/session.py ==========================================================================================
@@ -7489,6 +7846,7 @@ class Session:
         await announce("Setting up sandbox environment...")
         if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
             self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
+            await remove_leftovers(self._equipment.folder / RUNS_FOLDER, self._equipment.cgroups)
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
@@ -7694,16 +8052,18 @@ class Action:
         order = run_order(block.language, block.code, self.valves, __user__)
         end = await self._host.run(order, __event_emitter__)
         added = end_markdown(end, _heading(block, blocks))
-        return {"messages": [{"id": message_id, "content": f"{content.rstrip()}\n\n---\n\n{added}\n"}]}
+        return {"messages": [{"id": message_id, "content": f"{with_closed_blocks(content)}\n\n---\n\n{added}\n"}]}
 
 
 def _pressed_message(untrusted_body: Mapping[str, Any]) -> tuple[str, str]:
-    """Id and text of the message whose button was pressed."""
-    message_id = str(untrusted_body.get("id") or "")
-    messages = [message for message in untrusted_body.get("messages") or [] if isinstance(message, Mapping)]
-    pressed = [message for message in messages if message.get("id") == message_id] or messages
-    content = pressed[-1].get("content") if pressed else ""
-    return message_id, content if isinstance(content, str) else ""
+    """Id and text of the message whose button was pressed: the named one, or the last where none is named."""
+    named, listed = untrusted_body.get("id"), untrusted_body.get("messages")
+    messages = [message for message in listed if isinstance(message, Mapping)] if isinstance(listed, list) else []
+    # Never the text of another message than the named one, in whose place the answer is put.
+    pressed = [message for message in messages if message.get("id") == named] if named else messages
+    message = pressed[-1] if pressed else {}
+    content = message.get("content")
+    return str(named or message.get("id") or ""), content if isinstance(content, str) else ""
 
 
 def _heading(block: CodeBlock, blocks: tuple[CodeBlock, ...]) -> str:

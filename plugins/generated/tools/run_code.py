@@ -6,48 +6,50 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 38 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 40 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 113
-#   policy/errors.py ............. line 318
-#   policy/keys.py ............... line 378
-#   policy/positions.py .......... line 590
-#   policy/values.py ............. line 808
-#   policy/limits.py ............. line 1149
-#   policy/settings.py ........... line 1395
-#   policy/schema.py ............. line 1666
-#   policy/statements.py ......... line 1856
-#   policy/document.py ........... line 1928
-#   policy/effective.py .......... line 2217
-#   policy/environment.py ........ line 2377
-#   policy/resolve.py ............ line 2604
-#   policy/signatures.py ......... line 2819
-#   policy/trusted_files.py ...... line 3080
-#   policy/load.py ............... line 3337
-#   plugins/valves.py ............ line 3602
-#   sandbox/errors.py ............ line 3687
-#   sandbox/cgroups.py ........... line 3743
-#   sandbox/folders.py ........... line 4441
-#   sandbox/release.py ........... line 4664
-#   sandbox/debian.py ............ line 5024
-#   sandbox/gvisor.py ............ line 5287
-#   sandbox/request.py ........... line 5615
-#   sandbox/outcome.py ........... line 5685
-#   plugins/presentation.py ...... line 5828
-#   sandbox/shared_libraries.py .. line 5891
-#   sandbox/slots.py ............. line 6018
-#   sandbox/starters.py .......... line 6077
-#   sandbox/box.py ............... line 6133
-#   sandbox/tree.py .............. line 6320
-#   sandbox/equipment.py ......... line 6884
-#   sandbox/spec.py .............. line 6963
-#   sandbox/runner.py ............ line 7115
-#   sandbox/session.py ........... line 7312
-#   plugins/host.py .............. line 7421
-#   plugins/self_test.py ......... line 7511
-#   plugins/tool.py .............. line 7564
+#   policy/destinations.py ....... line 117
+#   policy/errors.py ............. line 322
+#   policy/keys.py ............... line 382
+#   policy/positions.py .......... line 594
+#   policy/values.py ............. line 812
+#   policy/limits.py ............. line 1153
+#   policy/settings.py ........... line 1399
+#   policy/schema.py ............. line 1670
+#   policy/statements.py ......... line 1851
+#   policy/document.py ........... line 1923
+#   policy/effective.py .......... line 2212
+#   policy/environment.py ........ line 2372
+#   policy/resolve.py ............ line 2599
+#   policy/signatures.py ......... line 2814
+#   policy/trusted_files.py ...... line 3075
+#   policy/load.py ............... line 3332
+#   plugins/valves.py ............ line 3615
+#   sandbox/errors.py ............ line 3700
+#   sandbox/cgroups.py ........... line 3756
+#   sandbox/folders.py ........... line 4454
+#   sandbox/leases.py ............ line 4677
+#   sandbox/pipes.py ............. line 4758
+#   sandbox/release.py ........... line 4817
+#   sandbox/debian.py ............ line 5177
+#   sandbox/gvisor.py ............ line 5440
+#   sandbox/request.py ........... line 5768
+#   sandbox/outcome.py ........... line 5838
+#   plugins/presentation.py ...... line 6012
+#   sandbox/shared_libraries.py .. line 6078
+#   sandbox/slots.py ............. line 6205
+#   sandbox/starters.py .......... line 6264
+#   sandbox/box.py ............... line 6320
+#   sandbox/tree.py .............. line 6559
+#   sandbox/equipment.py ......... line 7123
+#   sandbox/spec.py .............. line 7202
+#   sandbox/runner.py ............ line 7354
+#   sandbox/session.py ........... line 7577
+#   plugins/host.py .............. line 7687
+#   plugins/self_test.py ......... line 7777
+#   plugins/tool.py .............. line 7830
 
 import argparse
 import asyncio
@@ -67,6 +69,7 @@ import platform
 import pwd
 import re
 import secrets
+import select
 import shutil
 import signal
 import ssl
@@ -82,8 +85,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from bisect import bisect_right
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -1743,10 +1747,9 @@ def document_schema() -> dict[str, Any]:
 
 
 def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, innermost causes, in the schema's order."""
+    """Everything about the shape of a parsed policy file that is wrong, in the schema's order."""
     validator = _StrictValidator(document_schema(), format_checker=_formats())
-    for error in validator.iter_errors(_json_image(document)):
-        yield from map(_shape_error, _innermost(error))
+    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
 
 
 def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
@@ -1787,14 +1790,6 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "then": table,
         "else": value,
     }
-
-
-def _innermost(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    if error.validator in {"if", "dependentSchemas"} and error.context:
-        for cause in error.context:
-            yield from _innermost(cause)
-    else:
-        yield error
 
 
 def _json_image(value: object) -> object:
@@ -3348,7 +3343,7 @@ class RefusalCode(Enum):
     """Why a set of policy files is refused, in the order in which one is named where several hold."""
 
     POLICY_MISSING = "policy-missing"
-    """A policy is required, and `SANDBOX_POLICY_PATH` is not set."""
+    """A policy is required, by itself or by its id, and `SANDBOX_POLICY_PATH` is not set."""
     KEYS_INVALID = "keys-invalid"
     """The keys, or their number beside the threshold, cannot be used."""
     UNREADABLE = "unreadable"
@@ -3429,9 +3424,9 @@ def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: Poli
     keys = read_keys(settings, reader)
     path = settings[POLICY_PATH]
     if path is None:
-        if settings[POLICY_REQUIRED]:
-            reason = f"{POLICY_REQUIRED.variable} is true, and this is not set"
-            raise _refused([(RefusalCode.POLICY_MISSING, _setting_problem(POLICY_PATH.variable, reason, "Set it"))])
+        refusals = list(_pathless_refusals(settings))
+        if refusals:
+            raise _refused(refusals)
         return Situation(environment=environment, documents=())
     documents = _accepted_documents(Path(path), settings, keys, reader)
     refusals = list(set_refusals(documents, settings, now))
@@ -3453,9 +3448,27 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
             remedy = "Ship the newer policy; this may be a rollback"
             yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
     present = {document.policy_id for document in documents}
-    for missing in sorted({*settings[POLICY_IDS], *settings[POLICY_MIN_SERIAL]} - present):
-        reason = f"no policy file has the id {missing}"
-        yield RefusalCode.ID_MISSING, _setting_problem(POLICY_IDS.variable, reason, "Ship that file, or correct the id")
+    for missing, variable in sorted(_named_ids(settings).items()):
+        if missing not in present:
+            reason = f"no policy file has the id {missing}"
+            yield RefusalCode.ID_MISSING, _setting_problem(variable, reason, "Ship that file, or correct the id")
+
+
+def _named_ids(settings: SettingValues) -> Mapping[str, str]:
+    """The ids that must be present, each with the variable that names it."""
+    return {
+        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
+        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
+    }
+
+
+def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
+    """Every setting that wants a policy, where no path says from where: going on would be going on without it."""
+    reasons = [f"{POLICY_REQUIRED.variable} is true"] if settings[POLICY_REQUIRED] else []
+    reasons += [f"{variable} names {policy_id}" for policy_id, variable in sorted(_named_ids(settings).items())]
+    for reason in reasons:
+        problem = _setting_problem(POLICY_PATH.variable, f"{reason}, and this is not set", "Set it")
+        yield RefusalCode.POLICY_MISSING, problem
 
 
 def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
@@ -3476,10 +3489,10 @@ def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey,
         SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
     """
     setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
-    if setting is None:
+    if setting is None and threshold == POLICY_THRESHOLD.default:
         return ()
     try:
-        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys)
+        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys) if setting is not None else ()
     except KeyFileError as error:
         raise _refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
     if threshold > len(keys):
@@ -3666,14 +3679,14 @@ def _opens_lan(limit: Limit[Any]) -> bool:
 
 def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
     """How far this valve reaches here."""
-    decision = situation.limits().decisions[limit.name]
-    origin = decision.decided_by
-    if decision.verb is Verb.LOCK:
+    documents = (stated for document in situation.documents for stated in document.statements)
+    said = [stated for stated in (*situation.environment.statements, *documents) if stated.limit is limit]
+    if any(stated.verb is Verb.LOCK for stated in said):
+        decision = situation.limits().decisions[limit.name]  # by a ceiling, where one is stricter than the lock
+        origin = decision.decided_by
         why = f" ({origin.reason})" if origin.reason else ""
         return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
-    documents = (stated for document in situation.documents for stated in document.statements)
-    said = [*situation.environment.statements, *documents]
-    ceilings = [stated for stated in said if stated.limit is limit and stated.verb is Verb.CEILING]
+    ceilings = [stated for stated in said if stated.verb is Verb.CEILING]
     if ceilings:
         bound = reduce(limit.kind.meet, (stated.value for stated in ceilings))
         decider = next((stated for stated in ceilings if stated.value == bound), ceilings[0])
@@ -4659,6 +4672,146 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ======== sandbox/leases.py ===========================================================================================
+# Folders of runs, each held by a lock as long as its runner lives, and the removal of what dead runners left behind.
+#
+# A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and
+# cgroups stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private
+# folder, named as runs are named, whose lock nobody holds, and the cgroup of that very name.
+#
+# Source: flock(2); the lock is on the folder itself, so there is no moment between making and locking a file in it.
+
+
+RUNS_FOLDER = "runs"
+"""Where the folders of runs are, in the private folder."""
+
+
+@contextmanager
+def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
+    """Make a run's folder, and hold its lock for as long as the context lasts; whoever made it removes it.
+
+    Args:
+        runs: where such folders are, private to the running user.
+        run_name: 32 lower-case hexadecimal characters, never used before.
+    """
+    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder_lock_held(runs, fcntl.LOCK_SH):
+        folder = runs / run_name
+        folder.mkdir(mode=0o700)
+        descriptor = _opened_folder(folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
+    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
+    abandoned = await asyncio.to_thread(_abandoned_runs, runs)
+    for run_name in abandoned:
+        if isinstance(cgroups, CgroupParent):
+            cgroup = cgroups.run_cgroup(run_name)
+            await cgroup.kill()
+            await cgroup.remove()
+        await asyncio.to_thread(shutil.rmtree, runs / run_name, ignore_errors=True)
+    return abandoned
+
+
+def _abandoned_runs(runs: Path) -> tuple[str, ...]:
+    """The names of run folders that nobody holds, with no folder half-made meanwhile."""
+    if not runs.is_dir():
+        return ()
+    with _folder_lock_held(runs, fcntl.LOCK_EX):
+        return tuple(
+            entry.name for entry in sorted(runs.iterdir()) if RUN_NAME_PATTERN.fullmatch(entry.name) and _is_free(entry)
+        )
+
+
+def _is_free(folder: Path) -> bool:
+    with suppress(OSError):
+        descriptor = _opened_folder(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+        return True
+    return False
+
+
+@contextmanager
+def _folder_lock_held(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = _opened_folder(folder)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+# ======== sandbox/pipes.py ============================================================================================
+# The three pipes between a runner and its box, made here so that they are pipes under every event loop.
+#
+# uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
+# through `/dev/stdin`, which shells and people's code do.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxPipes:
+    """The ends of the pipes, ours attached to the running event loop."""
+
+    child_ends: tuple[int, int, int]
+    """Descriptors for the child's standard input, output and error."""
+    stdin: asyncio.WriteTransport
+    """Ours, to write to."""
+    stdout: asyncio.StreamReader
+    """Ours, to read."""
+    stderr: asyncio.StreamReader
+    """Ours, to read."""
+    transports: tuple[asyncio.BaseTransport, ...]
+    """All that must be closed in the end."""
+
+    @classmethod
+    async def opened(cls) -> Self:
+        """Make the pipes; the caller closes both sides, each at its time."""
+        stdin_end, own_stdin = os.pipe()
+        own_stdout, stdout_end = os.pipe()
+        own_stderr, stderr_end = os.pipe()
+        loop = asyncio.get_running_loop()
+        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(own_stdin, "wb", 0))
+        stdout, stdout_transport = await _attached(own_stdout)
+        stderr, stderr_transport = await _attached(own_stderr)
+        return cls(
+            child_ends=(stdin_end, stdout_end, stderr_end),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            transports=(stdin, stdout_transport, stderr_transport),
+        )
+
+    def close_child_ends(self) -> None:
+        """Leave the child's ends to the child, so that the pipes end when it does."""
+        for descriptor in self.child_ends:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of our ends, whatever is still in them."""
+        for transport in self.transports:
+            transport.close()
+
+
+async def _attached(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    return reader, transport
 
 
 # ======== sandbox/release.py ==========================================================================================
@@ -5686,6 +5839,10 @@ def _shown(untrusted: str) -> str:
 # What became of a run: the outcome, the output that was kept, and the record of it.
 
 
+MOST_STREAM_CHANGES = 4_096
+"""How often output may change between the streams with their order kept."""
+
+
 class Outcome(Enum):
     """How a run ended, told by wait status and kernel counters, never by the box."""
 
@@ -5713,16 +5870,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class KeptOutput:
-    """Output of both streams up to a limit; what comes after that is counted and thrown away."""
+    """Output of both streams up to a limit; what comes after that is counted and thrown away.
+
+    A piece costs much more memory than a byte, so code that changes streams with each byte gets only so many of them;
+    after that each stream is still whole, and only their order among each other is lost.
+    """
 
     limit_bytes: int
     """How much is kept, of both streams together."""
-    chunks: list[Chunk] = field(default_factory=list)
-    """What was kept."""
     kept_bytes: int = 0
     """How much that is."""
     seen_bytes: int = 0
     """How much came."""
+    _pieces: list[tuple[str, bytearray]] = field(default_factory=list)
 
     def add(self, stream: str, data: bytes) -> None:
         """Keep what still fits."""
@@ -5730,7 +5890,21 @@ class KeptOutput:
         kept = data[: self.limit_bytes - self.kept_bytes]
         if kept:
             self.kept_bytes += len(kept)
-            self.chunks.append(Chunk(stream=stream, data=kept))
+            self._piece_for(stream).extend(kept)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """What was kept, in the order of its arrival."""
+        return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)
+
+    def _piece_for(self, stream: str) -> bytearray:
+        """The last piece if it is of this stream, else a new one, or an older one where there are too many."""
+        candidates = self._pieces if len(self._pieces) >= MOST_STREAM_CHANGES else self._pieces[-1:]
+        found = next((data for of, data in reversed(candidates) if of == stream), None)
+        if found is None:
+            found = bytearray()
+            self._pieces.append((stream, found))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -5777,7 +5951,9 @@ class RunResult:
     @property
     def output(self) -> str:
         """Both streams as text, in the order of arrival; what is no UTF-8 is replaced."""
-        return b"".join(chunk.data for chunk in self.chunks).decode(errors="replace")
+        decoders = {chunk.stream: getincrementaldecoder("utf-8")(errors="replace") for chunk in self.chunks}
+        texts = [decoders[chunk.stream].decode(chunk.data) for chunk in self.chunks]
+        return "".join((*texts, *(decoder.decode(b"", final=True) for decoder in decoders.values())))
 
     def stream(self, name: str) -> bytes:
         """What was kept of one stream, `stdout` or `stderr`."""
@@ -5793,9 +5969,13 @@ class RunResult:
             case Outcome.ERROR:
                 return f"{name} code ended with {_exit_words(self.exit_code)}."
             case Outcome.TIMED_OUT:
-                return f"{name} code was stopped after {self.runtime_limit_seconds} seconds, its runtime limit."
+                limit = _counted(self.runtime_limit_seconds, "second")
+                return f"{name} code was stopped after {limit}, its runtime limit."
+            case Outcome.OUT_OF_MEMORY if self.ram_limit_megabytes is None:
+                return f"{name} code was stopped because this host ran out of memory for it."
             case Outcome.OUT_OF_MEMORY:
-                return f"{name} code was stopped at {self.ram_limit_megabytes} megabytes, its RAM limit."
+                limit = _counted(self.ram_limit_megabytes, "megabyte")
+                return f"{name} code was stopped at {limit}, its RAM limit."
             case Outcome.KILLED:
                 return f"{name} code was ended from outside before it was done."
 
@@ -5816,6 +5996,10 @@ class RunResult:
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
+
+
+def _counted(number: int | None, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _exit_words(exit_code: int | None) -> str:
@@ -5843,7 +6027,10 @@ STATUS_WORDS = {
 }
 REFUSED_STATUS = "REFUSED"
 _ESCAPE_SEQUENCE = re.compile(
-    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -6054,7 +6241,7 @@ def _taken(folder: Path, name: str, limit: Limit[int | Unlimited], limits: Effec
         raise BusyError(
             key=limit.name,
             origin=limits.origin_of(limit),
-            reason=f"{limit.words(count)} at once are permitted, and as many are under way",
+            reason=f"as many runs are under way as are permitted at once ({limit.words(count)})",
             remedy="Wait for one to end, or stop it",
         )
     try:
@@ -6142,6 +6329,7 @@ def starter_command(language: str, *, python: str, bash: str) -> tuple[str, ...]
 STARTUP_SECONDS = 30.0
 """How long gVisor and the interpreter may take until code can be handed over."""
 _DRAIN_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _JOIN_AND_BECOME = (
@@ -6189,8 +6377,9 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, output: KeptOutput) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, output: KeptOutput) -> None:
         self._process = process
+        self._pipes = pipes
         self._output = output
         self._readers: list[asyncio.Task[None]] = []
 
@@ -6206,65 +6395,74 @@ class Box:
             procs_files: the `cgroup.procs` files into which the box is born.
             output: where its output is kept.
         """
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            _JOIN_AND_BECOME,
-            "sh",
-            *map(str, procs_files),
-            "--",
-            *runsc_command,
-            "--ignore-cgroups",
-            f"--root={folder.state}",
-            "run",
-            f"--bundle={folder.bundle}",
-            folder.name,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            cwd="/",
-            start_new_session=True,
-        )
-        return cls(process, output)
+        pipes = await BoxPipes.opened()
+        stdin, stdout, stderr = pipes.child_ends
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _JOIN_AND_BECOME,
+                "sh",
+                *map(str, procs_files),
+                "--",
+                *runsc_command,
+                "--ignore-cgroups",
+                f"--root={folder.state}",
+                "run",
+                f"--bundle={folder.bundle}",
+                folder.name,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            pipes.close()
+            raise
+        finally:
+            pipes.close_child_ends()
+        return cls(process, pipes, output)
 
     @property
     def process_id(self) -> int:
         """The process of `runsc run`, whose descendants are the box."""
         return self._process.pid
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_seconds: float = STARTUP_SECONDS) -> None:
         """Wait until the interpreter is ready for code.
 
         Raises:
-            StartError: gVisor ended, said something else, or took longer than `STARTUP_SECONDS`.
+            StartError: gVisor ended, said something else, or took longer than that.
         """
         try:
-            async with asyncio.timeout(STARTUP_SECONDS):
-                first = await _stream(self._process.stdout).readexactly(len(READY))
+            async with asyncio.timeout(within_seconds):
+                first = await self._pipes.stdout.readexactly(len(READY))
         except TimeoutError as error:
-            raise _start_error(f"the interpreter was not ready after {STARTUP_SECONDS:.0f} seconds", b"") from error
+            raise _start_error(f"the interpreter was not ready after {within_seconds:.0f} seconds", b"") from error
         except asyncio.IncompleteReadError as error:
-            noise = error.partial + await self._noise()
-            raise _start_error(f"gVisor ended with exit code {await self._process.wait()}", noise) from error
+            noise = await self._noise()
+            exit_code = self._process.returncode
+            ended = "closed its output" if exit_code is None else f"ended with exit code {exit_code}"
+            raise _start_error(f"gVisor {ended} before the interpreter was ready", error.partial + noise) from error
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
         self._readers = [
-            asyncio.create_task(self._keep("stdout", _stream(self._process.stdout))),
-            asyncio.create_task(self._keep("stderr", _stream(self._process.stderr))),
+            asyncio.create_task(self._keep("stdout", self._pipes.stdout)),
+            asyncio.create_task(self._keep("stderr", self._pipes.stderr)),
         ]
 
     async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
         """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
-        feeding = asyncio.create_task(self._feed(code))
         timed_out = False
+        self._pipes.stdin.write(code)
+        self._pipes.stdin.close()
         try:
             async with asyncio.timeout(within_seconds):
                 await self._process.wait()
         except TimeoutError:
             timed_out = True
-        finally:
-            feeding.cancel()
         if timed_out:
             await self.end()
         await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
@@ -6273,7 +6471,10 @@ class Box:
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
         if self._process.returncode is None:
-            self._process.kill()
+            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`.
+            with _pinned(process_family(self._process.pid)) as descriptors:
+                self._process.kill()
+                await _killed(descriptors)
         await self._process.wait()
 
     async def close(self) -> None:
@@ -6282,34 +6483,72 @@ class Box:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-
-    async def _feed(self, code: bytes) -> None:
-        stdin = self._process.stdin
-        if stdin is None:
-            return
-        try:
-            stdin.write(code)
-            await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the box ended before it had read everything: its wait status tells how
-        finally:
-            stdin.close()
+        self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
 
     async def _noise(self) -> bytes:
-        """What gVisor said on standard error before it ended."""
-        return await _stream(self._process.stderr).read(_MOST_START_NOISE_BYTES)
+        """What gVisor says on standard error before it ends, if it ends."""
+        noise = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while data := await self._pipes.stderr.read(_READ_BYTES):
+                    noise = (noise + data)[-_MOST_START_NOISE_BYTES:]
+                await self._process.wait()
+        return noise
 
 
-def _stream(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
-    if reader is None:
-        raise ValueError("a box is always started with pipes")
-    return reader
+def process_family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants that have not ended. Source: proc(5), `stat` and `task/[tid]/children`."""
+    try:
+        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    itself = frozenset() if state in "ZX" else frozenset({process_id})
+    return itself.union(*(process_family(child) for thread in threads for child in _children(thread)))
+
+
+def _children(thread: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+@contextmanager
+def _pinned(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
+    descriptors: list[int] = []
+    try:
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(process_id))
+        yield tuple(descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _killed(descriptors: Sequence[int]) -> None:
+    """Kill processes, and wait until they have ended, or could not be made to."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + _DRAIN_SECONDS, 0.001
+    for descriptor in descriptors:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
@@ -7119,7 +7358,10 @@ def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
 # are gone when it ends, by whatever way it ends: the code's own end, the deadline, an error, or cancellation.
 
 
+W = TypeVar("W")
+
 _OUTPUT_UNIT_BYTES = 1 << 10
+_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 
 
@@ -7135,8 +7377,9 @@ class _Run:
 class Runner:
     """Runs requests on this host."""
 
-    def __init__(self, equipment: Equipment) -> None:
+    def __init__(self, equipment: Equipment, *, startup_seconds: float = STARTUP_SECONDS) -> None:
         self._equipment = equipment
+        self._startup_seconds = startup_seconds
 
     async def run(self, request: RunRequest) -> RunResult:
         """Run a request to its end.
@@ -7150,17 +7393,18 @@ class Runner:
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
         with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
             name = secrets.token_hex(16)
-            run = _Run(folder=BoxFolder(path=self._equipment.folder / "runs" / name, name=name))
-            try:
-                return await self._run_in_box(request, compiled, run, enforced, unenforced)
-            except OSError as error:
-                raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-            except StartError as error:
-                if request.limits[DEBUG]:
-                    raise error.with_internals() from error
-                raise
-            finally:
-                await _finished_although_cancelled(self._leave_nothing(run))
+            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+                run = _Run(folder=BoxFolder(path=folder, name=name))
+                try:
+                    return await self._run_in_box(request, compiled, run, enforced, unenforced)
+                except OSError as error:
+                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+                except StartError as error:
+                    if request.limits[DEBUG]:
+                        raise error.with_internals() from error
+                    raise
+                finally:
+                    await _finished_although_cancelled(self._leave_nothing(run))
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
@@ -7168,36 +7412,26 @@ class Runner:
         clock = asyncio.get_running_loop().time
         begun = clock()
         output = KeptOutput(limit_bytes=_output_bytes(request.limits))
-        run.folder.write(compiled.spec)
-        if isinstance(self._equipment.cgroups, CgroupParent):
-            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
-        run.box = await Box.start(
-            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
-            run.folder,
-            run.cgroup.procs_files if run.cgroup else (),
-            output,
-        )
-        await run.box.ready()
-        if run.cgroup is not None:
-            _prove_membership(run.cgroup, run.box.process_id)
+        box = await self._ready_box(request.limits, compiled, run, enforced, output)
         ready = clock()
-        end = await run.box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
+        end = await box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
         ended = clock()
         counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
+        limits = request.limits
         return RunResult(
             outcome=_outcome(end, counters),
             language=request.language,
             exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
-            chunks=tuple(output.chunks),
+            chunks=output.chunks,
             truncated=output.seen_bytes > output.kept_bytes,
-            output_limit_kilobytes=_output_bytes(request.limits) // _OUTPUT_UNIT_BYTES,
-            runtime_limit_seconds=_finite(request.limits[MAX_RUNTIME_SECONDS]),
-            ram_limit_megabytes=_finite(request.limits[MAX_RAM_MEGABYTES]),
-            notices=tuple(filter(None, (*request.limits.notices, compiled.network_notice))),
+            output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
+            runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
+            ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            notices=tuple(filter(None, (*limits.notices, compiled.network_notice))),
             unenforced=unenforced,
-            debug_allowed=request.limits[DEBUG],
-            limits_digest=request.limits.digest,
-            policies=tuple((policy.policy_id, policy.serial) for policy in request.limits.policies),
+            debug_allowed=limits[DEBUG],
+            limits_digest=limits.digest,
+            policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             gvisor=self._equipment.gvisor_words,
             startup_seconds=ready - begun,
             wall_seconds=ended - ready,
@@ -7205,10 +7439,36 @@ class Runner:
             peak_memory_bytes=counters.peak_memory_bytes,
         )
 
+    async def _ready_box(
+        self, limits: EffectiveLimits, compiled: Compiled, run: _Run, enforced: CgroupLimits, output: KeptOutput
+    ) -> Box:
+        """A box that waits for code, with every process of it where its limits are."""
+        run.folder.write(compiled.spec)
+        if isinstance(self._equipment.cgroups, CgroupParent):
+            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
+        box = await _finished_although_cancelled(self._start_box(run, compiled, output))
+        await box.ready(within_seconds=self._startup_seconds + _slowed_startup_seconds(limits))
+        if run.cgroup is not None:
+            _prove_membership(run.cgroup, box.process_id)
+        return box
+
+    async def _start_box(self, run: _Run, compiled: Compiled, output: KeptOutput) -> Box:
+        """Start the box; not to be cancelled, since asyncio then loses sight of a process that it has just made."""
+        run.box = await Box.start(
+            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
+            run.folder,
+            run.cgroup.procs_files if run.cgroup else (),
+            output,
+        )
+        return run.box
+
     async def _leave_nothing(self, run: _Run) -> None:
+        if run.cgroup is not None:
+            await run.cgroup.kill()
         if run.box is not None:
             await run.box.close()
         if run.cgroup is not None:
+            # Again, since what was just being started may have joined meanwhile.
             await run.cgroup.kill()
             await run.cgroup.remove()
         await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
@@ -7253,20 +7513,18 @@ def _missing(
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
     """Refuse a box of which any process is not where its limits are."""
-    box = _family(process_id)
+    before = process_family(process_id)
+    members = {place: cgroup_members(place.folder) for place in cgroup.places}
+    box = before & process_family(process_id)  # those that lived all the while: what has ended is in no cgroup
+    if len(box) <= 1:
+        raise StartError(reason="gVisor ended as soon as the interpreter was ready")
     for place in cgroup.places:
-        outside = box - cgroup_members(place.folder)
-        if outside or len(box) == 1:
+        outside = box - members[place]
+        if outside:
             controllers = ", ".join(sorted(place.controllers))
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
-
-
-def _family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants. Source: proc(5), `task/[tid]/children`."""
-    children = (path.read_text().split() for path in Path(f"/proc/{process_id}/task").glob("*/children"))
-    return frozenset({process_id}).union(*(_family(int(child)) for words in children for child in words))
 
 
 def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
@@ -7291,11 +7549,17 @@ def _runtime_seconds(limits: EffectiveLimits) -> float | None:
     return None if seconds is None else float(seconds)
 
 
+def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
+    """How much longer than a whole CPU's start-up one may take that has only a share of it."""
+    cpus = limits[MAX_CPUS]
+    return 0.0 if isinstance(cpus, Unlimited) else _MOST_STARTUP_CPU_SECONDS / float(cpus)
+
+
 def _finite(number: int | Unlimited) -> int | None:
     return None if isinstance(number, Unlimited) else number
 
 
-async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
+async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
     """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -7304,9 +7568,10 @@ async def _finished_although_cancelled(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
+    result = task.result()
     if cancelled:
         raise asyncio.CancelledError
+    return result
 
 
 # ======== sandbox/session.py ==========================================================================================
@@ -7385,6 +7650,7 @@ class Session:
         await announce("Setting up sandbox environment...")
         if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
             self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
+            await remove_leftovers(self._equipment.folder / RUNS_FOLDER, self._equipment.cgroups)
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:

@@ -6,7 +6,7 @@ of Open WebUI, through the settings interface.
 
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from tests.e2e.client import Client
@@ -107,7 +107,7 @@ def _person_asks_for_more(stage: Stage) -> None:
         stage.report.check(f"a person stores looser valves of their own in {path}", accepted, answer.body)
 
 
-def _store_past_checks(client: Client, valves: dict[str, object]) -> None:
+def _store_past_checks(client: Client, valves: Mapping[str, object]) -> None:
     """Store a person's valves as anybody can: the settings interface looks at no schema."""
     body = {"tools": {"valves": {TOOL_ID: valves}}, "functions": {"valves": {FUNCTION_ID: valves}}}
     client.post("/api/v1/users/user/settings/update", body)
@@ -118,6 +118,8 @@ def _check_locked(stage: Stage, listener: Listener, by_what: str) -> None:
     _check_no_network(stage, listener, reaching.output, f"{by_what} open no network", reaching.chat_error)
     sleeping = run_python(stage, _SLEEPING)
     _check_ended(stage, sleeping, f"{by_what} lengthen no run")
+    told = "SANDBOX_MAX_RUNTIME_SECONDS" in sleeping.result
+    stage.report.check("the answer says that SANDBOX_MAX_RUNTIME_SECONDS decides", told, sleeping.result)
 
 
 def _check_no_network(stage: Stage, listener: Listener, output: str, sentence: str, chat_error: object) -> None:

@@ -1,0 +1,206 @@
+"""What gVisor and the kernel are told of a run follows purely from its language, its limits and the file tree.
+
+Goldens lie in `goldens/spec-*.json`. After an intended change write them anew with `WRITE_GOLDENS=1`, and review the
+difference: it is what a box is given.
+"""
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.effective import EffectiveLimits
+from policy.limits import LIMITS
+from policy.values import UNLIMITED
+from sandbox.spec import DIGEST_ANNOTATION, GVISOR_HEADROOM_BYTES, Compiled, NetworkMode, compile_run, network_mode
+from sandbox.tree import FileTree
+from tests.policy.factories import destinations, values_of
+from tests.sandbox.conftest import limits_of, request_of
+
+GOLDENS = Path(__file__).parent / "goldens"
+TREE = FileTree(
+    root=Path("/private/trees/0123abcd"),
+    digest="0123abcd",
+    python="/usr/bin/python3",
+    bash="/usr/bin/bash",
+    file_count=3,
+    size_bytes=4,
+    omitted=(),
+)
+BUILT_IN = {limit.name: limit.built_in for limit in LIMITS}
+LOCKDOWN = {limit.name: limit.lockdown for limit in LIMITS}
+HOST_NETWORK = {"networking_allowed": True, "network_private_allowed": True}
+WIDE_OPEN = {
+    **HOST_NETWORK,
+    **dict.fromkeys(
+        ("max_runtime_seconds", "max_ram_megabytes", "max_cpus", "max_processes", "max_disk_megabytes"), UNLIMITED
+    ),
+}
+ALL_LIMITS = st.fixed_dictionaries({limit.name: values_of(limit.kind) for limit in LIMITS}).map(
+    lambda values: limits_of(**values)
+)
+LANGUAGES_OF_BOXES = st.sampled_from(["python", "bash"])
+
+
+def compiled_json(compiled: Compiled) -> str:
+    limits = compiled.cgroup_limits
+    shown = {
+        "spec": compiled.spec,
+        "runsc_flags": compiled.runsc_flags,
+        "cgroup_limits": {
+            "memory_bytes": limits.memory_bytes,
+            "cpu_thousandths": limits.cpu_thousandths,
+            "processes_hard_stop": limits.processes_hard_stop,
+        },
+        "network_notice": compiled.network_notice,
+    }
+    return json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+
+
+def mounts_of(limits: EffectiveLimits) -> dict[str, list[str]]:
+    mounts = compile_run("python", limits, TREE).spec["mounts"]
+    return {mount["destination"]: mount.get("options", []) for mount in mounts}
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "values"),
+    [
+        ("python-built-in", "python", BUILT_IN),
+        ("bash-built-in", "bash", BUILT_IN),
+        ("python-lockdown", "python", LOCKDOWN),
+        ("python-host-network", "python", {**BUILT_IN, **HOST_NETWORK}),
+        ("bash-everything-unlimited", "bash", {**BUILT_IN, **WIDE_OPEN}),
+        ("python-strictest", "python", {limit.name: limit.kind.strictest for limit in LIMITS}),
+    ],
+)
+def test_a_run_is_described_as_its_golden_says(name: str, language: str, values: dict[str, Any]) -> None:
+    golden = GOLDENS / f"spec-{name}.json"
+    described = compiled_json(compile_run(language, limits_of(**values), TREE))
+    if os.environ.get("WRITE_GOLDENS"):
+        golden.write_text(described)
+
+    assert described == golden.read_text()
+
+
+@given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
+def test_the_same_request_is_always_described_the_same(limits: EffectiveLimits, language: str) -> None:
+    assert compile_run(language, limits, TREE) == compile_run(language, limits, TREE)
+
+
+@given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
+def test_whatever_the_limits_a_box_has_no_privilege_and_a_read_only_root(
+    limits: EffectiveLimits, language: str
+) -> None:
+    spec = compile_run(language, limits, TREE).spec
+    process = spec["process"]
+
+    assert set(process["capabilities"]) == {"bounding", "effective", "inheritable", "permitted", "ambient"}
+    assert not any(process["capabilities"].values())
+    assert process["noNewPrivileges"] is True
+    assert process["user"] == {"uid": 1000, "gid": 1000}
+    assert spec["root"] == {"path": str(TREE.root), "readonly": True}
+    assert {entry["type"] for entry in spec["linux"]["namespaces"]} >= {"pid", "ipc", "uts", "mount"}
+    assert spec["annotations"] == {DIGEST_ANNOTATION: limits.digest}
+
+
+@given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
+def test_a_box_gets_the_hosts_network_only_where_three_limits_say_so(limits: EffectiveLimits, language: str) -> None:
+    values = limits.values
+    open_wide = (
+        values["networking_allowed"] and values["network_private_allowed"] and values["network_allowlist"] == ["public"]
+    )
+
+    compiled = compile_run(language, limits, TREE)
+
+    namespaces = {entry["type"] for entry in compiled.spec["linux"]["namespaces"]}
+    assert compiled.runsc_flags == (("--network=host",) if open_wide else ("--network=none",))
+    assert ("network" in namespaces) is not open_wide
+    assert ("/etc/resolv.conf" in mounts_of(limits)) is open_wide
+
+
+@given(limits=ALL_LIMITS)
+def test_everything_writable_has_a_size_and_together_they_fit_the_limit(limits: EffectiveLimits) -> None:
+    writable = {path: options for path, options in mounts_of(limits).items() if "mode=1777" in options}
+    sizes = [int(option[5:-1]) for options in writable.values() for option in options if option.startswith("size=")]
+    megabytes = limits.values["max_disk_megabytes"]
+
+    assert set(writable) == {"/tmp", "/dev/shm"}
+    assert all({"nosuid", "nodev"} <= set(options) for options in writable.values())
+    assert (sum(sizes) if sizes else "unlimited") == (megabytes * 1024 if isinstance(megabytes, int) else megabytes)
+
+
+def test_nothing_that_a_person_wrote_stands_in_the_description() -> None:
+    request = request_of("print('CANARY-CODE')", person="CANARY-PERSON")
+
+    described = compiled_json(compile_run(request.language, request.limits, TREE))
+
+    assert "CANARY" not in described
+
+
+def test_who_decided_a_limit_does_not_stand_in_the_spec() -> None:
+    limits = limits_of(networking_allowed=True)
+
+    assert "test" not in json.dumps(compile_run("python", limits, TREE).spec)
+
+
+def test_the_box_is_told_nothing_of_the_hosts_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_CANARY", "canary-value")
+
+    described = compiled_json(compile_run("python", limits_of(), TREE))
+
+    assert "canary" not in described.lower()
+
+
+def test_ram_is_limited_with_headroom_for_gvisor_and_nothing_more() -> None:
+    compiled = compile_run("python", limits_of(max_ram_megabytes=100), TREE)
+
+    assert compiled.cgroup_limits.memory_bytes == (100 << 20) + GVISOR_HEADROOM_BYTES
+
+
+@pytest.mark.parametrize(("cpus", "thousandths"), [("0.01", 10), ("0.333", 333), ("1", 1_000), ("1024", 1_024_000)])
+def test_a_share_of_the_processors_is_exact_to_the_thousandth(cpus: str, thousandths: int) -> None:
+    compiled = compile_run("python", limits_of(max_cpus=Decimal(cpus)), TREE)
+
+    assert compiled.cgroup_limits.cpu_thousandths == thousandths
+
+
+def test_unlimited_is_no_limit_at_all_and_never_zero() -> None:
+    limits = compile_run("bash", limits_of(**WIDE_OPEN), TREE).cgroup_limits
+
+    assert (limits.memory_bytes, limits.cpu_thousandths, limits.processes_hard_stop) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        pytest.param({"networking_allowed": False}, "", id="not-wanted"),
+        pytest.param(HOST_NETWORK, "", id="given"),
+        pytest.param({"networking_allowed": True}, "public destinations only", id="public-only"),
+        pytest.param(
+            {**HOST_NETWORK, "network_allowlist": destinations("example.com", "10.0.0.0/8")},
+            "only 10.0.0.0/8,example.com",
+            id="listed",
+        ),
+        pytest.param(
+            {**HOST_NETWORK, "network_allowlist": frozenset()}, "network_allowlist, by test", id="empty-list"
+        ),
+        pytest.param(
+            {**HOST_NETWORK, "network_allowlist": destinations("public:443")}, "only public:443", id="one-port"
+        ),
+    ],
+)
+def test_people_are_told_why_a_run_has_less_network_than_its_limits_name(values: dict[str, Any], words: str) -> None:
+    limits = limits_of(**values)
+
+    mode, notice = network_mode(limits)
+
+    assert words in notice
+    assert bool(notice) == bool(words)
+    assert (mode is NetworkMode.HOST) == (values is HOST_NETWORK)
+    if notice:
+        assert limits.origin_of(limits.decisions["network_allowlist"].limit) in notice
