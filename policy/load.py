@@ -151,10 +151,8 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
 
 def _named_ids(settings: SettingValues) -> Mapping[str, str]:
     """The ids that must be present, each with the variable that names it."""
-    return {
-        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
-        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
-    }
+    with_serial, required = settings[POLICY_MIN_SERIAL], settings[POLICY_IDS]
+    return {**dict.fromkeys(with_serial, POLICY_MIN_SERIAL.variable), **dict.fromkeys(required, POLICY_IDS.variable)}
 
 
 def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:

@@ -6,6 +6,7 @@ only read (container, seccomp, user namespaces) serve to name the remedy that fi
 Source: the settings of Docker and Kubernetes that gVisor needs are those measured in `docs/setup.md`.
 """
 
+import os
 import platform
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -261,23 +262,27 @@ def enforced_otherwise() -> tuple[Check, ...]:
 
 
 def start_remedy() -> str:
-    """What to change where boxes do not start at all, by what kind of place this is."""
+    """What to change where boxes do not start at all, by what kind of place this is; each was measured."""
     if _inside_gvisor():
         return "This process runs inside gVisor, which cannot run gVisor: run it on another node, without that runtime"
+    if os.geteuid() != 0:
+        return "Run as root: this version starts boxes only as root; see docs/setup.md"
     kind = container_words()
     if kind == "in a Kubernetes pod":
         return (
-            "In the pod's securityContext: `privileged: true` (the easy way), or `seccompProfile: {type: Unconfined}`, "
-            "`appArmorProfile: {type: Unconfined}` and `capabilities: {add: [SYS_ADMIN, SYS_PTRACE, NET_ADMIN, "
-            "SYS_CHROOT, SETPCAP]}`; see docs/setup.md"
+            "In the container's securityContext: `privileged: true` (the easy way, and the only one with RAM, CPU and "
+            "process limits), or `capabilities: {add: [SYS_ADMIN]}`, `seccompProfile: {type: Unconfined}` and "
+            "`appArmorProfile: {type: Unconfined}`; on SELinux `seLinuxOptions: {type: container_engine_t}`; "
+            "see docs/setup.md"
         )
     if kind == "in a container":
         return (
-            "Docker: `--privileged` (the easy way), or `--security-opt seccomp=unconfined --security-opt "
-            "apparmor=unconfined --cap-add SYS_ADMIN …`; on SELinux `--security-opt label=type:container_engine_t`; "
+            "Docker: `--privileged --cgroupns=host` (the easy way), or `--cap-add SYS_ADMIN --security-opt "
+            "seccomp=unconfined --security-opt apparmor=unconfined --cgroupns=host "
+            "-v /sys/fs/cgroup:/sys/fs/cgroup:rw`; on SELinux also `--security-opt label=type:container_engine_t`; "
             "see docs/setup.md"
         )
-    return "Run as root, or allow user namespaces: `sysctl kernel.unprivileged_userns_clone=1`; see docs/setup.md"
+    return "Use a kernel that permits namespaces: `sysctl user.max_user_namespaces` must not be 0; see docs/setup.md"
 
 
 def container_words() -> str:

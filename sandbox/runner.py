@@ -75,20 +75,23 @@ class Runner:
         """
         compiled = compile_run(request.language, request.limits, self._equipment.tree)
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
-        with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
-            name = secrets.token_hex(16)
-            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+        name = secrets.token_hex(16)
+        try:
+            with (
+                taken_slots(self._equipment.folder / "slots", request.person, request.limits),
+                leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder,
+            ):
                 run = _Run(folder=BoxFolder(path=folder, name=name))
                 try:
                     return await self._run_in_box(request, compiled, run, enforced, unenforced)
-                except OSError as error:
-                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-                except StartError as error:
-                    if request.limits[DEBUG]:
-                        raise error.with_internals() from error
-                    raise
                 finally:
                     await _finished_although_cancelled(self._leave_nothing(run))
+        except OSError as error:
+            raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+        except StartError as error:
+            if request.limits[DEBUG]:
+                raise error.with_internals() from error
+            raise
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]

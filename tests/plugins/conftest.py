@@ -137,8 +137,8 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted.write_text("".join(locked[name] for name in sorted(_with_dependencies(BARE_DISTRIBUTIONS))))
     python = folder / "venv/bin/python"
     subprocess.run([base, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=60)
-    command = [base, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--require-hashes", "-r", wanted], check=True, timeout=300)
+    command = [str(base), "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, "--require-hashes", "-r", str(wanted)], check=True, timeout=300)
     return python
 
 

@@ -46,7 +46,7 @@ list_documents = st.lists(st.one_of(items, nested), max_size=14).map("\n".join)
 
 
 def shown_blocks(message: str) -> list[tuple[int, str, str]]:
-    """Number, language and code of each runnable block outside quotes and lists, as CommonMark's own parser sees them."""
+    """Number, language and code of each runnable block outside quotes and lists, as CommonMark's parser sees them."""
     tokens = [token for token in MarkdownIt("commonmark").parse(message) if token.type == "fence" and not token.level]
     words = [token.info.lower().split() for token in tokens]
     languages = [BLOCK_LANGUAGES.get(each[0] if each else "") for each in words]

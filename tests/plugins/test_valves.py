@@ -182,7 +182,7 @@ def test_description_names_the_variable_that_locks(person: bool) -> None:  # noq
 
 
 def test_description_names_the_policy_that_locks_and_its_reason() -> None:
-    document = document_of(max_cpus={"lock": 0.5, "reason": "shared host"})
+    document = document_of({"max_cpus": {"lock": 0.5, "reason": "shared host"}})
 
     text = description_of("MAX_CPUS", situation_of(document))
 
@@ -191,7 +191,7 @@ def test_description_names_the_policy_that_locks_and_its_reason() -> None:
 
 
 def test_description_names_the_tightest_ceiling_and_its_reason() -> None:
-    document = document_of(max_cpus={"ceiling": 0.5, "reason": "shared host"})
+    document = document_of({"max_cpus": {"ceiling": 0.5, "reason": "shared host"}})
 
     text = description_of("MAX_CPUS", situation_of(document, SANDBOX_MAX_CPUS__CEILING="2"))
 
@@ -201,15 +201,15 @@ def test_description_names_the_tightest_ceiling_and_its_reason() -> None:
 
 def test_description_gives_the_meet_of_ceilings_of_which_none_is_the_tightest() -> None:
     one, other = (
-        document_of("one", languages={"ceiling": ["python"]}),
-        document_of("two", languages={"ceiling": ["bash"]}),
+        document_of({"languages": {"ceiling": ["python"]}}, "one"),
+        document_of({"languages": {"ceiling": ["bash"]}}, "two"),
     )
 
     assert "No looser than none, by one serial 7" in description_of("LANGUAGES", situation_of(one, other))
 
 
 def test_ceiling_inside_a_lock_is_told_as_a_lock() -> None:
-    document = document_of(max_runtime_seconds={"lock": 60})
+    document = document_of({"max_runtime_seconds": {"lock": 60}})
 
     text = description_of("MAX_RUNTIME_SECONDS", situation_of(document, SANDBOX_MAX_RUNTIME_SECONDS__CEILING="10"))
 
@@ -219,7 +219,7 @@ def test_ceiling_inside_a_lock_is_told_as_a_lock() -> None:
 
 
 def test_environment_lock_that_a_policy_holds_back_is_told_as_a_lock() -> None:
-    document = document_of(max_runtime_seconds={"ceiling": 60, "env_may_loosen": False, "reason": "shared host"})
+    document = document_of({"max_runtime_seconds": {"ceiling": 60, "env_may_loosen": False, "reason": "shared host"}})
 
     text = description_of("MAX_RUNTIME_SECONDS", situation_of(document, SANDBOX_MAX_RUNTIME_SECONDS="600"))
 

@@ -7,7 +7,9 @@ import pytest
 from sandbox.outcome import MOST_STREAM_CHANGES, Chunk, KeptOutput, Outcome, RunResult
 
 
-def result_of(outcome: Outcome, *chunks: tuple[str, bytes], exit_code: int | None = None, **changes: object) -> RunResult:
+def result_of(
+    outcome: Outcome, *chunks: tuple[str, bytes], exit_code: int | None = None, **changes: object
+) -> RunResult:
     fields: dict[str, object] = {
         "outcome": outcome,
         "language": "python",

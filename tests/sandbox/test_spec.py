@@ -186,9 +186,7 @@ def test_unlimited_is_no_limit_at_all_and_never_zero() -> None:
             "only 10.0.0.0/8,example.com",
             id="listed",
         ),
-        pytest.param(
-            {**HOST_NETWORK, "network_allowlist": frozenset()}, "network_allowlist, by test", id="empty-list"
-        ),
+        pytest.param({**HOST_NETWORK, "network_allowlist": frozenset()}, "network_allowlist, by test", id="empty-list"),
         pytest.param(
             {**HOST_NETWORK, "network_allowlist": destinations("public:443")}, "only public:443", id="one-port"
         ),
