@@ -1,8 +1,12 @@
-"""Holds for all tests: a test that needs real gVisor may not be skipped unseen where CI says so."""
+"""Holds for all tests: no test that needs real gVisor is skipped unseen, and no law fails for a busy machine's sake."""
 
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
