@@ -96,5 +96,10 @@ def _unsaid(_warning: str) -> None:
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
-    if emit is not None:
+    """Tell people; where they cannot be told, the run goes on, and its result is not lost."""
+    if emit is None:
+        return
+    try:
         await emit({"type": "status", "data": {"status": status, "description": description, "done": done}})
+    except Exception:
+        logging.getLogger(LOGGER_NAME).exception("a status could not be shown")

@@ -29,7 +29,9 @@ _ESCAPE_SEQUENCE = re.compile(
     "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-_MARKDOWN = re.compile(r"[\\`*{}\[\]#|~$^&<>@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.")
+_MARKDOWN = re.compile(
+    r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
+)
 
 
 def cleaned(untrusted_output: str) -> str:
@@ -46,14 +48,19 @@ def fenced(text: str) -> str:
 
 
 def escaped_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, without links, images or markup."""
-    flat = " ".join(cleaned(text).split())
-    # Not by backslashes, with which Open WebUI's page begins formulas: \( and \[.
-    return _MARKDOWN.sub(_entities, flat)
+    """Text that Markdown shows as it is, on one line, without links, images or markup.
+
+    Open WebUI's page takes a backslash before an opening bracket for the beginning of a formula, and shows entities as
+    they are spelt. So there are no entities here, and of brackets only the closing square one is escaped: a link, an
+    image or a citation needs it.
+    """
+    return _MARKDOWN.sub(_escaped_mark, " ".join(cleaned(text).split()))
 
 
-def _entities(found: re.Match[str]) -> str:
-    return "".join(f"&#{ord(character)};" for character in found[0])
+def _escaped_mark(found: re.Match[str]) -> str:
+    if found[0] == "[":  # the text's own backslash before it: kept apart by a word joiner, which nobody sees
+        return "\u2060["
+    return re.sub(r"(?=[!-/:-@\[-`{-~])", r"\\", found[0])
 
 
 def shown_output(result: RunResult) -> str:

@@ -29,6 +29,7 @@ def self_test(arguments: Sequence[str]) -> int:
     """Run the sample, or code from standard input, printing each event and then one line of JSON."""
     parser = argparse.ArgumentParser(
         description="Run code in a gVisor sandbox as Open WebUI would, to see whether this host can.",
+        allow_abbrev=False,
         epilog="Examples: run_code.py --use-sample-code; echo 'print(6 * 7)' | run_code.py",
     )
     parser.add_argument("--use-sample-code", action="store_true", help="run a sample instead of standard input")

@@ -86,8 +86,8 @@ def keygen(name: Path) -> None:
     key = generate_key()
     private, public = name.with_name(f"{name.name}.key"), name.with_name(f"{name.name}.pub")
     write_new_files([(private, private_pem(key), KEY_MODE), (public, public_pem(key.public), PUBLIC_MODE)])
-    click.echo(f"Wrote {private} (secret; sign with it) and {public} (public; verify with it).")
-    click.echo(f"Key id: {key.public.key_id}")
+    _say(f"Wrote {private} (secret; sign with it) and {public} (public; verify with it).")
+    _say(f"Key id: {key.public.key_id}")
 
 
 @cli.command()
@@ -102,11 +102,13 @@ def sign(key_path: Path, file: Path) -> None:
     Example:
       policy sign --key ops.key prod.toml
     """
+    if key_path.suffix == ".pub":  # whose mode would be refused first, with a remedy that leads nowhere
+        raise click.BadParameter(f"{key_path} is a public key; sign with the private one, NAME.key", param_hint="--key")
     key = load_private_key(read_trusted(key_path, PRIVATE_KEY_FILE), str(key_path))
     untrusted = read_trusted(file, SIGNED_POLICY_FILE)
     document = parse_document(unsigned_source(str(file), untrusted))
     replace_file(file, add_signature(untrusted, key, origin=str(file)))
-    click.echo(f"Signed {file} ({document.policy_id}, serial {document.serial}) with {key.public.key_id}.")
+    _say(f"Signed {file} ({document.policy_id}, serial {document.serial}) with {key.public.key_id}.")
 
 
 @cli.command()
@@ -149,11 +151,11 @@ def verify(key_paths: tuple[Path, ...], threshold: int, as_json: bool, file: Pat
         )
         return
     signed = f"{len(verified.trusted)} of {len(keys)} keys given, {threshold} needed"
-    click.echo(f"{file}: {document.policy_id}, serial {document.serial}: signed ({signed}).")
+    _say(f"{file}: {document.policy_id}, serial {document.serial}: signed ({signed}).")
     for key_id in verified.trusted:
-        click.echo(f"  {key_id}")
+        _say(f"  {key_id}")
     for key_id in verified.unknown:
-        click.echo(f"  {key_id}: not among the keys given; not checked and not counted")
+        _say(f"  {key_id}: not among the keys given; not checked and not counted")
 
 
 @cli.command()
@@ -204,7 +206,7 @@ def explain(
     limits = situation.limits(untrusted_person_valves=person, untrusted_admin_valves=admin)
     warnings = (*situation.environment.warnings, *warnings)
     if as_json:
-        click.echo(json.dumps({**limits.as_json(), "warnings": list(warnings)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({**limits.as_json(), "warnings": list(warnings)}, indent=2))
         return
     _print_limits(limits, with_candidates=candidates)
     for warning in warnings:
@@ -244,6 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERNAL)
 
 
+def _say(sentence: str) -> None:
+    click.echo(printable(sentence))
+
+
 def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[str, ...]]:
     """These files as if they were the policy set, and what would keep them from being it."""
     environment = read_environment(os.environ)
@@ -252,13 +258,13 @@ def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[s
     problems: list[Problem] = []
     warnings: list[str] = []
     for path in paths:
-        untrusted = read_trusted(path, SIGNED_POLICY_FILE)
-        source = unsigned_source(str(path), untrusted)
         try:
-            source = policy_source(str(path), untrusted, keys, environment.settings[POLICY_THRESHOLD])
-        except SignatureError as error:
-            warnings.extend(f"would be refused here [signature-invalid]: {problem}" for problem in error.problems)
-        try:
+            untrusted = read_trusted(path, SIGNED_POLICY_FILE)
+            source = unsigned_source(str(path), untrusted)
+            try:
+                source = policy_source(str(path), untrusted, keys, environment.settings[POLICY_THRESHOLD])
+            except SignatureError as error:
+                warnings.extend(f"would be refused here [signature-invalid]: {problem}" for problem in error.problems)
             documents.append(parse_document(source))
         except PolicyError as error:
             problems.extend(error.problems)
@@ -270,7 +276,11 @@ def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[s
 
 
 def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, emoji=False)
+    console = Console(
+        width=None if sys.stdout.isatty() else 160,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # or else bold and dim would remain
+        emoji=False,
+    )
     table = Table(title="Effective limits", title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading in ("limit", "value", "decided by", "where"):
         table.add_column(heading, overflow="fold")

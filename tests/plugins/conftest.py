@@ -3,6 +3,7 @@
 The plugins read the process's own environment, as they do inside Open WebUI, so that is what tests set.
 """
 
+import asyncio
 import os
 import platform
 import re
@@ -20,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from policy.limits import VARIABLE_PREFIX
-from sandbox.equipment import found_runsc
+from sandbox.equipment import found_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.release import release_source
@@ -53,6 +54,11 @@ class Boxes:
 
     folder: Path
     """The private folder, which nobody else uses meanwhile."""
+
+    async def until_one_stands(self) -> None:
+        async with asyncio.timeout(60):
+            while not self.processes():  # noqa: ASYNC110 -- what happens outside this process sets no event
+                await asyncio.sleep(0.02)
 
     def running(self) -> list[Path]:
         """The folders of the runs under way, each named like its box and its cgroups."""
@@ -114,7 +120,13 @@ def new_cache_home(installed_gvisor: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def cache_home(new_cache_home: Callable[[], Path]) -> Path:
-    return new_cache_home()
+    """One such folder where everything is prepared."""
+    home = new_cache_home()
+    environ = {**os.environ, "XDG_CACHE_HOME": str(home)}
+    runsc = found_runsc(release_source(machine=platform.machine()), environ)
+    assert runsc is not None
+    prepared(runsc, environ, print)
+    return home
 
 
 @pytest.fixture

@@ -99,23 +99,54 @@ def test_no_text_comes_to_life_in_markdown(text: str) -> None:
 @given(text=any_text)
 @example(text="&amp; &#42;")
 @example(text="SANDBOX_MAX_CPUS a_b _c_ __d__")
+@example(text=r"\[x\]")
 def test_escaped_text_still_reads_as_it_did(text: str) -> None:
-    shown = re.sub(r"\s+", " ", shown_text(f"x{escaped_markdown(text)}"))
+    shown = re.sub(r"\s+", " ", shown_text(f"x{escaped_markdown(text)}").replace("\u2060", ""))
 
-    assert shown.strip() == f"x{' '.join(cleaned(text).split())}".strip()
+    assert shown.strip() == f"x{' '.join(cleaned(text).split())}".replace("\u2060", "").strip()
 
 
 @given(text=any_text)
-def test_escaped_text_holds_nothing_that_the_page_takes_for_a_formula_or_an_address(text: str) -> None:
-    # Open WebUI's page renders formulas between \( and \), \[ and \], and dollar signs; it links bare addresses.
+@example(text=r"\(x\)")
+@example(text=r"\[x\]")
+@example(text=r"\\[x\\]")
+def test_escaped_text_holds_nothing_that_the_page_takes_for_a_formula_an_entity_or_an_address(text: str) -> None:
+    # Open WebUI begins formulas with \( and \[ and $, shows entities as they are spelt, and links bare addresses.
     escaped = escaped_markdown(text)
+    free = re.sub(r"\\[!-/:-@\[-`{-~]", "", escaped)  # without what a backslash escapes
 
-    assert not re.search(r"[\\$@]|://|(?i:www)\.", escaped)
+    assert not re.search(r"[\\$@&<>`]|://|(?i:www)\.", free)
+    assert r"\[" not in escaped
+    assert "](" not in free
+    assert not re.search(r"(?<!\\)(?:\\\\)*\\[(\[]", escaped)
     assert "\n" not in escaped
 
 
-def test_names_of_variables_stay_readable_in_the_source_of_a_message() -> None:
-    assert escaped_markdown("SANDBOX_MAX_CPUS (decided by built-in)") == "SANDBOX_MAX_CPUS (decided by built-in)"
+def test_ordinary_notices_stay_readable_in_the_source_of_a_message() -> None:
+    notice = "SANDBOX_MAX_CPUS locks 0.5 CPUs (decided by acme-prod serial 7 (/etc/acme.toml:12))."
+
+    assert escaped_markdown(notice) == notice
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("[x](http://evil.example)", r"[x\](http:\/\/evil.example)"),
+        ("![x](http://evil.example/a.png)", r"\![x\](http:\/\/evil.example/a.png)"),
+        ("WWW.evil.example me@evil.example", r"WWW\.evil.example me\@evil.example"),
+        ("<img src=x> &lt;", r"\<img src=x\> \&lt;"),
+        ("a_b _c_ *d* `e`", r"a_b \_c\_ \*d\* \`e\`"),
+        ("1. one", r"1\. one"),
+        ("- one", r"\- one"),
+        ("$5 {{x}} [1] [^1]", r"\$5 \{\{x\}\} [1\] [\^1\]"),
+        (r"\(x\)", r"\\(x\\)"),
+        (r"\[x\]", "\\\\\u2060[x\\\\\\]"),
+        ("a\n\n# b", r"a \# b"),
+    ],
+    ids=ascii,
+)
+def test_escaped_text_is_what_open_webuis_page_was_seen_to_show_as_it_is(text: str, escaped: str) -> None:
+    assert escaped_markdown(text) == escaped
 
 
 @given(text=any_text)
@@ -265,7 +296,7 @@ def test_markdown_of_a_run_is_golden() -> None:
     assert end_markdown(end, "Python code block 1 of the 2 that can be run:") == (
         "**Python code block 1 of the 2 that can be run:** Python code executed successfully.\n\n"
         "````text\n```\n[evil](http://evil.example)\n\n[output cut after 64 kilobytes]\n````\n\n"
-        "> The valve MAX_CPUS asks for 4 CPUs; acme &#91;x&#93;(http:&#47;&#47;evil.example) permits 1 CPU (why).\n\n"
+        "> The valve MAX_CPUS asks for 4 CPUs; acme [x\\](http:\\/\\/evil.example) permits 1 CPU (why).\n\n"
         "> Not enforced on this host: max_cpus, max_processes."
     )
 

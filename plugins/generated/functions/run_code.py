@@ -27,30 +27,30 @@ license: Apache-2.0
 #   policy/signatures.py ......... line 2973
 #   policy/trusted_files.py ...... line 3234
 #   policy/load.py ............... line 3491
-#   plugins/valves.py ............ line 3774
-#   sandbox/errors.py ............ line 3859
-#   sandbox/cgroups.py ........... line 3915
-#   sandbox/folders.py ........... line 4613
-#   sandbox/leases.py ............ line 4836
-#   sandbox/pipes.py ............. line 4917
-#   sandbox/release.py ........... line 4976
-#   sandbox/debian.py ............ line 5336
-#   sandbox/gvisor.py ............ line 5599
-#   sandbox/request.py ........... line 5927
-#   sandbox/outcome.py ........... line 5997
-#   plugins/presentation.py ...... line 6171
-#   sandbox/shared_libraries.py .. line 6274
-#   sandbox/slots.py ............. line 6401
-#   sandbox/starters.py .......... line 6460
-#   sandbox/box.py ............... line 6516
-#   sandbox/tree.py .............. line 6755
-#   sandbox/equipment.py ......... line 7319
-#   sandbox/spec.py .............. line 7398
-#   sandbox/runner.py ............ line 7550
-#   sandbox/session.py ........... line 7773
-#   plugins/host.py .............. line 7883
-#   plugins/self_test.py ......... line 7973
-#   plugins/function.py .......... line 8026
+#   plugins/valves.py ............ line 3772
+#   sandbox/errors.py ............ line 3857
+#   sandbox/cgroups.py ........... line 3913
+#   sandbox/folders.py ........... line 4611
+#   sandbox/leases.py ............ line 4834
+#   sandbox/pipes.py ............. line 4915
+#   sandbox/release.py ........... line 4974
+#   sandbox/debian.py ............ line 5334
+#   sandbox/gvisor.py ............ line 5597
+#   sandbox/request.py ........... line 5925
+#   sandbox/outcome.py ........... line 5995
+#   plugins/presentation.py ...... line 6169
+#   sandbox/shared_libraries.py .. line 6279
+#   sandbox/slots.py ............. line 6406
+#   sandbox/starters.py .......... line 6465
+#   sandbox/box.py ............... line 6521
+#   sandbox/tree.py .............. line 6760
+#   sandbox/equipment.py ......... line 7324
+#   sandbox/spec.py .............. line 7403
+#   sandbox/runner.py ............ line 7555
+#   sandbox/session.py ........... line 7781
+#   plugins/host.py .............. line 7892
+#   plugins/self_test.py ......... line 7987
+#   plugins/function.py .......... line 8041
 
 import argparse
 import asyncio
@@ -3615,10 +3615,8 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
 
 def _named_ids(settings: SettingValues) -> Mapping[str, str]:
     """The ids that must be present, each with the variable that names it."""
-    return {
-        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
-        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
-    }
+    with_serial, required = settings[POLICY_MIN_SERIAL], settings[POLICY_IDS]
+    return {**dict.fromkeys(with_serial, POLICY_MIN_SERIAL.variable), **dict.fromkeys(required, POLICY_IDS.variable)}
 
 
 def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
@@ -6192,7 +6190,9 @@ _ESCAPE_SEQUENCE = re.compile(
     "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-_MARKDOWN = re.compile(r"[\\`*{}\[\]#|~$^&<>@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.")
+_MARKDOWN = re.compile(
+    r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
+)
 
 
 def cleaned(untrusted_output: str) -> str:
@@ -6209,14 +6209,19 @@ def fenced(text: str) -> str:
 
 
 def escaped_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, without links, images or markup."""
-    flat = " ".join(cleaned(text).split())
-    # Not by backslashes, with which Open WebUI's page begins formulas: \( and \[.
-    return _MARKDOWN.sub(_entities, flat)
+    """Text that Markdown shows as it is, on one line, without links, images or markup.
+
+    Open WebUI's page takes a backslash before an opening bracket for the beginning of a formula, and shows entities as
+    they are spelt. So there are no entities here, and of brackets only the closing square one is escaped: a link, an
+    image or a citation needs it.
+    """
+    return _MARKDOWN.sub(_escaped_mark, " ".join(cleaned(text).split()))
 
 
-def _entities(found: re.Match[str]) -> str:
-    return "".join(f"&#{ord(character)};" for character in found[0])
+def _escaped_mark(found: re.Match[str]) -> str:
+    if found[0] == "[":  # the text's own backslash before it: kept apart by a word joiner, which nobody sees
+        return "\u2060["
+    return re.sub(r"(?=[!-/:-@\[-`{-~])", r"\\", found[0])
 
 
 def shown_output(result: RunResult) -> str:
@@ -7587,20 +7592,23 @@ class Runner:
         """
         compiled = compile_run(request.language, request.limits, self._equipment.tree)
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
-        with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
-            name = secrets.token_hex(16)
-            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+        name = secrets.token_hex(16)
+        try:
+            with (
+                taken_slots(self._equipment.folder / "slots", request.person, request.limits),
+                leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder,
+            ):
                 run = _Run(folder=BoxFolder(path=folder, name=name))
                 try:
                     return await self._run_in_box(request, compiled, run, enforced, unenforced)
-                except OSError as error:
-                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-                except StartError as error:
-                    if request.limits[DEBUG]:
-                        raise error.with_internals() from error
-                    raise
                 finally:
                     await _finished_although_cancelled(self._leave_nothing(run))
+        except OSError as error:
+            raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+        except StartError as error:
+            if request.limits[DEBUG]:
+                raise error.with_internals() from error
+            raise
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
@@ -7850,7 +7858,8 @@ class Session:
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
-        await announce("Auto-installing gVisor...")
+        if limits[AUTO_INSTALL]:
+            await announce("Auto-installing gVisor...")
         return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
 
 
@@ -7966,8 +7975,13 @@ def _unsaid(_warning: str) -> None:
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
-    if emit is not None:
+    """Tell people; where they cannot be told, the run goes on, and its result is not lost."""
+    if emit is None:
+        return
+    try:
         await emit({"type": "status", "data": {"status": status, "description": description, "done": done}})
+    except Exception:
+        logging.getLogger(LOGGER_NAME).exception("a status could not be shown")
 
 
 # ======== plugins/self_test.py ========================================================================================
@@ -7989,6 +8003,7 @@ def self_test(arguments: Sequence[str]) -> int:
     """Run the sample, or code from standard input, printing each event and then one line of JSON."""
     parser = argparse.ArgumentParser(
         description="Run code in a gVisor sandbox as Open WebUI would, to see whether this host can.",
+        allow_abbrev=False,
         epilog="Examples: run_code.py --use-sample-code; echo 'print(6 * 7)' | run_code.py",
     )
     parser.add_argument("--use-sample-code", action="store_true", help="run a sample instead of standard input")

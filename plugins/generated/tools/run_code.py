@@ -26,30 +26,30 @@ license: Apache-2.0
 #   policy/signatures.py ......... line 2814
 #   policy/trusted_files.py ...... line 3075
 #   policy/load.py ............... line 3332
-#   plugins/valves.py ............ line 3615
-#   sandbox/errors.py ............ line 3700
-#   sandbox/cgroups.py ........... line 3756
-#   sandbox/folders.py ........... line 4454
-#   sandbox/leases.py ............ line 4677
-#   sandbox/pipes.py ............. line 4758
-#   sandbox/release.py ........... line 4817
-#   sandbox/debian.py ............ line 5177
-#   sandbox/gvisor.py ............ line 5440
-#   sandbox/request.py ........... line 5768
-#   sandbox/outcome.py ........... line 5838
-#   plugins/presentation.py ...... line 6012
-#   sandbox/shared_libraries.py .. line 6078
-#   sandbox/slots.py ............. line 6205
-#   sandbox/starters.py .......... line 6264
-#   sandbox/box.py ............... line 6320
-#   sandbox/tree.py .............. line 6559
-#   sandbox/equipment.py ......... line 7123
-#   sandbox/spec.py .............. line 7202
-#   sandbox/runner.py ............ line 7354
-#   sandbox/session.py ........... line 7577
-#   plugins/host.py .............. line 7687
-#   plugins/self_test.py ......... line 7777
-#   plugins/tool.py .............. line 7830
+#   plugins/valves.py ............ line 3613
+#   sandbox/errors.py ............ line 3698
+#   sandbox/cgroups.py ........... line 3754
+#   sandbox/folders.py ........... line 4452
+#   sandbox/leases.py ............ line 4675
+#   sandbox/pipes.py ............. line 4756
+#   sandbox/release.py ........... line 4815
+#   sandbox/debian.py ............ line 5175
+#   sandbox/gvisor.py ............ line 5438
+#   sandbox/request.py ........... line 5766
+#   sandbox/outcome.py ........... line 5836
+#   plugins/presentation.py ...... line 6010
+#   sandbox/shared_libraries.py .. line 6076
+#   sandbox/slots.py ............. line 6203
+#   sandbox/starters.py .......... line 6262
+#   sandbox/box.py ............... line 6318
+#   sandbox/tree.py .............. line 6557
+#   sandbox/equipment.py ......... line 7121
+#   sandbox/spec.py .............. line 7200
+#   sandbox/runner.py ............ line 7352
+#   sandbox/session.py ........... line 7578
+#   plugins/host.py .............. line 7689
+#   plugins/self_test.py ......... line 7784
+#   plugins/tool.py .............. line 7838
 
 import argparse
 import asyncio
@@ -3456,10 +3456,8 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
 
 def _named_ids(settings: SettingValues) -> Mapping[str, str]:
     """The ids that must be present, each with the variable that names it."""
-    return {
-        **dict.fromkeys(settings[POLICY_MIN_SERIAL], POLICY_MIN_SERIAL.variable),
-        **dict.fromkeys(settings[POLICY_IDS], POLICY_IDS.variable),
-    }
+    with_serial, required = settings[POLICY_MIN_SERIAL], settings[POLICY_IDS]
+    return {**dict.fromkeys(with_serial, POLICY_MIN_SERIAL.variable), **dict.fromkeys(required, POLICY_IDS.variable)}
 
 
 def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
@@ -7391,20 +7389,23 @@ class Runner:
         """
         compiled = compile_run(request.language, request.limits, self._equipment.tree)
         enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
-        with taken_slots(self._equipment.folder / "slots", request.person, request.limits):
-            name = secrets.token_hex(16)
-            with leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder:
+        name = secrets.token_hex(16)
+        try:
+            with (
+                taken_slots(self._equipment.folder / "slots", request.person, request.limits),
+                leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder,
+            ):
                 run = _Run(folder=BoxFolder(path=folder, name=name))
                 try:
                     return await self._run_in_box(request, compiled, run, enforced, unenforced)
-                except OSError as error:
-                    raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-                except StartError as error:
-                    if request.limits[DEBUG]:
-                        raise error.with_internals() from error
-                    raise
                 finally:
                     await _finished_although_cancelled(self._leave_nothing(run))
+        except OSError as error:
+            raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+        except StartError as error:
+            if request.limits[DEBUG]:
+                raise error.with_internals() from error
+            raise
 
     async def _run_in_box(
         self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
@@ -7654,7 +7655,8 @@ class Session:
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
-        await announce("Auto-installing gVisor...")
+        if limits[AUTO_INSTALL]:
+            await announce("Auto-installing gVisor...")
         return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
 
 
@@ -7770,8 +7772,13 @@ def _unsaid(_warning: str) -> None:
 
 
 async def _emit_status(emit: Emit | None, status: str, description: str, *, done: bool) -> None:
-    if emit is not None:
+    """Tell people; where they cannot be told, the run goes on, and its result is not lost."""
+    if emit is None:
+        return
+    try:
         await emit({"type": "status", "data": {"status": status, "description": description, "done": done}})
+    except Exception:
+        logging.getLogger(LOGGER_NAME).exception("a status could not be shown")
 
 
 # ======== plugins/self_test.py ========================================================================================
@@ -7793,6 +7800,7 @@ def self_test(arguments: Sequence[str]) -> int:
     """Run the sample, or code from standard input, printing each event and then one line of JSON."""
     parser = argparse.ArgumentParser(
         description="Run code in a gVisor sandbox as Open WebUI would, to see whether this host can.",
+        allow_abbrev=False,
         epilog="Examples: run_code.py --use-sample-code; echo 'print(6 * 7)' | run_code.py",
     )
     parser.add_argument("--use-sample-code", action="store_true", help="run a sample instead of standard input")

@@ -1,0 +1,163 @@
+"""The plugins' host: every end is told, none is an exception, and nothing of one request stays for the next."""
+
+import logging
+import os
+from typing import Any
+
+import pytest
+
+from plugins.host import LOGGER_NAME, PluginEnd, PluginHost, run_order, situation_or_error
+from plugins.presentation import end_json
+from plugins.valves import admin_valves_model, person_valves_model
+from policy.errors import ConfigurationError, PolicyError, SetRefusedError
+from policy.load import Situation
+from sandbox.errors import SandboxError
+from sandbox.session import RunOrder
+from tests.plugins.conftest import Events
+
+QUIET = {"SANDBOX_NETWORKING_ALLOWED": "false"}
+
+
+def order_of(code: str = "print(1)", language: str = "python", **user: Any) -> RunOrder:  # noqa: ANN401 -- any JSON
+    return run_order(language, code, None, user)
+
+
+async def refused(environ: dict[str, str], order: RunOrder, events: Events) -> PluginEnd:
+    """Ask for a run that never comes to a box, and check that it is told as such."""
+    end = await PluginHost(environ).run(order, events)
+
+    assert events.statuses[-1] == ("error", True)
+    assert events.descriptions[-1] == end_json(end)["error"]
+    return end
+
+
+def test_order_takes_a_snapshot_of_all_valves() -> None:
+    admin = admin_valves_model(situation_here())(MAX_CPUS=1)
+    person = person_valves_model(situation_here())(MAX_CPUS=2)
+
+    order = run_order("python", "print(1)", admin, {"id": "u1", "valves": person})
+    admin.MAX_CPUS = 3  # type: ignore[attr-defined]  # a field that the model got when it was made
+    person.MAX_CPUS = 4  # type: ignore[attr-defined]
+
+    assert order.untrusted_admin_valves["MAX_CPUS"] == 1
+    assert order.untrusted_person_valves["MAX_CPUS"] == 2
+
+
+def situation_here() -> Situation:
+    situation = situation_or_error()
+    assert isinstance(situation, Situation)
+    return situation
+
+
+@pytest.mark.parametrize(
+    ("user", "person"),
+    [
+        (None, "unknown"),
+        ({}, "unknown"),
+        ({"id": None}, "unknown"),
+        ({"id": ""}, "unknown"),
+        ({"id": "u1"}, "u1"),
+        ({"id": 7}, "7"),
+        ({"id": "../../etc\x00\ud800"}, "../../etc\x00\ud800"),
+    ],
+    ids=ascii,
+)
+def test_order_names_the_person_or_nobody(user: dict[str, Any] | None, person: str) -> None:
+    assert run_order("python", "print(1)", None, user).person == person
+
+
+@pytest.mark.parametrize("valves", [None, "text", 7, [1], {}], ids=str)
+def test_order_of_valves_that_are_none_holds_none(valves: object) -> None:
+    order = run_order("python", "print(1)", valves, {"id": "u1", "valves": valves})
+
+    assert (order.untrusted_admin_valves, order.untrusted_person_valves) == ({}, {})
+
+
+async def test_malformed_environment_runs_nothing_and_is_told(events: Events) -> None:
+    end = await refused({"SANDBOX_MAX_CPUS": "many"}, order_of(), events)
+
+    assert isinstance(end, ConfigurationError)
+    assert "SANDBOX_MAX_CPUS" in events.descriptions[-1]
+    assert events.descriptions[:-1] == ["Checking if environment supports sandboxing..."]
+
+
+async def test_refused_policy_set_runs_nothing_and_is_told(events: Events) -> None:
+    end = await refused({"SANDBOX_POLICY_REQUIRED": "true"}, order_of(), events)
+
+    assert isinstance(end, SetRefusedError)
+    assert "SANDBOX_POLICY_PATH" in events.descriptions[-1]
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (order_of("a\x00b"), "NUL"),
+        (order_of("\ud800"), "surrogate"),
+        (order_of("#" * 10_000_000), "more than 1048576"),
+        (order_of(language="cobol\x1b[31m"), "'cobol?[31m' cannot run here"),
+    ],
+    ids=["NUL", "half a surrogate pair", "10 MB", "unknown language"],
+)
+async def test_code_that_no_box_could_run_is_refused_and_told(order: RunOrder, words: str, events: Events) -> None:
+    end = await refused(QUIET, order, events)
+
+    assert isinstance(end, SandboxError)
+    assert words in events.descriptions[-1]
+
+
+async def test_language_that_the_limits_forbid_is_refused_and_told(events: Events) -> None:
+    await refused({"SANDBOX_LANGUAGES": "bash"}, order_of(), events)
+
+    assert "SANDBOX_LANGUAGES" in events.descriptions[-1]
+
+
+async def test_defect_of_ours_is_told_without_particulars_and_logged(
+    events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = order_of(7)  # type: ignore[arg-type]  # what a model may hand over for code
+
+    with caplog.at_level(logging.ERROR, LOGGER_NAME):
+        end = await refused(QUIET, order, events)
+
+    assert "internal error (TypeError)" in str(end)
+    assert "argument of type" not in str(end)
+    assert caplog.records[0].exc_info
+
+
+async def test_run_without_emitter_is_told_by_its_end_alone() -> None:
+    end = await PluginHost({"SANDBOX_DEBUG": "maybe"}).run(order_of(), None)
+
+    assert isinstance(end, PolicyError)
+
+
+async def test_foreign_variable_is_warned_of_once(events: Events, caplog: pytest.LogCaptureFixture) -> None:
+    host = PluginHost({"SANDBOX_WHATEVER": "1"})
+
+    with caplog.at_level(logging.WARNING, LOGGER_NAME):
+        await host.run(order_of("\x00"), events)
+        await host.run(order_of("\x00"), events)
+
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["SANDBOX_WHATEVER"]
+
+
+def test_situation_for_descriptions_is_what_holds_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_MAX_CPUS", "0.25")
+
+    assert situation_here().limits().values["max_cpus"] == 0.25
+
+
+def test_situation_for_descriptions_is_the_error_where_nothing_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_MAX_CPUS", "")
+
+    assert isinstance(situation_or_error(), ConfigurationError)
+
+
+@pytest.mark.gvisor
+@pytest.mark.usefixtures("boxes")
+async def test_run_whose_person_is_gone_still_comes_to_its_end() -> None:
+    async def emit_to_nobody(_event: dict[str, Any]) -> None:
+        raise ConnectionError("the browser has left")
+
+    end = await PluginHost({**os.environ, **QUIET}).run(order_of("print(6 * 7)"), emit_to_nobody)
+
+    assert end_json(end)["output"] == "42\n"
