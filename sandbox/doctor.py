@@ -6,6 +6,7 @@ only read (container, seccomp, user namespaces) serve to name the remedy that fi
 Source: the settings of Docker and Kubernetes that gVisor needs are those measured in `docs/setup.md`.
 """
 
+import math
 import os
 import platform
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,7 +75,7 @@ class Probe:
     """What it showed if it held, for people."""
 
 
-_CPU_SECONDS_AT_A_FIFTH = 0.9
+_CPU_SHARE_AT_A_FIFTH = 0.3
 _PROCESSES_AT_EIGHT = 8
 _PROBE_VALUES = {"require_resource_limiting": False, "debug": True, "max_instance_runs": UNLIMITED}
 _CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
@@ -99,8 +100,7 @@ PROBES = (
     Probe(
         limit="networking_allowed",
         language="python",
-        code="import os; print(sorted(os.listdir('/sys/class/net')))"
-        "\nimport socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+        code="import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
         "\ntry: s.connect(('192.0.2.1', 9)); print('reached')"
         "\nexcept OSError: print('closed')",
         values=_CALM,
@@ -128,7 +128,7 @@ PROBES = (
         language="python",
         code="import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass",
         values={**_CALM, "max_cpus": Decimal("0.2")},
-        held=lambda result: result.cpu_seconds is not None and result.cpu_seconds < _CPU_SECONDS_AT_A_FIFTH,
+        held=lambda result: _cpu_share(result) < _CPU_SHARE_AT_A_FIFTH,
         shows="a busy loop got about a fifth of a CPU",
     ),
     Probe(
@@ -226,6 +226,13 @@ async def probe_checks(equipment: Equipment) -> AsyncIterator[Check]:
             return
 
 
+def _cpu_share(result: RunResult) -> float:
+    """CPU time for each second of the box's life, by the kernel's count; endless where nothing counted it."""
+    if result.cpu_seconds is None:
+        return math.inf
+    return result.cpu_seconds / (result.startup_seconds + result.wall_seconds)
+
+
 async def commands_check(equipment: Equipment) -> Check:
     """Whether this gVisor knows the system calls of this host's everyday commands; Debian's of 2022 does not."""
     limits = fixed_limits({**_CALM, **_PROBE_VALUES}, PROBE_PLACE)
@@ -262,7 +269,7 @@ def enforced_otherwise() -> tuple[Check, ...]:
 
 
 def start_remedy() -> str:
-    """What to change where boxes do not start at all, by what kind of place this is; each was measured."""
+    """What to change where boxes do not start at all, by what kind of place this is; docs/setup.md has the proofs."""
     if _inside_gvisor():
         return "This process runs inside gVisor, which cannot run gVisor: run it on another node, without that runtime"
     if os.geteuid() != 0:

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import BinaryIO
 
 import click
 from rich.console import Console
@@ -75,14 +74,14 @@ def cli() -> None:
     help="An administrator's valve; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result and its record as JSON.")
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", type=click.Path(allow_dash=True), default="-")
 def run(
     *,
     language: str | None,
     person_valves: tuple[str, ...],
     admin_valves: tuple[str, ...],
     as_json: bool,
-    file: BinaryIO,
+    file: str,
 ) -> None:
     """Run FILE (or standard input) under the effective limits.
 
@@ -94,12 +93,13 @@ def run(
       echo 'echo $((6 * 7))' | sandbox run --language bash -
       sandbox run --valve MAX_RUNTIME_SECONDS=5 --json slow.py
     """
+    persons, administrators = parsed_valves(person_valves), parsed_valves(admin_valves)
     order = RunOrder(
-        language=language or ("bash" if file.name.endswith(".sh") else "python"),
+        language=language or ("bash" if file.endswith(".sh") else "python"),
         code=_read_code(file),
         person=f"uid {os.getuid()}",
-        untrusted_person_valves=parsed_valves(person_valves),
-        untrusted_admin_valves=parsed_valves(admin_valves),
+        untrusted_person_valves=persons,
+        untrusted_admin_valves=administrators,
     )
     result = asyncio.run(Session(os.environ, _warn_on_terminal).run(order, _announce_on_terminal))
     if as_json:
@@ -160,9 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cli.main(args=given, prog_name="sandbox", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(
-            EXIT_REFUSED if refused == EXIT_REFUSED and not isinstance(error, click.UsageError) else error.exit_code
-        )
+        sys.exit(error.exit_code if isinstance(error, click.UsageError) else refused)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(EXIT_KILLED)
     except PolicyError as error:
@@ -215,22 +213,34 @@ def _policy_words(files: int) -> str:
     return f"{files} policy file{'' if files == 1 else 's'} and the environment can be used"
 
 
-def _read_code(file: BinaryIO) -> str:
-    data = file.read(MAX_CODE_BYTES + 1)
+def _read_code(name: str) -> str:
+    data = _code_file_bytes(name)
     if len(data) > MAX_CODE_BYTES:
-        raise SandboxError(
-            key=file.name,
-            origin="command line",
-            reason=f"it has more than {MAX_CODE_BYTES} bytes",
-            remedy="Shorten it; data belongs elsewhere than in code",
+        raise _code_file_error(
+            name, f"it has more than {MAX_CODE_BYTES} bytes", "Shorten it; data belongs elsewhere than in code"
         )
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SandboxError(
-            key=file.name, origin="command line", reason=f"it is not UTF-8 in line {line}", remedy="Save it as UTF-8"
-        ) from error
+        raise _code_file_error(name, f"it is not UTF-8 in line {line}", "Save it as UTF-8") from error
+
+
+def _code_file_bytes(name: str) -> bytes:
+    """A file's bytes, or standard input's for `-`, up to one more than code may have."""
+    if name == "-" and sys.stdin is None:
+        raise _code_file_error(name, "it is closed", "Name a file, or give code on standard input")
+    try:
+        with click.open_file(name, "rb") as file:
+            data: bytes = file.read(MAX_CODE_BYTES + 1)
+            return data
+    except OSError as error:
+        raise _code_file_error(name, f"it cannot be read: {error.strerror}", "Name a file that you can read") from error
+
+
+def _code_file_error(name: str, reason: str, remedy: str) -> SandboxError:
+    shown = "standard input" if name == "-" else name
+    return SandboxError(key=shown, origin="command line", reason=reason, remedy=remedy)
 
 
 def _warn_on_terminal(warning: str) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from policy.effective import EffectiveLimits
 from policy.environment import EnvironmentLayer, read_environment
+from policy.limits import AUTO_INSTALL
 from policy.load import Situation, load_situation, trusted_reader
 from policy.settings import GVISOR_MIN_VERSION, GVISOR_SHA512, GVISOR_URL, GVISOR_VERSION
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
@@ -95,7 +96,8 @@ class Session:
         return self._equipment
 
     async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
-        await announce("Auto-installing gVisor...")
+        if limits[AUTO_INSTALL]:
+            await announce("Auto-installing gVisor...")
         return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
 
 
