@@ -1387,7 +1387,7 @@ NETWORKING_ALLOWED: Limit[bool] = Limit(
     built_in=True,
     lockdown=False,
     chosen_by=Chooser.PERSON,
-    description="May code reach a network at all",
+    description="Whether code may reach a network at all",
 )
 MAX_RUNTIME_SECONDS: Limit[int | Unlimited] = Limit(
     name="max_runtime_seconds",
@@ -1415,7 +1415,7 @@ AUTO_INSTALL: Limit[bool] = Limit(
     built_in=True,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,
-    description="May a missing gVisor be downloaded",
+    description="Whether a missing gVisor may be downloaded",
 )
 NETWORK_ALLOWLIST: Limit[frozenset[Destination]] = Limit(
     name="network_allowlist",
@@ -1433,7 +1433,7 @@ NETWORK_PRIVATE_ALLOWED: Limit[bool] = Limit(
     built_in=False,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,
-    description="May code reach loopback, LAN, link-local and metadata addresses too",
+    description="Whether code may reach loopback, LAN, link-local and metadata addresses too",
 )
 MAX_CPUS: Limit[Decimal | Unlimited] = Limit(
     name="max_cpus",
@@ -1517,7 +1517,7 @@ REQUIRE_RESOURCE_LIMITING: Limit[bool] = Limit(
     built_in=True,
     lockdown=True,
     chosen_by=Chooser.ADMINISTRATOR,
-    description="Refuse to run where a RAM, CPU, process or disk limit cannot be enforced",
+    description="Whether to refuse a run where a RAM, CPU, process or disk limit cannot be enforced",
 )
 DEBUG: Limit[bool] = Limit(
     name="debug",
@@ -1526,7 +1526,7 @@ DEBUG: Limit[bool] = Limit(
     built_in=False,
     lockdown=False,
     chosen_by=Chooser.ADMINISTRATOR,
-    description="May internals of the sandbox be shown",
+    description="Whether internals of the sandbox may be shown",
 )
 
 LIMITS: tuple[Limit[Any], ...] = (
