@@ -4,14 +4,15 @@ A `Place` has a private folder and a cgroup that nothing else uses, so what a ru
 whoever else runs boxes on this host. Each test that uses one fails if anything is left there at its end.
 """
 
+import asyncio
 import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,15 +28,25 @@ from sandbox.request import RunRequest
 from sandbox.runner import Runner
 
 NO_LIMITS = CgroupLimits(memory_bytes=None, cpu_thousandths=None, processes_hard_stop=None)
+GONE_SECONDS = 2.0
 CALM = {"networking_allowed": False, "max_runtime_seconds": 20, "max_instance_runs": UNLIMITED}
 
 
-def limits_of(**values: Any) -> EffectiveLimits:  # noqa: ANN401 -- values of limits of any kind
+def limits_of(**values: object) -> EffectiveLimits:
     return fixed_limits({**CALM, **values}, "test")
 
 
-def request_of(code: str, language: str = "python", *, person: str = "somebody", **values: Any) -> RunRequest:  # noqa: ANN401 -- as `limits_of`
-    return RunRequest(language=language, code=code, limits=limits_of(**values), person=person)
+def request_of(code: str, language: str = "python", **values: object) -> RunRequest:
+    return RunRequest(language=language, code=code, limits=limits_of(**values), person="somebody")
+
+
+async def eventually(condition: Callable[[], bool], within_seconds: float = GONE_SECONDS) -> float:
+    """Wait until something holds; returns how long it took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < within_seconds, condition
+        await asyncio.sleep(0.01)
+    return time.monotonic() - begun
 
 
 def command_lines_with(text: str) -> dict[int, str]:
@@ -67,7 +78,7 @@ class Place:
         assert isinstance(self.equipment.cgroups, CgroupParent)
         return self.equipment.cgroups
 
-    async def run(self, code: str, language: str = "python", **values: Any) -> RunResult:  # noqa: ANN401 -- as `limits_of`
+    async def run(self, code: str, language: str = "python", **values: object) -> RunResult:
         return await Runner(self.equipment).run(request_of(code, language, **values))
 
     def processes(self) -> dict[int, str]:
@@ -110,7 +121,7 @@ def place(equipment: Equipment, tmp_path: Path) -> Iterator[Place]:
         yield made
         assert made.leftovers() == []
     finally:
-        _remove(own, inside)
+        asyncio.run(_remove(own, inside))
 
 
 @pytest.fixture(scope="session")
@@ -137,11 +148,8 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _remove(own: RunCgroup, inside: CgroupParent) -> None:
+async def _remove(own: RunCgroup, inside: CgroupParent) -> None:
     """Remove a test's cgroup, with whatever a failed test left in it."""
-    for run in inside.existing_runs():
-        run.kill_once()
-        run.remove_once()
-    inside.remove_once()
-    own.kill_once()
-    own.remove_once()
+    for run in (*inside.existing_runs(), own):
+        await run.kill()
+        await run.remove()

@@ -1,6 +1,5 @@
 """Runs at once are counted by locks that a dead process cannot keep, under names that nobody chose."""
 
-import os
 import re
 import subprocess
 import sys
@@ -21,9 +20,13 @@ SLOT_NAME = re.compile(r"(person-[0-9a-f]{64}|instance)-[0-9]+")
 def test_as_many_runs_as_permitted_go_at_once_and_the_next_names_limit_and_origin(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=2)
 
-    with taken_slots(tmp_path, "ann", limits), taken_slots(tmp_path, "ann", limits):
-        with pytest.raises(BusyError) as caught, taken_slots(tmp_path, "ann", limits):
-            pass
+    with (
+        taken_slots(tmp_path, "ann", limits),
+        taken_slots(tmp_path, "ann", limits),
+        pytest.raises(BusyError) as caught,
+        taken_slots(tmp_path, "ann", limits),
+    ):
+        pass
 
     assert caught.value.key == "max_concurrent_runs"
     assert "test" in caught.value.origin
@@ -49,9 +52,12 @@ def test_one_persons_runs_do_not_count_for_another(tmp_path: Path) -> None:
 def test_the_instances_limit_counts_all_persons_and_frees_the_persons_slot_on_refusal(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=1, max_instance_runs=1)
 
-    with taken_slots(tmp_path, "ann", limits):
-        with pytest.raises(BusyError) as caught, taken_slots(tmp_path, "bob", limits):
-            pass
+    with (
+        taken_slots(tmp_path, "ann", limits),
+        pytest.raises(BusyError) as caught,
+        taken_slots(tmp_path, "bob", limits),
+    ):
+        pass
     with taken_slots(tmp_path, "bob", limits):
         pass
 
@@ -60,9 +66,12 @@ def test_the_instances_limit_counts_all_persons_and_frees_the_persons_slot_on_re
 
 
 def test_a_tighter_limit_counts_runs_that_began_under_a_looser_one(tmp_path: Path) -> None:
-    with taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=5)):
-        with pytest.raises(BusyError), taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=1)):
-            pass
+    with (
+        taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=5)),
+        pytest.raises(BusyError),
+        taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=1)),
+    ):
+        pass
 
 
 def test_unlimited_runs_take_no_slot(tmp_path: Path) -> None:
@@ -133,18 +142,20 @@ def test_hostile_person_id_names_no_file(tmp_path: Path, person: str) -> None:
     inside = tmp_path / "slots"
 
     with taken_slots(inside, person, limits_of(max_instance_runs=1)):
-        names = os.listdir(inside)
+        names = [entry.name for entry in inside.iterdir()]
 
     assert all(SLOT_NAME.fullmatch(name) for name in names)
-    assert os.listdir(tmp_path) == ["slots"]
+    assert list(tmp_path.iterdir()) == [inside]
 
 
 def test_a_planted_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "instance-0").symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(OSError, match="Too many levels of symbolic links"):
-        with taken_slots(tmp_path, "ann", limits_of(max_instance_runs=1)):
-            pass
+    with (
+        pytest.raises(OSError, match="Too many levels of symbolic links"),
+        taken_slots(tmp_path, "ann", limits_of(max_instance_runs=1)),
+    ):
+        pass
 
     assert not (tmp_path / "elsewhere").exists()
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from policy.effective import EffectiveLimits
 from policy.limits import LIMITS
 from policy.values import UNLIMITED
+from sandbox.request import RunRequest
 from sandbox.spec import DIGEST_ANNOTATION, GVISOR_HEADROOM_BYTES, Compiled, NetworkMode, compile_run, network_mode
 from sandbox.tree import FileTree
 from tests.policy.factories import destinations, values_of
-from tests.sandbox.conftest import limits_of, request_of
+from tests.sandbox.conftest import limits_of
 
 GOLDENS = Path(__file__).parent / "goldens"
 TREE = FileTree(
@@ -135,7 +136,7 @@ def test_everything_writable_has_a_size_and_together_they_fit_the_limit(limits: 
 
 
 def test_nothing_that_a_person_wrote_stands_in_the_description() -> None:
-    request = request_of("print('CANARY-CODE')", person="CANARY-PERSON")
+    request = RunRequest(language="python", code="CANARY-CODE", person="CANARY-PERSON", limits=limits_of())
 
     described = compiled_json(compile_run(request.language, request.limits, TREE))
 

@@ -1,0 +1,228 @@
+"""A session reads what policy says anew for each run, prepares the host once, and says each step."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from policy.errors import PolicyError
+from sandbox.errors import InstallError, SandboxError
+from sandbox.outcome import Outcome, RunResult
+from sandbox.session import RunOrder, Session, gvisor_source
+from tests.policy.factories import text_of
+from tests.sandbox.conftest import Place
+
+STEPS = [
+    "Checking if environment supports sandboxing...",
+    "Initializing sandbox configuration...",
+    "Setting up sandbox environment...",
+]
+NEVER_RELEASED = {
+    "SANDBOX_GVISOR_VERSION": "99991231",
+    "SANDBOX_GVISOR_SHA512": "0" * 128,
+    "SANDBOX_GVISOR_MIN_VERSION": "99991231",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A session, and everything that it said."""
+
+    session: Session
+    sentences: list[str] = field(default_factory=list)
+
+    async def run(
+        self,
+        code: str = "print(6 * 7)",
+        language: str = "python",
+        person: Mapping[str, object] = {},
+        administrator: Mapping[str, object] = {},
+    ) -> RunResult:
+        order = RunOrder(
+            language=language,
+            code=code,
+            person="somebody",
+            untrusted_person_valves=person,
+            untrusted_admin_valves=administrator,
+        )
+        return await self.session.run(order, self.announce)
+
+    async def announce(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def told(environ: Mapping[str, str], **variables: str) -> Told:
+    return Told(Session({**environ, **variables}, lambda _: None))
+
+
+def contents(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def unsigned_policy(folder: Path, **limits: object) -> dict[str, str]:
+    """Variables that name a policy file with these limits; the file is written anew each time."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    dates = {"issued_at": now - timedelta(hours=1), "expires_at": now + timedelta(days=1)}
+    path = folder / "acme.toml"
+    path.write_text(text_of(dict(limits), audience=["*"], **dates))
+    path.chmod(0o600)
+    return {"SANDBOX_POLICY_PATH": str(path), "SANDBOX_POLICY_UNSIGNED_ALLOWED": "true"}
+
+
+@pytest.mark.gvisor
+@pytest.mark.parametrize(
+    ("language", "code", "name"), [("python", "print(6 * 7)", "Python"), ("bash", "echo 42", "Bash")]
+)
+async def test_a_run_says_each_step_in_order(environ: Mapping[str, str], language: str, code: str, name: str) -> None:
+    here = told(environ)
+
+    result = await here.run(code, language)
+
+    assert result.output == "42\n"
+    assert here.sentences == [*STEPS, f"Running {name} code in gVisor sandbox..."]
+
+
+@pytest.mark.gvisor
+async def test_an_environment_lock_holds_whatever_the_valves_say(environ: Mapping[str, str]) -> None:
+    here = told(environ, SANDBOX_MAX_RUNTIME_SECONDS="1")
+
+    valves = {"MAX_RUNTIME_SECONDS": 60}
+    result = await here.run("while True: pass", person=valves, administrator=valves)
+
+    assert (result.outcome, result.runtime_limit_seconds) == (Outcome.TIMED_OUT, 1)
+
+
+@pytest.mark.gvisor
+async def test_a_valve_brought_in_is_told_to_the_person(environ: Mapping[str, str]) -> None:
+    here = told(environ, SANDBOX_MAX_RUNTIME_SECONDS__CEILING="5")
+
+    result = await here.run(person={"MAX_RUNTIME_SECONDS": 60})
+
+    assert result.runtime_limit_seconds == 5
+    assert any("max_runtime_seconds" in notice.lower() for notice in result.notices)
+
+
+@pytest.mark.gvisor
+async def test_a_malformed_persons_valve_breaks_no_run_and_is_told(environ: Mapping[str, str]) -> None:
+    result = await told(environ).run(person={"MAX_RUNTIME_SECONDS": "soon"})
+
+    assert result.output == "42\n"
+    assert result.runtime_limit_seconds == 30
+    assert any("MAX_RUNTIME_SECONDS" in notice for notice in result.notices)
+
+
+@pytest.mark.gvisor
+async def test_a_change_of_policy_affects_the_next_run_and_is_in_its_record(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    here = told(environ, **unsigned_policy(tmp_path, max_runtime_seconds=20))
+
+    first = await here.run()
+    unsigned_policy(tmp_path, max_runtime_seconds=10)
+    second = await here.run()
+
+    assert (first.runtime_limit_seconds, second.runtime_limit_seconds) == (20, 10)
+    assert first.limits_digest != second.limits_digest
+    assert second.policies == (("acme-prod", 7),)
+
+
+@pytest.mark.gvisor
+async def test_a_policy_that_turned_bad_stops_the_next_run(environ: Mapping[str, str], tmp_path: Path) -> None:
+    here = told(environ, **unsigned_policy(tmp_path, max_runtime_seconds=20))
+    await here.run()
+
+    (tmp_path / "acme.toml").write_text("schema = 1\nnonsense")
+
+    with pytest.raises(PolicyError):
+        await here.run()
+
+
+@pytest.mark.gvisor
+async def test_the_host_is_prepared_once_however_many_runs_begin_together(environ: Mapping[str, str]) -> None:
+    here = told(environ, SANDBOX_MAX_CONCURRENT_RUNS="4")
+
+    results = await asyncio.gather(*(here.run(f"print({number})") for number in range(4)))
+
+    assert [result.output for result in results] == ["0\n", "1\n", "2\n", "3\n"]
+
+
+@pytest.mark.gvisor
+def test_equipment_that_vanished_is_not_taken_for_what_it_was(place: Place, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+
+    assert place.equipment.intact()
+    assert not replace(place.equipment, runsc=replace(place.equipment.runsc, path=gone)).intact()
+    assert not replace(place.equipment, tree=replace(place.equipment.tree, root=gone)).intact()
+
+
+@pytest.mark.gvisor
+async def test_a_missing_gvisor_is_not_installed_where_policy_forbids_it(environ: Mapping[str, str]) -> None:
+    here = told(environ, SANDBOX_AUTO_INSTALL="false", **NEVER_RELEASED)
+
+    with pytest.raises(InstallError) as caught:
+        await here.run()
+
+    assert caught.value.key == "SANDBOX_AUTO_INSTALL"
+    assert "SANDBOX_AUTO_INSTALL" in caught.value.origin
+    assert "sandbox install" in caught.value.remedy
+    assert here.sentences == STEPS[:1]
+
+
+async def test_a_malformed_environment_stops_every_run_and_nothing_is_prepared(tmp_path: Path) -> None:
+    here = told({"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}, SANDBOX_MAX_RUNTIME_SECONDS="fast")
+
+    with pytest.raises(PolicyError, match="SANDBOX_MAX_RUNTIME_SECONDS"):
+        await here.run()
+
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize(("language", "code"), [("ruby", "1"), ("python", "\x00"), ("python", "#" * (10 << 20))])
+async def test_a_bad_request_is_refused_before_anything_is_prepared(tmp_path: Path, language: str, code: str) -> None:
+    here = told({"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+
+    with pytest.raises(SandboxError):
+        await here.run(code, language)
+
+    assert contents(tmp_path) == []
+
+
+async def test_the_environment_is_read_once_so_code_that_changes_it_later_loosens_nothing(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "SANDBOX_LANGUAGES": "bash"}
+    here = Told(Session(environ, lambda _: None))
+    environ["SANDBOX_LANGUAGES"] = "python,bash"
+
+    with pytest.raises(SandboxError) as caught:
+        await here.run()
+
+    assert caught.value.key == "languages"
+
+
+def test_a_foreign_variable_is_warned_of_once() -> None:
+    warnings: list[str] = []
+    session = Session({"SANDBOX_ZEBRA_COLOUR": "striped"}, warnings.append)
+
+    session.situation()
+    session.situation()
+
+    assert len(warnings) == 1
+    assert "SANDBOX_ZEBRA_COLOUR" in warnings[0]
+
+
+def test_the_settings_choose_which_gvisor_is_wanted() -> None:
+    source = gvisor_source(Session(NEVER_RELEASED, lambda _: None).situation())
+
+    assert (source.version, source.min_version) == ("99991231", "99991231")
+    assert {digest for _, digest in source.sha512} == {"0" * 128}
+
+
+@pytest.mark.gvisor
+async def test_a_record_is_json(environ: Mapping[str, str]) -> None:
+    record = json.loads(json.dumps((await told(environ).run()).record()))
+
+    assert record["outcome"] == "ok"
+    assert len(record["limits_digest"]) == 64
