@@ -1,11 +1,16 @@
 """What both commands do alike at their edge."""
 
+import os
+import sys
 from collections.abc import Sequence
 
 import click
+from rich.console import Console
 from rich.markup import escape
 
 from policy.limits import LIMITS
+
+_PIPE_WIDTH = 160
 
 
 def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
@@ -22,6 +27,15 @@ def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
             raise click.BadParameter(f"{text!r}: expected NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
         valves[name] = value
     return valves
+
+
+def table_console() -> Console:
+    """Where tables are printed: as wide as the terminal, or wide enough for a pipe; without any style for NO_COLOR."""
+    return Console(
+        width=None if sys.stdout.isatty() else _PIPE_WIDTH,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # or else bold and dim would remain
+        emoji=False,
+    )
 
 
 def printable(text: str) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, printable, unstyled
+from policy.command_line import parsed_valves, printable, table_console, unstyled
 from policy.document import PolicyDocument, parse_document
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
@@ -276,11 +275,7 @@ def _previewed(paths: Sequence[Path], now: datetime) -> tuple[Situation, tuple[s
 
 
 def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:
-    console = Console(
-        width=None if sys.stdout.isatty() else 160,
-        color_system=None if os.environ.get("NO_COLOR") else "auto",  # or else bold and dim would remain
-        emoji=False,
-    )
+    console = table_console()
     table = Table(title="Effective limits", title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading in ("limit", "value", "decided by", "where"):
         table.add_column(heading, overflow="fold")

@@ -7,6 +7,7 @@ Of the others: 0 yes; 1 no; 2 wrong usage or unreadable input; 70 our own failur
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, unstyled
+from policy.command_line import parsed_valves, printable, table_console, unstyled
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
 from sandbox.doctor import (
@@ -101,7 +102,7 @@ def run(
         untrusted_person_valves=persons,
         untrusted_admin_valves=administrators,
     )
-    result = asyncio.run(Session(os.environ, _warn_on_terminal).run(order, _announce_on_terminal))
+    result = asyncio.run(_run_until_told_to_end(order))
     if as_json:
         click.echo(json.dumps({**result.record(), "output": result.output}, indent=2, ensure_ascii=False))
     else:
@@ -161,14 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code if isinstance(error, click.UsageError) else refused)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(EXIT_KILLED)
     except PolicyError as error:
         for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+            click.echo(printable(f"error: {problem}"), err=True)
         sys.exit(refused)
     except SandboxError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}"), err=True)
         sys.exit(refused)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -176,6 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 -- the last border before a user: no traceback passes it
         click.echo(f"internal error: {type(error).__name__}: {error}. Please report this.", err=True)
         sys.exit(EXIT_REFUSED if refused == EXIT_REFUSED else EXIT_INTERNAL)
+
+
+async def _run_until_told_to_end(order: RunOrder) -> RunResult:
+    """Run code; a signal that asks for an end gets one, with nothing left behind, as Ctrl-C does."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if task is not None:
+            loop.add_signal_handler(number, task.cancel)
+    return await Session(os.environ, _warn_on_terminal).run(order, _announce_on_terminal)
 
 
 async def _checked() -> list[Check]:
@@ -265,7 +275,7 @@ def _write_output(result: RunResult) -> None:
     if result.outcome not in {Outcome.OK, Outcome.ERROR}:
         remarks.append(result.sentence)
     for remark in remarks:
-        click.echo(f"note: {remark}", err=True)
+        click.echo(printable(f"note: {remark}"), err=True)
 
 
 def _exit_code(result: RunResult) -> int:
@@ -279,7 +289,7 @@ def _exit_code(result: RunResult) -> int:
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = table_console()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("check", "result", "detail"):
         table.add_column(heading, overflow="fold")

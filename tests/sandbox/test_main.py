@@ -191,9 +191,12 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
 
 
 @pytest.mark.gvisor
-def test_an_interrupt_ends_the_box_tidies_up_and_says_nothing_of_our_insides(environ: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_command_ends_the_box_tidies_up_and_says_nothing_of_our_insides(
+    environ: Mapping[str, str], number: signal.Signals
+) -> None:
     with endless(environ) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, words = process.communicate(timeout=10)
 
         assert process.returncode == 137
@@ -203,10 +206,7 @@ def test_an_interrupt_ends_the_box_tidies_up_and_says_nothing_of_our_insides(env
 
 
 @pytest.mark.gvisor
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_a_signal_to_the_command_ends_the_box_and_the_next_run_tidies_up(
-    environ: Mapping[str, str], number: signal.Signals
-) -> None:
+def test_a_killed_command_ends_its_box_and_the_next_run_tidies_up(environ: Mapping[str, str]) -> None:
     cgroups = find_cgroup_parent()
     assert isinstance(cgroups, CgroupParent)
     with endless(environ) as process:
@@ -214,7 +214,7 @@ def test_a_signal_to_the_command_ends_the_box_and_the_next_run_tidies_up(
         left = [place.folder for place in cgroups.run_cgroup(name).places]
         assert all(folder.exists() for folder in left)
 
-        process.send_signal(number)
+        process.kill()
         process.wait(10)
 
         assert gone(environ)
