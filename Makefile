@@ -2,7 +2,9 @@
 # `make help` lists the targets.
 
 PYTHON ?= python3
+PYTEST ?= pytest
 PYTEST_OPTIONS ?=
+TEST_PROGRAMS := gpg openssl
 E2E_VENV := .venv-e2e
 
 .DEFAULT_GOAL := help
@@ -17,7 +19,10 @@ demo: root .venv/ready ## Show the main job: lockdown, a signed policy, a valve,
 
 test: root .venv/ready ## Run every test, those against real gVisor included
 	@.venv/bin/sandbox install
-	@.venv/bin/python -m pytest $(PYTEST_OPTIONS)
+	@for program in $(TEST_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { echo "Installing$$missing, which tests compare with…"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+	@.venv/bin/python -m $(PYTEST) $(PYTEST_OPTIONS)
 
 lint: .venv/ready ## Check format, style, types and layers
 	.venv/bin/ruff format --check .
@@ -52,15 +57,16 @@ root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root: without it this machine gives no cgroups to hold RAM, CPU and process limits."; \
 		echo "Run it as root (sudo make …), or in a unit with Delegate=yes; docs/setup.md says how. For what needs no root: make lint."; exit 1; }
 
-e2e: root ## Drive a real Open WebUI 0.12.4 (own environment, 2.5 GB)
+e2e: root .venv/ready ## Drive a real Open WebUI 0.12.4 (own environment, 2.5 GB)
 	@test -e $(E2E_VENV)/ready || { echo "Setting up $(E2E_VENV) with Open WebUI 0.12.4 (2.5 GB, about eight minutes, once)…"; \
-		$(PYTHON) -m venv $(E2E_VENV) && $(E2E_VENV)/bin/pip install --quiet -r tests/e2e/requirements.lock && touch $(E2E_VENV)/ready; }
-	@test -x /usr/bin/chromium || { echo "Installing Chromium…"; apt-get install -y -qq chromium >/dev/null; }
-	@$(MAKE) --no-print-directory .venv/ready && .venv/bin/sandbox install
+		real=$$($(PYTHON) -c 'import sys; print(sys.executable)') && $$real -m venv --without-pip $(E2E_VENV) \
+		&& $$real -m pip --python $(E2E_VENV)/bin/python install --quiet -r tests/e2e/requirements.lock && touch $(E2E_VENV)/ready; }
+	@test -x /usr/bin/chromium || { echo "Installing Chromium…"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }
+	@.venv/bin/sandbox install
 	@$(E2E_VENV)/bin/python -m tests.e2e
 
 containers: root .venv/ready ## Try the settings of docs/setup.md in real containers (podman)
-	@command -v podman >/dev/null && command -v runc >/dev/null || { echo "Installing podman and runc…"; apt-get install -y -qq podman runc >/dev/null; }
+	@command -v podman >/dev/null && command -v runc >/dev/null || { echo "Installing podman and runc…"; apt-get update -qq && apt-get install -y -qq podman runc >/dev/null; }
 	@.venv/bin/sandbox install
 	@.venv/bin/python -m pytest tests/containers $(PYTEST_OPTIONS)
 

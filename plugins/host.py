@@ -11,7 +11,7 @@ from typing import Any
 
 from plugins.presentation import refusal_sentence
 from plugins.valves import untrusted_values
-from policy.errors import PolicyError
+from policy.errors import PolicyError, Problem
 from policy.load import Situation
 from sandbox.errors import SandboxError
 from sandbox.outcome import RunResult
@@ -69,11 +69,19 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 
 
 def situation_or_error() -> Situation | PolicyError:
-    """What holds in this process, or why nothing does; for the valves' descriptions."""
+    """What holds in this process, or why nothing does; for the valves' descriptions.
+
+    Open WebUI reads these while it loads the plugin, and would show nobody why that failed; so nothing is raised here.
+    """
     try:
         return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+    except Exception as defect:
+        logging.getLogger(LOGGER_NAME).exception("the policy could not be read for a defect of sandbox-lockdown")
+        internal = _internal_error(defect)
+        problem = Problem(key=internal.key, origin=internal.origin, reason=internal.reason, remedy=internal.remedy)
+        return PolicyError((problem,))
 
 
 async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:

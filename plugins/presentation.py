@@ -3,7 +3,7 @@
 Output is untrusted. Control and bidirectional characters are removed; in a chat it stands in a fence longer than any
 inside, so no link, image or markup of it comes to life.
 
-Source: Unicode Standard Annex 9 (bidirectional controls); ECMA-48 (escape sequences); CommonMark 0.31 (fences).
+Source: CommonMark 0.31 (fences).
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from policy.errors import PolicyError
+from sandbox.cleaning import cleaned
 from sandbox.errors import SandboxError
 from sandbox.outcome import Outcome, RunResult
 
@@ -22,22 +23,9 @@ STATUS_WORDS = {
     Outcome.KILLED: "KILLED",
 }
 REFUSED_STATUS = "REFUSED"
-_ESCAPE_SEQUENCE = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
-    "|\x1b[ -/]*[0-~]"
-)
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _MARKDOWN = re.compile(
     r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
 )
-
-
-def cleaned(untrusted_output: str) -> str:
-    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
-    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
-    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def fenced(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from policy.limits import VARIABLE_PREFIX
-from policy.values import Switch
+from policy.values import Switch, spelt
 
 S = TypeVar("S")
 
@@ -58,19 +58,19 @@ class SettingValues:
 
 def _parse_text(text: str) -> str:
     if not text or text != text.strip() or not text.isprintable():
-        raise ValueError(f"{text!r} is empty, or has space around it or control characters in it")
+        raise ValueError(f"{spelt(text)} is empty, or has space around it or control characters in it")
     return text
 
 
 def _parse_path(text: str) -> str:
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is not an absolute path")
+        raise ValueError(f"{spelt(text)} is not an absolute path")
     return _parse_text(text)
 
 
 def _parse_threshold(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a whole number of at least 1")
+        raise ValueError(f"{spelt(text)} is not a whole number of at least 1")
     return int(text)
 
 
@@ -78,7 +78,7 @@ def _parse_ids(text: str) -> tuple[str, ...]:
     ids = tuple(text.split(","))
     for name in ids:
         if not re.fullmatch(DOCUMENT_ID, name):
-            raise ValueError(f"{name!r} is not a policy id")
+            raise ValueError(f"{spelt(name)} is not a policy id")
     return ids
 
 
@@ -87,7 +87,7 @@ def _parse_serials(text: str) -> Mapping[str, int]:
     for item in text.split(","):
         found = re.fullmatch(rf"({DOCUMENT_ID})=([0-9]{{1,16}})", item, re.ASCII)
         if found is None or not 1 <= int(found[2]) <= MAX_SERIAL or found[1] in serials:
-            raise ValueError(f"{item!r} is not a distinct id=serial")
+            raise ValueError(f"{spelt(item)} is not a distinct id=serial")
         serials[found[1]] = int(found[2])
     return serials
 
@@ -96,25 +96,25 @@ def _parse_variable_names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
-            raise ValueError(f"{name!r} is not the name of a variable")
+            raise ValueError(f"{spelt(name)} is not the name of a variable")
     return names
 
 
 def _parse_version(text: str) -> str:
     if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
-        raise ValueError(f"{text!r} is not a gVisor version such as 20260810.0")
+        raise ValueError(f"{spelt(text)} is not a gVisor version such as 20260810.0")
     return text
 
 
 def _parse_sha512(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{128}", text):
-        raise ValueError(f"{text!r} is not a SHA-512 in 128 lower-case hexadecimal digits")
+        raise ValueError(f"{spelt(text)} is not a SHA-512 in 128 lower-case hexadecimal digits")
     return text
 
 
 def _parse_url(text: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9\[][!-~]*", text, re.ASCII):
-        raise ValueError(f"{text!r} is not an http or https address")
+        raise ValueError(f"{spelt(text)} is not an http or https address")
     return text.rstrip("/")
 
 

@@ -27,6 +27,9 @@ KEY_FILE_MAX_BYTES = 64 * 1024
 FOLDER_MAX_FILES = 256
 """Files read from one folder."""
 
+LONGEST_SHOWN_PATH = 600
+"""Characters of a path that a message shows."""
+
 MAX_LINKS = 40
 """Symbolic links followed on one path. Source: path_resolution(7)."""
 
@@ -57,6 +60,7 @@ ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EISDIR: ("it is a folder", "Name a file"),
         errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
         errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.ENAMETOOLONG: ("its path is longer than the system permits", "Shorten it"),
         errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
         errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
         errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
@@ -158,7 +162,12 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    found = tuple(place / name for name in names if name.endswith(suffixes) and not name.startswith("."))
+    visible = [name for name in names if not name.startswith(".")]
+    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
+    if odd:
+        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    found = tuple(place / name for name in visible if name.endswith(suffixes))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
@@ -172,7 +181,8 @@ def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping
     Raises:
         DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
     """
-    paths = list_folder(path, suffixes, rule) if path.is_dir() else (path,)
+    # Unlike Path.is_dir, this says no where it may not look; reading then says why.
+    paths = list_folder(path, suffixes, rule) if os.path.isdir(path) else (path,)  # noqa: PTH112
     contents: dict[str, bytes] = {}
     problems: list[Problem] = []
     for each in paths:
@@ -358,4 +368,5 @@ def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> Docume
 def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
     unknown = (f"the system says: {error.strerror}", "")
     reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
-    return Problem(key=kind, origin=str(path), reason=reason, remedy=remedy)
+    shown = str(path) if len(str(path)) <= LONGEST_SHOWN_PATH else f"{str(path)[:LONGEST_SHOWN_PATH]}…"
+    return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)

@@ -29,6 +29,9 @@ _DRAIN_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
+_READS_AT_FULL_SPEED = 64
+_DRIBBLE_BYTES = 1 << 12
+_BREATH_SECONDS = 0.02
 _JOIN_AND_BECOME = (
     'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
     'exec setpriv --pdeathsig KILL -- env -i "$@"'
@@ -183,8 +186,14 @@ class Box:
         self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
+        """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
+        reads = 0
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
+            reads += 1
+            dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
+            if dribbles or self._output.full:
+                await asyncio.sleep(_BREATH_SECONDS)
 
     async def _noise(self) -> bytes:
         """What gVisor says on standard error before it ends, if it ends."""

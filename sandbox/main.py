@@ -19,6 +19,7 @@ from rich.table import Table
 from policy.command_line import parsed_valves, printable, table_console, unstyled
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
+from sandbox.cleaning import cleaned
 from sandbox.doctor import (
     Check,
     Verdict,
@@ -264,8 +265,9 @@ async def _announce_on_terminal(sentence: str) -> None:
 
 def _write_output(result: RunResult) -> None:
     for chunk in result.chunks:
-        stream = sys.stdout.buffer if chunk.stream == "stdout" else sys.stderr.buffer
-        stream.write(chunk.data)
+        stream = sys.stdout if chunk.stream == "stdout" else sys.stderr
+        # A pipe gets the bytes as they are; a terminal would obey some of them.
+        stream.buffer.write(cleaned(chunk.data.decode(errors="replace")).encode() if stream.isatty() else chunk.data)
         stream.flush()
     remarks = list(result.notices)
     if result.truncated:

@@ -61,6 +61,11 @@ class KeptOutput:
             self._piece_for(stream).extend(kept)
 
     @property
+    def full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self.kept_bytes >= self.limit_bytes
+
+    @property
     def chunks(self) -> tuple[Chunk, ...]:
         """What was kept, in the order of its arrival."""
         return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)

@@ -161,3 +161,12 @@ async def test_run_whose_person_is_gone_still_comes_to_its_end() -> None:
     end = await PluginHost({**os.environ, **QUIET}).run(order_of("print(6 * 7)"), emit_to_nobody)
 
     assert end_json(end)["output"] == "42\n"
+
+
+def test_key_path_that_no_system_takes_still_lets_the_plugin_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_POLICY_KEYS", "/" + "x" * 5_000)
+
+    situation = situation_or_error()
+
+    assert isinstance(situation, PolicyError)
+    assert "longer than the system permits" in str(situation)

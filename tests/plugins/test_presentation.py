@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from plugins.presentation import cleaned, end_json, end_markdown, escaped_markdown, fenced, json_text
+from plugins.presentation import end_json, end_markdown, escaped_markdown, fenced, json_text
 from policy.errors import ConfigurationError, Problem
+from sandbox.cleaning import cleaned
 from sandbox.errors import BusyError
 from sandbox.outcome import Chunk, Outcome, RunResult
 

@@ -22,6 +22,7 @@ from policy.trusted_files import (
     FileRule,
     list_folder,
     read_files,
+    read_public_key_files,
     read_trusted,
     replace_file,
     write_new_file,
@@ -148,7 +149,7 @@ def test_folder_instead_of_a_file_is_refused(tmp_path: Path, rule: FileRule) -> 
         pytest.param("a/b", "not a folder", id="file as folder"),
         pytest.param("circle", "too many follow each other", id="links in a circle"),
         pytest.param("dangling", "does not exist", id="dangling link"),
-        pytest.param("x" * 300, "File name too long", id="name too long"),
+        pytest.param("x" * 300, "longer than the system permits", id="name too long"),
     ],
 )
 def test_path_that_leads_nowhere_is_a_problem_with_the_path(tmp_path: Path, name: str, reason: str) -> None:
@@ -471,3 +472,19 @@ def test_replacing_what_is_no_file_is_refused(tmp_path: Path) -> None:
             replace_file(tmp_path / name, b"new")
 
     assert [each.name for each in tmp_path.iterdir()] == ["circle"]
+
+
+def test_path_longer_than_the_system_permits_is_a_problem_and_no_crash() -> None:
+    with pytest.raises(KeyFileError, match="longer than the system permits") as refused:
+        read_public_key_files(Path("/" + "x" * 5_000))
+
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize("name", ["B.TOML", "b.Toml"])
+def test_file_whose_ending_differs_in_case_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    for each in ("a.toml", name):
+        (tmp_path / each).write_text("")
+
+    with pytest.raises(DocumentError, match=rf"{name} would be passed over"):
+        list_folder(tmp_path, (".toml",), SIGNED_POLICY_FILE)

@@ -123,4 +123,4 @@ def test_the_host_is_named_with_kernel_machine_and_kind_of_place() -> None:
 
 
 def test_the_remedy_for_boxes_that_do_not_start_names_settings() -> None:
-    assert re.search(r"securityContext|--privileged|root|another node", start_remedy())
+    assert re.search(r"securityContext|--privileged|root|another node|sysctl", start_remedy())

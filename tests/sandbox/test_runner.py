@@ -927,3 +927,15 @@ async def test_a_private_folder_that_cannot_be_written_is_an_error_that_says_so(
 
 async def test_no_process_of_this_test_module_is_left(place: Place) -> None:
     assert command_lines_with(str(place.equipment.folder.parent.parent)) == {}
+
+
+@pytest.mark.gvisor
+async def test_flood_of_output_costs_the_server_little(place: Place) -> None:
+    flood = "import os\nwhile True:\n    os.write(1, b'x')\n    os.write(2, b'y' * 65536)"
+    begun = time.process_time()
+
+    result = await place.run(flood, max_runtime_seconds=3)
+
+    assert result.outcome is Outcome.TIMED_OUT
+    assert result.truncated
+    assert time.process_time() - begun < 1.0  # of 3 seconds; it was 2 before reading took breath

@@ -6,51 +6,52 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 41 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 42 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 118
-#   policy/destinations.py ....... line 276
-#   policy/errors.py ............. line 481
-#   policy/keys.py ............... line 541
-#   policy/positions.py .......... line 753
-#   policy/values.py ............. line 971
-#   policy/limits.py ............. line 1312
-#   policy/settings.py ........... line 1558
-#   policy/schema.py ............. line 1829
-#   policy/statements.py ......... line 2010
-#   policy/document.py ........... line 2082
-#   policy/effective.py .......... line 2371
-#   policy/environment.py ........ line 2531
-#   policy/resolve.py ............ line 2758
-#   policy/signatures.py ......... line 2973
-#   policy/trusted_files.py ...... line 3234
-#   policy/load.py ............... line 3491
-#   plugins/valves.py ............ line 3772
-#   sandbox/errors.py ............ line 3857
-#   sandbox/cgroups.py ........... line 3913
-#   sandbox/folders.py ........... line 4611
-#   sandbox/leases.py ............ line 4834
-#   sandbox/pipes.py ............. line 4915
-#   sandbox/release.py ........... line 4974
-#   sandbox/debian.py ............ line 5334
-#   sandbox/gvisor.py ............ line 5597
-#   sandbox/request.py ........... line 5925
-#   sandbox/outcome.py ........... line 5995
-#   plugins/presentation.py ...... line 6169
-#   sandbox/shared_libraries.py .. line 6279
-#   sandbox/slots.py ............. line 6406
-#   sandbox/starters.py .......... line 6465
-#   sandbox/box.py ............... line 6521
-#   sandbox/tree.py .............. line 6760
-#   sandbox/equipment.py ......... line 7324
-#   sandbox/spec.py .............. line 7403
-#   sandbox/runner.py ............ line 7555
-#   sandbox/session.py ........... line 7781
-#   plugins/host.py .............. line 7892
-#   plugins/self_test.py ......... line 7987
-#   plugins/function.py .......... line 8041
+#   plugins/blocks.py ............ line 119
+#   policy/destinations.py ....... line 449
+#   policy/errors.py ............. line 654
+#   policy/keys.py ............... line 714
+#   policy/positions.py .......... line 926
+#   policy/values.py ............. line 1144
+#   policy/limits.py ............. line 1485
+#   policy/settings.py ........... line 1731
+#   policy/schema.py ............. line 2002
+#   policy/statements.py ......... line 2183
+#   policy/document.py ........... line 2255
+#   policy/effective.py .......... line 2544
+#   policy/environment.py ........ line 2704
+#   policy/resolve.py ............ line 2931
+#   policy/signatures.py ......... line 3146
+#   policy/trusted_files.py ...... line 3407
+#   policy/load.py ............... line 3675
+#   plugins/valves.py ............ line 3956
+#   sandbox/cleaning.py .......... line 4041
+#   sandbox/errors.py ............ line 4062
+#   sandbox/cgroups.py ........... line 4118
+#   sandbox/folders.py ........... line 4816
+#   sandbox/leases.py ............ line 5039
+#   sandbox/pipes.py ............. line 5120
+#   sandbox/release.py ........... line 5179
+#   sandbox/debian.py ............ line 5539
+#   sandbox/gvisor.py ............ line 5802
+#   sandbox/request.py ........... line 6130
+#   sandbox/outcome.py ........... line 6200
+#   plugins/presentation.py ...... line 6379
+#   sandbox/shared_libraries.py .. line 6476
+#   sandbox/slots.py ............. line 6603
+#   sandbox/starters.py .......... line 6662
+#   sandbox/box.py ............... line 6718
+#   sandbox/tree.py .............. line 6966
+#   sandbox/equipment.py ......... line 7530
+#   sandbox/spec.py .............. line 7609
+#   sandbox/runner.py ............ line 7761
+#   sandbox/session.py ........... line 7987
+#   plugins/host.py .............. line 8098
+#   plugins/self_test.py ......... line 8201
+#   plugins/function.py .......... line 8255
 
 import argparse
 import asyncio
@@ -119,9 +120,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 # Finds the code blocks of a chat message, and which of them a press of the button means.
 #
 # A block is what the page shows as one, so that nobody runs anything else than what they saw: also inside list items,
-# but neither in quotes nor in indented code.
+# but neither in quotes, in indented code, in HTML blocks nor in what `<details>` folds away. Where parsers of Markdown
+# differ about a message, or only a full one could tell, the message is doubtful and none of its blocks can be run,
+# though the page may show some.
 #
-# Source: CommonMark 0.31, sections 4.5 (fenced code blocks) and 5.2 (list items).
+# Source: CommonMark 0.31, sections 2.2 (tabs), 4.5 (fenced code blocks), 4.6 (HTML blocks) and 5.2 (list items).
 
 
 BLOCK_LANGUAGES = {
@@ -133,10 +136,31 @@ BLOCK_LANGUAGES = {
     "shell": "bash",
 }
 """Names that people and models write on a fence, and the language each means."""
-_LIST_MARKER = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])(?:[ ]{1,4}(?=[^ ])|[ ](?=[ ]{4}))")
-_THEMATIC_BREAK = re.compile(r"[ ]*(?P<mark>[-*])(?:[ \t]*(?P=mark)){2,}[ \t]*")
-_FENCE = re.compile(r"(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})(?P<info>.*)")
+_LIST_MARKER = re.compile(r"(?:[-*+]|(?P<number>[0-9]{1,9})[.)])(?:[ ]{1,4}(?=[^ ])|[ ](?=[ ]{4}))")
+_EMPTY_ITEM = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])[ ]*")
+_THEMATIC_BREAK = re.compile(r"(?P<mark>[-*_])(?:[ ]*(?P=mark)){2,}[ ]*")
+_HEADING = re.compile(r"#{1,6}(?:[ ].*)?", re.DOTALL)
+_UNDERLINE = re.compile(r"(?:=+|-+)[ ]*")
+_FENCE = re.compile(r"(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})(?P<info>.*)", re.DOTALL)
+_RAW_TAG = re.compile(r"<(?P<tag>script|pre|style|textarea)(?=[\s>]|\Z)", re.IGNORECASE | re.ASCII)
+_RAW_TAG_END = re.compile(r"</(?:script|pre|style|textarea)>", re.IGNORECASE | re.ASCII)
+_MARKED_HTML = (("<!--", "-->"), ("<?", "?>"), ("<![CDATA[", "]]>"))
+_DECLARATION = re.compile(r"<![A-Za-z]")
+_BLOCK_TAG = re.compile(
+    "</?(?:address|article|aside|base|basefont|blockquote|body|caption|center|col|colgroup|dd|details|dialog|dir|div|dl"
+    "|dt|fieldset|figcaption|figure|footer|form|frame|frameset|h[1-6]|head|header|hr|html|iframe|legend|li|link|main"
+    "|menu|menuitem|nav|noframes|ol|optgroup|option|p|param|search|section|summary|table|tbody|td|tfoot|th|thead|title"
+    r"|tr|track|ul)(?=\s|/?>|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+_SOLE_TAG = re.compile(
+    r"<(?:[A-Za-z][A-Za-z0-9-]*"
+    r"(?:\s+[A-Za-z_:][A-Za-z0-9:._-]*(?:\s*=\s*(?:[^\s\"'=<>`]+|'[^']*'|\"[^\"]*\"))?)*\s*/?"
+    r"|/[A-Za-z][A-Za-z0-9-]*\s*)>\s*"
+)
+_FOLD = re.compile(r"<(?P<end>/?)details(?=[\s>]|\Z)", re.IGNORECASE | re.ASCII)
 _MOST_INDENT = 3
+_TAB_COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +177,7 @@ class CodeBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opening:
-    """A line that opens a block."""
+    """A line that opens a fenced block."""
 
     fence: str
     """Its backticks or tildes."""
@@ -168,15 +192,34 @@ class _Opening:
         """Whether the line is this block's closing fence."""
         least, most = self.item_column, self.item_column + _MOST_INDENT
         fence = f"{re.escape(self.fence[0])}{{{len(self.fence)},}}"
-        return re.fullmatch(rf"[ ]{{{least},{most}}}{fence}[ \t]*", line) is not None
-
-    def leaves(self, line: str) -> bool:
-        """Whether the line stands outside the list item that the block is in."""
-        return not _blank(line) and _indent(line) < self.item_column
+        return re.fullmatch(rf"[ ]{{{least},{most}}}{fence}[ ]*", line.expandtabs(_TAB_COLUMNS)) is not None
 
     def content(self, line: str) -> str:
         """A line of the block without the fence's own indentation."""
-        return line[min(self.column, _indent(line)) :]
+        columns = min(self.column, _indent(line))
+        text, at = line, 0
+        while at < columns:  # only blanks and tabs come before it
+            width = _TAB_COLUMNS - at % _TAB_COLUMNS if text[0] == "\t" else 1
+            text, at = text[1:], at + width
+        return " " * (at - columns) + text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HtmlOpening:
+    """A line that opens an HTML block."""
+
+    mark: str
+    """What ends the block; empty where a blank line does."""
+    item_column: int
+    """Where the content of the list item begins that the block is in; 0 outside lists."""
+
+    def closes(self, line: str) -> bool:
+        """Whether the block ends with the line."""
+        if not self.mark:
+            return _blank(line)
+        if self.mark.startswith("</"):
+            return _RAW_TAG_END.search(line) is not None
+        return self.mark in line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,16 +230,167 @@ class _Fenced:
     """How it begins."""
     code: str
     """Its text."""
-    left_open: bool
-    """Whether the message ends before the block does."""
+    folded: bool
+    """Whether the page shows it only to those who unfold it."""
+
+
+@dataclass(slots=True)
+class _MessageScan:
+    """What the lines read so far say."""
+
+    blocks: list[_Fenced] = field(default_factory=list)
+    """Those found."""
+    text: list[str] = field(default_factory=list)
+    """The lines outside all blocks."""
+    left_open: _Opening | _HtmlOpening | None = None
+    """The block that the message ends in."""
+    doubtful: bool = False
+    """Whether a page may see other blocks."""
+    folds: int = 0
+    """How many `<details>` are open."""
+    item_columns: list[int] = field(default_factory=list)
+    """Where the content of each list item begins that the line is in."""
+    paragraph_depth: int | None = None
+    """How many list items the paragraph stands in that the line before belongs to; none where it belongs to none."""
+    paragraph_unsure: bool = False
+    """Whether the line before may belong to a paragraph that is not looked at, as one in a quote."""
+
+    @property
+    def item_column(self) -> int:
+        """Where the content of the innermost list item begins; 0 outside lists."""
+        return self.item_columns[-1] if self.item_columns else 0
+
+    def read(self, lines: list[str]) -> None:
+        """Read all lines of a message."""
+        at = 0
+        while at < len(lines):
+            first, opening = at, self._opening(lines[at].expandtabs(_TAB_COLUMNS))
+            at += 1
+            if opening is None:
+                self.text.append(lines[first])
+                continue
+            self.paragraph_depth, self.paragraph_unsure = None, False
+            if isinstance(opening, _HtmlOpening):
+                at = self._html_end(opening, lines, first)
+                self._read_folds("\n".join(lines[first:at]))
+            else:
+                at = self._fence_end(opening, lines, at)
+
+    def _fence_end(self, opening: _Opening, lines: list[str], start: int) -> int:
+        """The number of the line after a fenced block, which is kept."""
+        end = start
+        while end < len(lines) and not opening.closes(lines[end]) and not _leaves(lines[end], opening.item_column):
+            end += 1
+        code = "\n".join(map(opening.content, lines[start:end]))
+        folded = self.folds > 0
+        self.doubtful |= folded and _FOLD.search(code) is not None  # Open WebUI looks for the end there too
+        self.blocks.append(_Fenced(opening=opening, code=code, folded=folded))
+        if end == len(lines):
+            self.left_open = opening
+            return end
+        return end + 1 if opening.closes(lines[end]) else end
+
+    def _html_end(self, opening: _HtmlOpening, lines: list[str], first: int) -> int:
+        """The number of the line after an HTML block."""
+        for number in range(first, len(lines)):
+            if number > first and _leaves(lines[number], opening.item_column):
+                return number
+            if opening.closes(lines[number]):
+                # Some parsers wait for the end of the very tag that opened the block.
+                self.doubtful |= opening.mark not in lines[number].lower() and opening.mark.startswith("</")
+                return number + 1
+        self.left_open = opening
+        return len(lines)
+
+    def _read_folds(self, html: str) -> None:
+        for fold in _FOLD.finditer(html):
+            self.folds = max(0, self.folds - 1) if fold["end"] else self.folds + 1
+
+    def _opening(self, line: str) -> _Opening | _HtmlOpening | None:
+        """The block that a line opens, if it does; what is known of the lines is brought up to date."""
+        if _blank(line):
+            self.paragraph_depth, self.paragraph_unsure = None, False
+            return None  # and ends no list item
+        around = list(self.item_columns)
+        while self.item_columns and _indent(line) < self.item_column:
+            self.item_columns.pop()
+        column = self._after_markers(line)
+        rest, inner = line[column:], column - self.item_column <= _MOST_INDENT
+        if inner and (fence := _FENCE.fullmatch(rest)):
+            words = fence["info"].split()
+            info = words[0].lower() if words else ""
+            return _Opening(fence=fence["fence"], info=info, item_column=self.item_column, column=column)
+        if inner and (html := self._html(rest)):
+            return html
+        self._read_text(rest, around, inner=inner)
+        return None
+
+    def _after_markers(self, line: str) -> int:
+        """Where the text of a line begins behind its list markers, whose items are entered."""
+        column = _indent(line)
+        while column - self.item_column <= _MOST_INDENT and not _THEMATIC_BREAK.fullmatch(line, column):
+            self.doubtful |= _EMPTY_ITEM.fullmatch(line, column) is not None
+            marker = _LIST_MARKER.match(line, column)
+            if marker is None:
+                break
+            if marker["number"] and int(marker["number"]) != 1:
+                self.doubtful |= self.paragraph_unsure
+                if self.paragraph_depth == len(self.item_columns):
+                    break  # such an item cannot interrupt a paragraph
+            column = marker.end()
+            self.item_columns.append(column)
+            self.paragraph_depth, self.paragraph_unsure = None, False
+        return column
+
+    def _html(self, rest: str) -> _HtmlOpening | None:
+        """The HTML block that the text of a line opens, if it does."""
+        if not rest.startswith("<"):
+            return None
+        in_paragraph = self.paragraph_depth is not None
+        if tag := _RAW_TAG.match(rest):
+            return _HtmlOpening(mark=f"</{tag['tag'].lower()}>", item_column=self.item_column)
+        mark = next((end for start, end in _MARKED_HTML if rest.startswith(start)), "")
+        if not mark and _DECLARATION.match(rest):
+            mark = ">"
+        if mark:
+            # Parsers differ about whether those other than comments interrupt a paragraph, and about these ends.
+            odd = rest.startswith(("<?>", "<!-->", "<!--->"))
+            self.doubtful |= odd or (mark != "-->" and (in_paragraph or self.paragraph_unsure))
+            return _HtmlOpening(mark=mark, item_column=self.item_column)
+        if _BLOCK_TAG.match(rest):
+            return _HtmlOpening(mark="", item_column=self.item_column)
+        if _SOLE_TAG.fullmatch(rest):
+            self.doubtful |= self.paragraph_unsure
+            return None if in_paragraph else _HtmlOpening(mark="", item_column=self.item_column)
+        return None
+
+    def _read_text(self, rest: str, around: list[int], *, inner: bool) -> None:
+        """Note whether a line that opens no block begins, continues or ends a paragraph."""
+        depth = len(self.item_columns)
+        underlined = self.paragraph_depth == depth and _UNDERLINE.fullmatch(rest)
+        if inner and (_THEMATIC_BREAK.fullmatch(rest) or _HEADING.fullmatch(rest) or underlined):
+            self.paragraph_depth = None
+        elif inner and rest.startswith(">"):
+            self.paragraph_depth, self.paragraph_unsure = None, True
+        elif self.paragraph_unsure:
+            self.doubtful |= depth < len(around)  # it may continue a paragraph in there
+        elif self.paragraph_depth is not None:
+            if depth < len(around):
+                self.item_columns = around  # it continues the paragraph in there
+        elif inner:
+            # Where it defines a link, the paragraph may end anywhere.
+            self.paragraph_depth, self.paragraph_unsure = (None, True) if rest.startswith("[") else (depth, False)
 
 
 def runnable_blocks(message: str) -> tuple[CodeBlock, ...]:
-    """The blocks marked as Python or Bash, in the message's order."""
+    """The blocks marked as Python or Bash, in the message's order; none where the message is doubtful."""
+    scan = _scan(message)
+    if scan.doubtful:
+        return ()
     return tuple(
         CodeBlock(number=number, language=BLOCK_LANGUAGES[block.opening.info], code=block.code)
-        for number, block in enumerate(_fenced_blocks(message), 1)
-        if block.opening.info in BLOCK_LANGUAGES
+        for number, block in enumerate(scan.blocks, 1)
+        if block.opening.info in BLOCK_LANGUAGES and not block.folded
     )
 
 
@@ -211,58 +405,36 @@ def meant_block(blocks: tuple[CodeBlock, ...]) -> CodeBlock | None:
 
 
 def with_closed_blocks(message: str) -> str:
-    """The message without blank space at its end, its last block closed, so that what follows stands outside it."""
+    """The message without blank space at its end, its last block or formula closed, so that what follows is outside.
+
+    Of a doubtful message this is a guess; nothing of it is run, so nothing follows it.
+    """
     text = message.rstrip()
-    last = next(reversed(list(_fenced_blocks(text))), None)
-    if last is None or not last.left_open:
-        return text
-    return f"{text}\n{' ' * last.opening.column}{last.opening.fence}"
+    scan = _scan(text)
+    match scan.left_open:
+        case _Opening(fence=fence, column=column):
+            text += f"\n{' ' * column}{fence}"
+        case _HtmlOpening(mark=mark, item_column=column) if mark:
+            text += f"\n{' ' * column}{mark}"
+        case _:
+            pass
+    outside = "\n".join(scan.text)
+    if outside.count("$$") % 2:
+        text += "\n$$"
+    if outside.rfind("\\[") > outside.rfind("\\]"):
+        text += "\n\\]"
+    return text + "\n</details>" * scan.folds
 
 
-def _fenced_blocks(message: str) -> Iterator[_Fenced]:
-    """Each block of the message."""
-    lines = message.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    item_columns: list[int] = []
-    at = 0
-    while at < len(lines):
-        opening = _opening(lines[at], item_columns)
-        at += 1
-        if opening is None:
-            continue
-        ends = (
-            number for number in range(at, len(lines)) if opening.closes(lines[number]) or opening.leaves(lines[number])
-        )
-        end = next(ends, len(lines))
-        code = "\n".join(map(opening.content, lines[at:end]))
-        yield _Fenced(opening=opening, code=code, left_open=end == len(lines))
-        at = end + 1 if end < len(lines) and opening.closes(lines[end]) else end
+def _scan(message: str) -> _MessageScan:
+    scan = _MessageScan()
+    scan.read(message.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return scan
 
 
-def _opening(line: str, item_columns: list[int]) -> _Opening | None:
-    """The block that a line opens, if it does; the columns of the list items around it are brought up to date."""
-    if _blank(line):
-        return None  # and ends no list item
-    column = _indent(line)
-    while item_columns and column < item_columns[-1]:
-        item_columns.pop()
-    if _THEMATIC_BREAK.fullmatch(line):
-        return None  # and begins no list item, though it may look like one
-    while column - _item_column(item_columns) <= _MOST_INDENT:
-        marker = _LIST_MARKER.match(line, column)
-        if marker is None:
-            break
-        column = marker.end()
-        item_columns.append(column)
-    fence = _FENCE.fullmatch(line, column)
-    if fence is None or column - _item_column(item_columns) > _MOST_INDENT:
-        return None
-    words = fence["info"].split()
-    info = words[0].lower() if words else ""
-    return _Opening(fence=fence["fence"], info=info, item_column=_item_column(item_columns), column=column)
-
-
-def _item_column(item_columns: list[int]) -> int:
-    return item_columns[-1] if item_columns else 0
+def _leaves(line: str, item_column: int) -> bool:
+    """Whether a line stands outside the list item whose content begins at that column."""
+    return not _blank(line) and _indent(line) < item_column
 
 
 def _blank(line: str) -> bool:
@@ -270,7 +442,8 @@ def _blank(line: str) -> bool:
 
 
 def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
+    blanks = line[: len(line) - len(line.lstrip(" \t"))]
+    return len(blanks.expandtabs(_TAB_COLUMNS))
 
 
 # ======== policy/destinations.py ======================================================================================
@@ -1608,19 +1781,19 @@ class SettingValues:
 
 def _parse_text(text: str) -> str:
     if not text or text != text.strip() or not text.isprintable():
-        raise ValueError(f"{text!r} is empty, or has space around it or control characters in it")
+        raise ValueError(f"{spelt(text)} is empty, or has space around it or control characters in it")
     return text
 
 
 def _parse_path(text: str) -> str:
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is not an absolute path")
+        raise ValueError(f"{spelt(text)} is not an absolute path")
     return _parse_text(text)
 
 
 def _parse_threshold(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a whole number of at least 1")
+        raise ValueError(f"{spelt(text)} is not a whole number of at least 1")
     return int(text)
 
 
@@ -1628,7 +1801,7 @@ def _parse_ids(text: str) -> tuple[str, ...]:
     ids = tuple(text.split(","))
     for name in ids:
         if not re.fullmatch(DOCUMENT_ID, name):
-            raise ValueError(f"{name!r} is not a policy id")
+            raise ValueError(f"{spelt(name)} is not a policy id")
     return ids
 
 
@@ -1637,7 +1810,7 @@ def _parse_serials(text: str) -> Mapping[str, int]:
     for item in text.split(","):
         found = re.fullmatch(rf"({DOCUMENT_ID})=([0-9]{{1,16}})", item, re.ASCII)
         if found is None or not 1 <= int(found[2]) <= MAX_SERIAL or found[1] in serials:
-            raise ValueError(f"{item!r} is not a distinct id=serial")
+            raise ValueError(f"{spelt(item)} is not a distinct id=serial")
         serials[found[1]] = int(found[2])
     return serials
 
@@ -1646,25 +1819,25 @@ def _parse_variable_names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
-            raise ValueError(f"{name!r} is not the name of a variable")
+            raise ValueError(f"{spelt(name)} is not the name of a variable")
     return names
 
 
 def _parse_version(text: str) -> str:
     if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
-        raise ValueError(f"{text!r} is not a gVisor version such as 20260810.0")
+        raise ValueError(f"{spelt(text)} is not a gVisor version such as 20260810.0")
     return text
 
 
 def _parse_sha512(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{128}", text):
-        raise ValueError(f"{text!r} is not a SHA-512 in 128 lower-case hexadecimal digits")
+        raise ValueError(f"{spelt(text)} is not a SHA-512 in 128 lower-case hexadecimal digits")
     return text
 
 
 def _parse_url(text: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9\[][!-~]*", text, re.ASCII):
-        raise ValueError(f"{text!r} is not an http or https address")
+        raise ValueError(f"{spelt(text)} is not an http or https address")
     return text.rstrip("/")
 
 
@@ -3247,6 +3420,9 @@ KEY_FILE_MAX_BYTES = 64 * 1024
 FOLDER_MAX_FILES = 256
 """Files read from one folder."""
 
+LONGEST_SHOWN_PATH = 600
+"""Characters of a path that a message shows."""
+
 MAX_LINKS = 40
 """Symbolic links followed on one path. Source: path_resolution(7)."""
 
@@ -3275,6 +3451,7 @@ ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EISDIR: ("it is a folder", "Name a file"),
         errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
         errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.ENAMETOOLONG: ("its path is longer than the system permits", "Shorten it"),
         errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
         errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
         errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
@@ -3368,7 +3545,12 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    found = tuple(place / name for name in names if name.endswith(suffixes) and not name.startswith("."))
+    visible = [name for name in names if not name.startswith(".")]
+    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
+    if odd:
+        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    found = tuple(place / name for name in visible if name.endswith(suffixes))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
@@ -3382,7 +3564,8 @@ def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping
     Raises:
         DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
     """
-    paths = list_folder(path, suffixes, rule) if path.is_dir() else (path,)
+    # Unlike Path.is_dir, this says no where it may not look; reading then says why.
+    paths = list_folder(path, suffixes, rule) if os.path.isdir(path) else (path,)  # noqa: PTH112
     contents: dict[str, bytes] = {}
     problems: list[Problem] = []
     for each in paths:
@@ -3485,7 +3668,8 @@ def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> Docume
 def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
     unknown = (f"the system says: {error.strerror}", "")
     reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
-    return Problem(key=kind, origin=str(path), reason=reason, remedy=remedy)
+    shown = str(path) if len(str(path)) <= LONGEST_SHOWN_PATH else f"{str(path)[:LONGEST_SHOWN_PATH]}…"
+    return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)
 
 
 # ======== policy/load.py ==============================================================================================
@@ -3852,6 +4036,27 @@ def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> s
     if for_person:
         return f"No looser than what the administrator's valve says, or else {limit.words(limit.built_in)}."
     return "Nothing constrains this valve here."
+
+
+# ======== sandbox/cleaning.py =========================================================================================
+# Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
+#
+# Source: ECMA-48 (escape sequences); Unicode Standard Annex 9 (bidirectional controls).
+
+
+_ESCAPE_SEQUENCE = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    "|\x1b[ -/]*[0-~]"
+)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def cleaned(untrusted_output: str) -> str:
+    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
+    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 # ======== sandbox/errors.py ===========================================================================================
@@ -6050,6 +6255,11 @@ class KeptOutput:
             self._piece_for(stream).extend(kept)
 
     @property
+    def full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self.kept_bytes >= self.limit_bytes
+
+    @property
     def chunks(self) -> tuple[Chunk, ...]:
         """What was kept, in the order of its arrival."""
         return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)
@@ -6172,7 +6382,7 @@ def _exit_words(exit_code: int | None) -> str:
 # Output is untrusted. Control and bidirectional characters are removed; in a chat it stands in a fence longer than any
 # inside, so no link, image or markup of it comes to life.
 #
-# Source: Unicode Standard Annex 9 (bidirectional controls); ECMA-48 (escape sequences); CommonMark 0.31 (fences).
+# Source: CommonMark 0.31 (fences).
 
 
 STATUS_WORDS = {
@@ -6183,22 +6393,9 @@ STATUS_WORDS = {
     Outcome.KILLED: "KILLED",
 }
 REFUSED_STATUS = "REFUSED"
-_ESCAPE_SEQUENCE = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
-    "|\x1b[ -/]*[0-~]"
-)
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _MARKDOWN = re.compile(
     r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
 )
-
-
-def cleaned(untrusted_output: str) -> str:
-    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
-    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
-    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def fenced(text: str) -> str:
@@ -6533,6 +6730,9 @@ _DRAIN_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
+_READS_AT_FULL_SPEED = 64
+_DRIBBLE_BYTES = 1 << 12
+_BREATH_SECONDS = 0.02
 _JOIN_AND_BECOME = (
     'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
     'exec setpriv --pdeathsig KILL -- env -i "$@"'
@@ -6687,8 +6887,14 @@ class Box:
         self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
+        """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
+        reads = 0
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
+            reads += 1
+            dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
+            if dribbles or self._output.full:
+                await asyncio.sleep(_BREATH_SECONDS)
 
     async def _noise(self) -> bytes:
         """What gVisor says on standard error before it ends, if it ends."""
@@ -7948,11 +8154,19 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 
 
 def situation_or_error() -> Situation | PolicyError:
-    """What holds in this process, or why nothing does; for the valves' descriptions."""
+    """What holds in this process, or why nothing does; for the valves' descriptions.
+
+    Open WebUI reads these while it loads the plugin, and would show nobody why that failed; so nothing is raised here.
+    """
     try:
         return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+    except Exception as defect:
+        logging.getLogger(LOGGER_NAME).exception("the policy could not be read for a defect of sandbox-lockdown")
+        internal = _internal_error(defect)
+        problem = Problem(key=internal.key, origin=internal.origin, reason=internal.reason, remedy=internal.remedy)
+        return PolicyError((problem,))
 
 
 async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:

@@ -6,50 +6,51 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 40 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 41 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 117
-#   policy/errors.py ............. line 322
-#   policy/keys.py ............... line 382
-#   policy/positions.py .......... line 594
-#   policy/values.py ............. line 812
-#   policy/limits.py ............. line 1153
-#   policy/settings.py ........... line 1399
-#   policy/schema.py ............. line 1670
-#   policy/statements.py ......... line 1851
-#   policy/document.py ........... line 1923
-#   policy/effective.py .......... line 2212
-#   policy/environment.py ........ line 2372
-#   policy/resolve.py ............ line 2599
-#   policy/signatures.py ......... line 2814
-#   policy/trusted_files.py ...... line 3075
-#   policy/load.py ............... line 3332
-#   plugins/valves.py ............ line 3613
-#   sandbox/errors.py ............ line 3698
-#   sandbox/cgroups.py ........... line 3754
-#   sandbox/folders.py ........... line 4452
-#   sandbox/leases.py ............ line 4675
-#   sandbox/pipes.py ............. line 4756
-#   sandbox/release.py ........... line 4815
-#   sandbox/debian.py ............ line 5175
-#   sandbox/gvisor.py ............ line 5438
-#   sandbox/request.py ........... line 5766
-#   sandbox/outcome.py ........... line 5836
-#   plugins/presentation.py ...... line 6010
-#   sandbox/shared_libraries.py .. line 6076
-#   sandbox/slots.py ............. line 6203
-#   sandbox/starters.py .......... line 6262
-#   sandbox/box.py ............... line 6318
-#   sandbox/tree.py .............. line 6557
-#   sandbox/equipment.py ......... line 7121
-#   sandbox/spec.py .............. line 7200
-#   sandbox/runner.py ............ line 7352
-#   sandbox/session.py ........... line 7578
-#   plugins/host.py .............. line 7689
-#   plugins/self_test.py ......... line 7784
-#   plugins/tool.py .............. line 7838
+#   policy/destinations.py ....... line 118
+#   policy/errors.py ............. line 323
+#   policy/keys.py ............... line 383
+#   policy/positions.py .......... line 595
+#   policy/values.py ............. line 813
+#   policy/limits.py ............. line 1154
+#   policy/settings.py ........... line 1400
+#   policy/schema.py ............. line 1671
+#   policy/statements.py ......... line 1852
+#   policy/document.py ........... line 1924
+#   policy/effective.py .......... line 2213
+#   policy/environment.py ........ line 2373
+#   policy/resolve.py ............ line 2600
+#   policy/signatures.py ......... line 2815
+#   policy/trusted_files.py ...... line 3076
+#   policy/load.py ............... line 3344
+#   plugins/valves.py ............ line 3625
+#   sandbox/cleaning.py .......... line 3710
+#   sandbox/errors.py ............ line 3731
+#   sandbox/cgroups.py ........... line 3787
+#   sandbox/folders.py ........... line 4485
+#   sandbox/leases.py ............ line 4708
+#   sandbox/pipes.py ............. line 4789
+#   sandbox/release.py ........... line 4848
+#   sandbox/debian.py ............ line 5208
+#   sandbox/gvisor.py ............ line 5471
+#   sandbox/request.py ........... line 5799
+#   sandbox/outcome.py ........... line 5869
+#   plugins/presentation.py ...... line 6048
+#   sandbox/shared_libraries.py .. line 6101
+#   sandbox/slots.py ............. line 6228
+#   sandbox/starters.py .......... line 6287
+#   sandbox/box.py ............... line 6343
+#   sandbox/tree.py .............. line 6591
+#   sandbox/equipment.py ......... line 7155
+#   sandbox/spec.py .............. line 7234
+#   sandbox/runner.py ............ line 7386
+#   sandbox/session.py ........... line 7612
+#   plugins/host.py .............. line 7723
+#   plugins/self_test.py ......... line 7826
+#   plugins/tool.py .............. line 7880
 
 import argparse
 import asyncio
@@ -1449,19 +1450,19 @@ class SettingValues:
 
 def _parse_text(text: str) -> str:
     if not text or text != text.strip() or not text.isprintable():
-        raise ValueError(f"{text!r} is empty, or has space around it or control characters in it")
+        raise ValueError(f"{spelt(text)} is empty, or has space around it or control characters in it")
     return text
 
 
 def _parse_path(text: str) -> str:
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is not an absolute path")
+        raise ValueError(f"{spelt(text)} is not an absolute path")
     return _parse_text(text)
 
 
 def _parse_threshold(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a whole number of at least 1")
+        raise ValueError(f"{spelt(text)} is not a whole number of at least 1")
     return int(text)
 
 
@@ -1469,7 +1470,7 @@ def _parse_ids(text: str) -> tuple[str, ...]:
     ids = tuple(text.split(","))
     for name in ids:
         if not re.fullmatch(DOCUMENT_ID, name):
-            raise ValueError(f"{name!r} is not a policy id")
+            raise ValueError(f"{spelt(name)} is not a policy id")
     return ids
 
 
@@ -1478,7 +1479,7 @@ def _parse_serials(text: str) -> Mapping[str, int]:
     for item in text.split(","):
         found = re.fullmatch(rf"({DOCUMENT_ID})=([0-9]{{1,16}})", item, re.ASCII)
         if found is None or not 1 <= int(found[2]) <= MAX_SERIAL or found[1] in serials:
-            raise ValueError(f"{item!r} is not a distinct id=serial")
+            raise ValueError(f"{spelt(item)} is not a distinct id=serial")
         serials[found[1]] = int(found[2])
     return serials
 
@@ -1487,25 +1488,25 @@ def _parse_variable_names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
-            raise ValueError(f"{name!r} is not the name of a variable")
+            raise ValueError(f"{spelt(name)} is not the name of a variable")
     return names
 
 
 def _parse_version(text: str) -> str:
     if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
-        raise ValueError(f"{text!r} is not a gVisor version such as 20260810.0")
+        raise ValueError(f"{spelt(text)} is not a gVisor version such as 20260810.0")
     return text
 
 
 def _parse_sha512(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{128}", text):
-        raise ValueError(f"{text!r} is not a SHA-512 in 128 lower-case hexadecimal digits")
+        raise ValueError(f"{spelt(text)} is not a SHA-512 in 128 lower-case hexadecimal digits")
     return text
 
 
 def _parse_url(text: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9\[][!-~]*", text, re.ASCII):
-        raise ValueError(f"{text!r} is not an http or https address")
+        raise ValueError(f"{spelt(text)} is not an http or https address")
     return text.rstrip("/")
 
 
@@ -3088,6 +3089,9 @@ KEY_FILE_MAX_BYTES = 64 * 1024
 FOLDER_MAX_FILES = 256
 """Files read from one folder."""
 
+LONGEST_SHOWN_PATH = 600
+"""Characters of a path that a message shows."""
+
 MAX_LINKS = 40
 """Symbolic links followed on one path. Source: path_resolution(7)."""
 
@@ -3116,6 +3120,7 @@ ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
         errno.EISDIR: ("it is a folder", "Name a file"),
         errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
         errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.ENAMETOOLONG: ("its path is longer than the system permits", "Shorten it"),
         errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
         errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
         errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
@@ -3209,7 +3214,12 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    found = tuple(place / name for name in names if name.endswith(suffixes) and not name.startswith("."))
+    visible = [name for name in names if not name.startswith(".")]
+    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
+    if odd:
+        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    found = tuple(place / name for name in visible if name.endswith(suffixes))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
@@ -3223,7 +3233,8 @@ def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping
     Raises:
         DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
     """
-    paths = list_folder(path, suffixes, rule) if path.is_dir() else (path,)
+    # Unlike Path.is_dir, this says no where it may not look; reading then says why.
+    paths = list_folder(path, suffixes, rule) if os.path.isdir(path) else (path,)  # noqa: PTH112
     contents: dict[str, bytes] = {}
     problems: list[Problem] = []
     for each in paths:
@@ -3326,7 +3337,8 @@ def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> Docume
 def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
     unknown = (f"the system says: {error.strerror}", "")
     reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
-    return Problem(key=kind, origin=str(path), reason=reason, remedy=remedy)
+    shown = str(path) if len(str(path)) <= LONGEST_SHOWN_PATH else f"{str(path)[:LONGEST_SHOWN_PATH]}…"
+    return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)
 
 
 # ======== policy/load.py ==============================================================================================
@@ -3693,6 +3705,27 @@ def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> s
     if for_person:
         return f"No looser than what the administrator's valve says, or else {limit.words(limit.built_in)}."
     return "Nothing constrains this valve here."
+
+
+# ======== sandbox/cleaning.py =========================================================================================
+# Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
+#
+# Source: ECMA-48 (escape sequences); Unicode Standard Annex 9 (bidirectional controls).
+
+
+_ESCAPE_SEQUENCE = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    "|\x1b[ -/]*[0-~]"
+)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def cleaned(untrusted_output: str) -> str:
+    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
+    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 # ======== sandbox/errors.py ===========================================================================================
@@ -5891,6 +5924,11 @@ class KeptOutput:
             self._piece_for(stream).extend(kept)
 
     @property
+    def full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self.kept_bytes >= self.limit_bytes
+
+    @property
     def chunks(self) -> tuple[Chunk, ...]:
         """What was kept, in the order of its arrival."""
         return tuple(Chunk(stream=stream, data=bytes(data)) for stream, data in self._pieces)
@@ -6013,7 +6051,7 @@ def _exit_words(exit_code: int | None) -> str:
 # Output is untrusted. Control and bidirectional characters are removed; in a chat it stands in a fence longer than any
 # inside, so no link, image or markup of it comes to life.
 #
-# Source: Unicode Standard Annex 9 (bidirectional controls); ECMA-48 (escape sequences); CommonMark 0.31 (fences).
+# Source: CommonMark 0.31 (fences).
 
 
 STATUS_WORDS = {
@@ -6024,19 +6062,6 @@ STATUS_WORDS = {
     Outcome.KILLED: "KILLED",
 }
 REFUSED_STATUS = "REFUSED"
-_ESCAPE_SEQUENCE = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
-    "|\x1b[ -/]*[0-~]"
-)
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
-
-def cleaned(untrusted_output: str) -> str:
-    """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
-    text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
-    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def shown_output(result: RunResult) -> str:
@@ -6330,6 +6355,9 @@ _DRAIN_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
+_READS_AT_FULL_SPEED = 64
+_DRIBBLE_BYTES = 1 << 12
+_BREATH_SECONDS = 0.02
 _JOIN_AND_BECOME = (
     'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
     'exec setpriv --pdeathsig KILL -- env -i "$@"'
@@ -6484,8 +6512,14 @@ class Box:
         self._pipes.close()
 
     async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
+        """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
+        reads = 0
         while data := await reader.read(_READ_BYTES):
             self._output.add(stream, data)
+            reads += 1
+            dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
+            if dribbles or self._output.full:
+                await asyncio.sleep(_BREATH_SECONDS)
 
     async def _noise(self) -> bytes:
         """What gVisor says on standard error before it ends, if it ends."""
@@ -7745,11 +7779,19 @@ def run_order(language: str, code: str, admin_valves: object, untrusted_user: Ma
 
 
 def situation_or_error() -> Situation | PolicyError:
-    """What holds in this process, or why nothing does; for the valves' descriptions."""
+    """What holds in this process, or why nothing does; for the valves' descriptions.
+
+    Open WebUI reads these while it loads the plugin, and would show nobody why that failed; so nothing is raised here.
+    """
     try:
         return Session(os.environ, _unsaid).situation()
     except PolicyError as error:
         return error
+    except Exception as defect:
+        logging.getLogger(LOGGER_NAME).exception("the policy could not be read for a defect of sandbox-lockdown")
+        internal = _internal_error(defect)
+        problem = Problem(key=internal.key, origin=internal.origin, reason=internal.reason, remedy=internal.remedy)
+        return PolicyError((problem,))
 
 
 async def _told_refusal(emit: Emit | None, refusal: PolicyError | SandboxError) -> PluginEnd:
