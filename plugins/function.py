@@ -69,7 +69,7 @@ def _heading(block: CodeBlock, blocks: tuple[CodeBlock, ...]) -> str:
 
 
 async def _emit_no_block(emit: Callable[[dict[str, Any]], Awaitable[Any]] | None) -> None:
-    description = "This message has no code block marked as python or bash."
+    description = "This message has no code block that is surely python or bash."
     if emit is not None:
         await emit({"type": "status", "data": {"status": "error", "description": description, "done": True}})
 

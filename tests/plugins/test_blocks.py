@@ -1,11 +1,12 @@
 """Code blocks: what the button finds is what the page shows, held against a CommonMark parser that is not ours."""
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from plugins.blocks import BLOCK_LANGUAGES, CodeBlock, meant_block, runnable_blocks, with_closed_blocks
+from plugins.presentation import fenced
 
 INFOS = ("", "python", "Python3", " py  {.line-numbers}", 'bash title="x y"', "sh", "text", "pythonic", "py`x", "~")
 CONTENTS = (
@@ -43,6 +44,33 @@ items = st.builds(lambda marker, line: f"{marker} {line}", markers, lines.filter
 # After a blank line, as without it text outside an item can still belong to the item's last paragraph.
 nested = st.builds(lambda indent, line: "\n" + " " * indent + line, st.sampled_from((0, 2, 3, 4, 5)), lines)
 list_documents = st.lists(st.one_of(items, nested), max_size=14).map("\n".join)
+PIECES = (
+    *("```python", "```", "~~~", "~~~~python", "````py", "\t", "    ", "  ", " "),
+    *("<!--", "-->", "<pre>", "<pre hidden>", "</pre>", "<script>", "</script>", "<div>", "<div hidden>", "</div>"),
+    *("<span>", "<?", "?>", "<![CDATA[", "]]>", "<!X", "<details>", "</details>", ">", "> "),
+    *(
+        "- ",
+        "-",
+        "-\t",
+        "* ",
+        "2. ",
+        "1. ",
+        "1.",
+        "text",
+        "print(1)",
+        "# h",
+        "===",
+        "--",
+        "---",
+        "[a]: /x",
+        "$$",
+        "\\[",
+    ),
+    *("![x](http://example.org/x)", "[x](http://example.org)"),
+)
+odd_lines = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
+odd_documents = st.lists(odd_lines, max_size=8).map("\n".join)
+BODY = "print('unseen')\n```"
 
 
 def shown_blocks(message: str) -> list[tuple[int, str, str]]:
@@ -186,3 +214,138 @@ def test_closing_the_blocks_of_a_message_changes_none_of_them(message: str) -> N
 
     assert with_closed_blocks(closed) == closed
     assert without_ends(found_blocks(closed)) == without_ends(found_blocks(message))
+
+
+@settings(max_examples=2500)
+@given(message=odd_documents)
+@example(message="<!--\n```python\nprint(1)\n```\n-->")
+@example(message="text\n2. ```python\n   print(1)\n   ```")
+@example(message="- ```python\n\tprint(1)\n  ```")
+@example(message="- a\n\n\t```python\n\tprint(1)\n\t```")
+def test_blocks_of_any_odd_document_are_among_those_that_commonmark_sees(message: str) -> None:
+    tokens = [token for token in MarkdownIt("commonmark").parse(message) if token.type == "fence"]
+    shown = [
+        (BLOCK_LANGUAGES.get("".join(token.info.lower().split()[:1])), token.content.rstrip(" \t\n"))
+        for token in tokens
+    ]
+
+    assert [found for _, *found in without_ends(found_blocks(message)) if tuple(found) not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"<!--\n```python\n{BODY}\n-->",
+        f"<!--\n\n```python\n{BODY}\n\n-->",
+        f"<pre hidden>\n\n```python\n{BODY}\n</pre>",
+        f"<pre>\n</script>\n```python\n{BODY}\n</pre>",
+        f"<script>\n```python\n{BODY}\n</script>",
+        f"<style>\n\n```python\n{BODY}\n</style>",
+        f"<textarea hidden>\n```python\n{BODY}\n</textarea>",
+        f"<?\n```python\n{BODY}\n?>",
+        f"<!X\n```python\n{BODY}",
+        f"<![CDATA[\n```python\n{BODY}\n]]>",
+        f"<div hidden>\n```python\n{BODY}\n</div>",
+        f"text\n<div hidden>\n```python\n{BODY}\n</div>",
+        f"<span hidden>\n```python\n{BODY}\n</span>",
+        "- <!--\n\n  ```python\n  print('unseen')\n  ```\n  -->",
+    ],
+    ids=lambda message: message.split("\n")[0],
+)
+def test_block_inside_an_html_block_is_not_run(message: str) -> None:
+    assert runnable_blocks(message) == ()
+
+
+def test_block_inside_an_html_comment_is_not_run_in_place_of_the_one_shown() -> None:
+    message = f"```python\nprint('seen')\n```\n<!--\n```python\n{BODY}\n-->\n"
+
+    meant = meant_block(runnable_blocks(message))
+
+    assert meant
+    assert meant.code == "print('seen')"
+
+
+def test_block_that_details_fold_away_is_not_run() -> None:
+    message = f"<details>\n<summary>x</summary>\n\n```python\n{BODY}\n\n</details>\n\n```python\nprint('seen')\n```"
+
+    assert [block.code for block in runnable_blocks(message)] == ["print('seen')"]
+
+
+def test_details_whose_end_stands_in_a_block_make_a_message_doubtful() -> None:
+    assert runnable_blocks(f"<details>\n\n```text\n</details>\n```\n\n</details>\n\n```python\n{BODY}") == ()
+
+
+@pytest.mark.parametrize("item", ["2. ```python", "0) ```python"])
+def test_numbered_item_that_cannot_interrupt_a_paragraph_opens_no_block(item: str) -> None:
+    assert runnable_blocks(f"text\n{item}\n   print('unseen')\n") == ()
+
+
+@pytest.mark.parametrize(
+    "message", ["> text\n2. ```python\n   print(1)", "-\n  ```python\n  print(1)", "[a]: /x\n<b>\n```python\nprint(1)"]
+)
+def test_doubtful_message_has_no_block_that_can_be_run(message: str) -> None:
+    assert runnable_blocks(f"{message}\n\n```python\nprint(2)\n```") == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("- a\n\n\t```python\n\tprint(1)\n\t```", "print(1)"),
+        ("- ```python\n\tprint(1)\n  ```", "  print(1)"),
+        ("```python\nif 1:\n\tprint(1)\n```", "if 1:\n\tprint(1)"),
+        ("1. a\n2. ```python\n   print(1)\n   ```", "print(1)"),
+        ("<div>\n\n```python\nprint(1)\n```\n\n</div>", "print(1)"),
+        ("<!-- note -->\n```python\nprint(1)\n```", "print(1)"),
+        ("text <!-- note\n```python\nprint(1)\n```", "print(1)"),
+        ("```python\nprint('<!--')\n```", "print('<!--')"),
+    ],
+)
+def test_block_beside_html_or_behind_tabs_is_run_as_it_is_shown(message: str, code: str) -> None:
+    assert [block.code for block in runnable_blocks(message)] == [code]
+
+
+@settings(max_examples=1500)
+@given(message=odd_documents.map("```python\nprint(1)\n```\n{}".format), output=odd_documents.filter(str.strip))
+@example(message="```python\nprint(1)\n```\n<!--", output="-->\n\n![x](http://example.org/x)")
+@example(message="```python\nprint(1)\n```\n<pre>", output="</pre>\n\n[x](http://example.org)")
+@example(message="```python\nprint(1)\n```\n<![CDATA[", output="]]>\n<b>x</b>")
+def test_output_below_any_message_with_blocks_stays_output(message: str, output: str) -> None:
+    assume(runnable_blocks(message))  # as nothing follows any other message
+
+    tokens = MarkdownIt("commonmark").parse(f"{with_closed_blocks(message)}\n\n---\n\n{fenced(output)}")
+
+    assert [(token.type, token.level) for token in tokens[-2:]] == [("hr", 0), ("fence", 0)]
+    assert tokens[-1].content == output.rstrip() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "end"),
+    [
+        ("text\n<!-- a", "-->"),
+        ("<PRE>", "</pre>"),
+        ("<script>\nx", "</script>"),
+        ("<?php", "?>"),
+        ("<!X", ">"),
+        ("<![CDATA[", "]]>"),
+        ("- <!-- a", "  -->"),
+        ("<details>\n\ntext", "</details>"),
+        ("text\n$$\nx", "$$"),
+        ("\\[\nx", "\\]"),
+    ],
+)
+def test_html_or_formula_left_open_is_ended_on_a_line_of_its_own(message: str, end: str) -> None:
+    assert with_closed_blocks(message) == f"{message}\n{end}"
+    assert with_closed_blocks(f"{message}\n{end}") == f"{message}\n{end}"
+
+
+def test_formula_marks_inside_a_block_are_no_open_formula() -> None:
+    message = "```bash\necho $$ '\\['\n```"
+
+    assert with_closed_blocks(message) == message
+
+
+def test_very_deep_list_is_doubtful_and_takes_no_time() -> None:
+    message = "```python\nprint(1)\n```\n"
+
+    assert len(runnable_blocks(f"{message}{'- ' * 32}x")) == 1
+    assert runnable_blocks(f"{message}{'- ' * 100_000}x") == ()

@@ -12,7 +12,7 @@ from plugins.blocks import runnable_blocks
 from plugins.function import Action
 from tests.plugins.conftest import Boxes, Events
 
-NO_BLOCK = "This message has no code block marked as python or bash."
+NO_BLOCK = "This message has no code block that is surely python or bash."
 PYTHON = "```python\nprint(6 * 7)\n```"
 
 

@@ -11,47 +11,47 @@ license: Apache-2.0
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
 #   plugins/blocks.py ............ line 119
-#   policy/destinations.py ....... line 449
-#   policy/errors.py ............. line 654
-#   policy/keys.py ............... line 714
-#   policy/positions.py .......... line 926
-#   policy/values.py ............. line 1144
-#   policy/limits.py ............. line 1485
-#   policy/settings.py ........... line 1731
-#   policy/schema.py ............. line 2002
-#   policy/statements.py ......... line 2183
-#   policy/document.py ........... line 2255
-#   policy/effective.py .......... line 2544
-#   policy/environment.py ........ line 2704
-#   policy/resolve.py ............ line 2931
-#   policy/signatures.py ......... line 3146
-#   policy/trusted_files.py ...... line 3407
-#   policy/load.py ............... line 3675
-#   plugins/valves.py ............ line 3956
-#   sandbox/cleaning.py .......... line 4041
-#   sandbox/errors.py ............ line 4062
-#   sandbox/cgroups.py ........... line 4118
-#   sandbox/folders.py ........... line 4816
-#   sandbox/leases.py ............ line 5039
-#   sandbox/pipes.py ............. line 5120
-#   sandbox/release.py ........... line 5179
-#   sandbox/debian.py ............ line 5539
-#   sandbox/gvisor.py ............ line 5802
-#   sandbox/request.py ........... line 6130
-#   sandbox/outcome.py ........... line 6200
-#   plugins/presentation.py ...... line 6379
-#   sandbox/shared_libraries.py .. line 6476
-#   sandbox/slots.py ............. line 6603
-#   sandbox/starters.py .......... line 6662
-#   sandbox/box.py ............... line 6718
-#   sandbox/tree.py .............. line 6966
-#   sandbox/equipment.py ......... line 7530
-#   sandbox/spec.py .............. line 7609
-#   sandbox/runner.py ............ line 7761
-#   sandbox/session.py ........... line 7987
-#   plugins/host.py .............. line 8098
-#   plugins/self_test.py ......... line 8201
-#   plugins/function.py .......... line 8255
+#   policy/destinations.py ....... line 453
+#   policy/errors.py ............. line 658
+#   policy/keys.py ............... line 718
+#   policy/positions.py .......... line 930
+#   policy/values.py ............. line 1148
+#   policy/limits.py ............. line 1489
+#   policy/settings.py ........... line 1735
+#   policy/schema.py ............. line 2006
+#   policy/statements.py ......... line 2187
+#   policy/document.py ........... line 2259
+#   policy/effective.py .......... line 2548
+#   policy/environment.py ........ line 2708
+#   policy/resolve.py ............ line 2935
+#   policy/signatures.py ......... line 3150
+#   policy/trusted_files.py ...... line 3411
+#   policy/load.py ............... line 3679
+#   plugins/valves.py ............ line 3960
+#   sandbox/cleaning.py .......... line 4045
+#   sandbox/errors.py ............ line 4066
+#   sandbox/cgroups.py ........... line 4122
+#   sandbox/folders.py ........... line 4820
+#   sandbox/leases.py ............ line 5043
+#   sandbox/pipes.py ............. line 5124
+#   sandbox/release.py ........... line 5183
+#   sandbox/debian.py ............ line 5543
+#   sandbox/gvisor.py ............ line 5806
+#   sandbox/request.py ........... line 6134
+#   sandbox/outcome.py ........... line 6204
+#   plugins/presentation.py ...... line 6383
+#   sandbox/shared_libraries.py .. line 6480
+#   sandbox/slots.py ............. line 6607
+#   sandbox/starters.py .......... line 6666
+#   sandbox/box.py ............... line 6722
+#   sandbox/tree.py .............. line 6970
+#   sandbox/equipment.py ......... line 7534
+#   sandbox/spec.py .............. line 7613
+#   sandbox/runner.py ............ line 7765
+#   sandbox/session.py ........... line 7991
+#   plugins/host.py .............. line 8102
+#   plugins/self_test.py ......... line 8205
+#   plugins/function.py .......... line 8259
 
 import argparse
 import asyncio
@@ -161,6 +161,7 @@ _SOLE_TAG = re.compile(
 _FOLD = re.compile(r"<(?P<end>/?)details(?=[\s>]|\Z)", re.IGNORECASE | re.ASCII)
 _MOST_INDENT = 3
 _TAB_COLUMNS = 4
+_MOST_ITEMS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +338,9 @@ class _MessageScan:
                 self.doubtful |= self.paragraph_unsure
                 if self.paragraph_depth == len(self.item_columns):
                     break  # such an item cannot interrupt a paragraph
+            if len(self.item_columns) == _MOST_ITEMS:
+                self.doubtful = True  # nobody writes this, and reading on takes long
+                break
             column = marker.end()
             self.item_columns.append(column)
             self.paragraph_depth, self.paragraph_unsure = None, False
@@ -8305,7 +8309,7 @@ def _heading(block: CodeBlock, blocks: tuple[CodeBlock, ...]) -> str:
 
 
 async def _emit_no_block(emit: Callable[[dict[str, Any]], Awaitable[Any]] | None) -> None:
-    description = "This message has no code block marked as python or bash."
+    description = "This message has no code block that is surely python or bash."
     if emit is not None:
         await emit({"type": "status", "data": {"status": "error", "description": description, "done": True}})
 
