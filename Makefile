@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PYTEST ?= pytest
 PYTEST_OPTIONS ?=
-TEST_PROGRAMS := gpg openssl
+TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
 
 .DEFAULT_GOAL := help
