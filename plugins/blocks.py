@@ -44,6 +44,7 @@ _SOLE_TAG = re.compile(
 )
 _FOLD = re.compile(r"<(?P<end>/?)details(?=[\s>]|\Z)", re.IGNORECASE | re.ASCII)
 _MOST_INDENT = 3
+_CODE_INDENT = " " * 4  # behind a list marker too, it makes indented code
 _TAB_COLUMNS = 4
 _MOST_ITEMS = 32
 
@@ -200,7 +201,8 @@ class _MessageScan:
         while self.item_columns and _indent(line) < self.item_column:
             self.item_columns.pop()
         column = self._after_markers(line)
-        rest, inner = line[column:], column - self.item_column <= _MOST_INDENT
+        rest = line[column:]
+        inner = column - self.item_column <= _MOST_INDENT and not rest.startswith(_CODE_INDENT)
         if inner and (fence := _FENCE.fullmatch(rest)):
             words = fence["info"].split()
             info = words[0].lower() if words else ""

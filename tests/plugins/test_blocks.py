@@ -222,6 +222,7 @@ def test_closing_the_blocks_of_a_message_changes_none_of_them(message: str) -> N
 @example(message="text\n2. ```python\n   print(1)\n   ```")
 @example(message="- ```python\n\tprint(1)\n  ```")
 @example(message="- a\n\n\t```python\n\tprint(1)\n\t```")
+@example(message="-     ```python\n```python```python\n\t```python")
 def test_blocks_of_any_odd_document_are_among_those_that_commonmark_sees(message: str) -> None:
     tokens = [token for token in MarkdownIt("commonmark").parse(message) if token.type == "fence"]
     shown = [

@@ -11,47 +11,47 @@ license: Apache-2.0
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
 #   plugins/blocks.py ............ line 119
-#   policy/destinations.py ....... line 453
-#   policy/errors.py ............. line 658
-#   policy/keys.py ............... line 718
-#   policy/positions.py .......... line 930
-#   policy/values.py ............. line 1148
-#   policy/limits.py ............. line 1489
-#   policy/settings.py ........... line 1735
-#   policy/schema.py ............. line 2006
-#   policy/statements.py ......... line 2187
-#   policy/document.py ........... line 2259
-#   policy/effective.py .......... line 2548
-#   policy/environment.py ........ line 2708
-#   policy/resolve.py ............ line 2935
-#   policy/signatures.py ......... line 3150
-#   policy/trusted_files.py ...... line 3411
-#   policy/load.py ............... line 3679
-#   plugins/valves.py ............ line 3960
-#   sandbox/cleaning.py .......... line 4045
-#   sandbox/errors.py ............ line 4066
-#   sandbox/cgroups.py ........... line 4122
-#   sandbox/folders.py ........... line 4820
-#   sandbox/leases.py ............ line 5043
-#   sandbox/pipes.py ............. line 5124
-#   sandbox/release.py ........... line 5183
-#   sandbox/debian.py ............ line 5543
-#   sandbox/gvisor.py ............ line 5806
-#   sandbox/request.py ........... line 6134
-#   sandbox/outcome.py ........... line 6204
-#   plugins/presentation.py ...... line 6383
-#   sandbox/shared_libraries.py .. line 6480
-#   sandbox/slots.py ............. line 6607
-#   sandbox/starters.py .......... line 6666
-#   sandbox/box.py ............... line 6722
-#   sandbox/tree.py .............. line 6970
-#   sandbox/equipment.py ......... line 7534
-#   sandbox/spec.py .............. line 7613
-#   sandbox/runner.py ............ line 7765
-#   sandbox/session.py ........... line 7991
-#   plugins/host.py .............. line 8102
-#   plugins/self_test.py ......... line 8205
-#   plugins/function.py .......... line 8259
+#   policy/destinations.py ....... line 455
+#   policy/errors.py ............. line 660
+#   policy/keys.py ............... line 720
+#   policy/positions.py .......... line 932
+#   policy/values.py ............. line 1150
+#   policy/limits.py ............. line 1491
+#   policy/settings.py ........... line 1737
+#   policy/schema.py ............. line 2008
+#   policy/statements.py ......... line 2189
+#   policy/document.py ........... line 2261
+#   policy/effective.py .......... line 2550
+#   policy/environment.py ........ line 2710
+#   policy/resolve.py ............ line 2937
+#   policy/signatures.py ......... line 3152
+#   policy/trusted_files.py ...... line 3413
+#   policy/load.py ............... line 3681
+#   plugins/valves.py ............ line 3962
+#   sandbox/cleaning.py .......... line 4047
+#   sandbox/errors.py ............ line 4068
+#   sandbox/cgroups.py ........... line 4124
+#   sandbox/folders.py ........... line 4822
+#   sandbox/leases.py ............ line 5045
+#   sandbox/pipes.py ............. line 5126
+#   sandbox/release.py ........... line 5185
+#   sandbox/debian.py ............ line 5545
+#   sandbox/gvisor.py ............ line 5808
+#   sandbox/request.py ........... line 6136
+#   sandbox/outcome.py ........... line 6206
+#   plugins/presentation.py ...... line 6385
+#   sandbox/shared_libraries.py .. line 6482
+#   sandbox/slots.py ............. line 6609
+#   sandbox/starters.py .......... line 6668
+#   sandbox/box.py ............... line 6724
+#   sandbox/tree.py .............. line 6972
+#   sandbox/equipment.py ......... line 7536
+#   sandbox/spec.py .............. line 7615
+#   sandbox/runner.py ............ line 7767
+#   sandbox/session.py ........... line 7993
+#   plugins/host.py .............. line 8104
+#   plugins/self_test.py ......... line 8207
+#   plugins/function.py .......... line 8261
 
 import argparse
 import asyncio
@@ -160,6 +160,7 @@ _SOLE_TAG = re.compile(
 )
 _FOLD = re.compile(r"<(?P<end>/?)details(?=[\s>]|\Z)", re.IGNORECASE | re.ASCII)
 _MOST_INDENT = 3
+_CODE_INDENT = " " * 4  # behind a list marker too, it makes indented code
 _TAB_COLUMNS = 4
 _MOST_ITEMS = 32
 
@@ -316,7 +317,8 @@ class _MessageScan:
         while self.item_columns and _indent(line) < self.item_column:
             self.item_columns.pop()
         column = self._after_markers(line)
-        rest, inner = line[column:], column - self.item_column <= _MOST_INDENT
+        rest = line[column:]
+        inner = column - self.item_column <= _MOST_INDENT and not rest.startswith(_CODE_INDENT)
         if inner and (fence := _FENCE.fullmatch(rest)):
             words = fence["info"].split()
             info = words[0].lower() if words else ""
