@@ -8,12 +8,13 @@ Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst; cgr
 """
 
 import asyncio
+import errno
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path, PurePosixPath
@@ -551,20 +552,21 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
-    try:
-        for try_number in range(SHARED_FOLDER_TRIES):
-            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
-                with suppress(FileExistsError):
-                    make_folder(folder.parent)
-                if place.version is CgroupVersion.V2:
-                    _hand_down_controllers(place.folder, place.controllers)
-                    _hand_down_controllers(folder.parent, place.controllers)
-                make_folder(folder)
-                return
-    except OSError as error:
-        raise _unenforceable_controller(
-            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", CGROUP_DELEGATION_REMEDY
-        ) from error
+    for try_number in range(1, SHARED_FOLDER_TRIES + 1):
+        try:
+            with suppress(FileExistsError):
+                make_folder(folder.parent)
+            if place.version is CgroupVersion.V2:
+                _hand_down_controllers(place.folder, place.controllers)
+                _hand_down_controllers(folder.parent, place.controllers)
+            make_folder(folder)
+        except OSError as error:
+            # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
+            if error.errno not in {errno.ENOENT, errno.ENODEV} or try_number == SHARED_FOLDER_TRIES:
+                reason = f"the cgroup {folder} cannot be made: {error.strerror}"
+                raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
+        else:
+            return
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:

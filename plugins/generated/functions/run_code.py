@@ -31,27 +31,27 @@ license: Apache-2.0
 #   sandbox/cleaning.py .......... line 4047
 #   sandbox/errors.py ............ line 4068
 #   sandbox/cgroups.py ........... line 4124
-#   sandbox/folders.py ........... line 4822
-#   sandbox/leases.py ............ line 5045
-#   sandbox/pipes.py ............. line 5126
-#   sandbox/release.py ........... line 5185
-#   sandbox/debian.py ............ line 5545
-#   sandbox/gvisor.py ............ line 5808
-#   sandbox/request.py ........... line 6136
-#   sandbox/outcome.py ........... line 6206
-#   plugins/presentation.py ...... line 6385
-#   sandbox/shared_libraries.py .. line 6482
-#   sandbox/slots.py ............. line 6609
-#   sandbox/starters.py .......... line 6668
-#   sandbox/box.py ............... line 6724
-#   sandbox/tree.py .............. line 6972
-#   sandbox/equipment.py ......... line 7536
-#   sandbox/spec.py .............. line 7615
-#   sandbox/runner.py ............ line 7767
-#   sandbox/session.py ........... line 7993
-#   plugins/host.py .............. line 8104
-#   plugins/self_test.py ......... line 8207
-#   plugins/function.py .......... line 8261
+#   sandbox/folders.py ........... line 4823
+#   sandbox/leases.py ............ line 5046
+#   sandbox/pipes.py ............. line 5127
+#   sandbox/release.py ........... line 5186
+#   sandbox/debian.py ............ line 5546
+#   sandbox/gvisor.py ............ line 5809
+#   sandbox/request.py ........... line 6137
+#   sandbox/outcome.py ........... line 6207
+#   plugins/presentation.py ...... line 6386
+#   sandbox/shared_libraries.py .. line 6483
+#   sandbox/slots.py ............. line 6610
+#   sandbox/starters.py .......... line 6669
+#   sandbox/box.py ............... line 6725
+#   sandbox/tree.py .............. line 6973
+#   sandbox/equipment.py ......... line 7537
+#   sandbox/spec.py .............. line 7616
+#   sandbox/runner.py ............ line 7768
+#   sandbox/session.py ........... line 7994
+#   plugins/host.py .............. line 8105
+#   plugins/self_test.py ......... line 8208
+#   plugins/function.py .......... line 8262
 
 import argparse
 import asyncio
@@ -92,7 +92,7 @@ from bisect import bisect_right
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -4661,20 +4661,21 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
-    try:
-        for try_number in range(SHARED_FOLDER_TRIES):
-            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
-                with suppress(FileExistsError):
-                    make_folder(folder.parent)
-                if place.version is CgroupVersion.V2:
-                    _hand_down_controllers(place.folder, place.controllers)
-                    _hand_down_controllers(folder.parent, place.controllers)
-                make_folder(folder)
-                return
-    except OSError as error:
-        raise _unenforceable_controller(
-            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", CGROUP_DELEGATION_REMEDY
-        ) from error
+    for try_number in range(1, SHARED_FOLDER_TRIES + 1):
+        try:
+            with suppress(FileExistsError):
+                make_folder(folder.parent)
+            if place.version is CgroupVersion.V2:
+                _hand_down_controllers(place.folder, place.controllers)
+                _hand_down_controllers(folder.parent, place.controllers)
+            make_folder(folder)
+        except OSError as error:
+            # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
+            if error.errno not in {errno.ENOENT, errno.ENODEV} or try_number == SHARED_FOLDER_TRIES:
+                reason = f"the cgroup {folder} cannot be made: {error.strerror}"
+                raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
+        else:
+            return
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:

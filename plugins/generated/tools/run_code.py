@@ -30,27 +30,27 @@ license: Apache-2.0
 #   sandbox/cleaning.py .......... line 3710
 #   sandbox/errors.py ............ line 3731
 #   sandbox/cgroups.py ........... line 3787
-#   sandbox/folders.py ........... line 4485
-#   sandbox/leases.py ............ line 4708
-#   sandbox/pipes.py ............. line 4789
-#   sandbox/release.py ........... line 4848
-#   sandbox/debian.py ............ line 5208
-#   sandbox/gvisor.py ............ line 5471
-#   sandbox/request.py ........... line 5799
-#   sandbox/outcome.py ........... line 5869
-#   plugins/presentation.py ...... line 6048
-#   sandbox/shared_libraries.py .. line 6101
-#   sandbox/slots.py ............. line 6228
-#   sandbox/starters.py .......... line 6287
-#   sandbox/box.py ............... line 6343
-#   sandbox/tree.py .............. line 6591
-#   sandbox/equipment.py ......... line 7155
-#   sandbox/spec.py .............. line 7234
-#   sandbox/runner.py ............ line 7386
-#   sandbox/session.py ........... line 7612
-#   plugins/host.py .............. line 7723
-#   plugins/self_test.py ......... line 7826
-#   plugins/tool.py .............. line 7880
+#   sandbox/folders.py ........... line 4486
+#   sandbox/leases.py ............ line 4709
+#   sandbox/pipes.py ............. line 4790
+#   sandbox/release.py ........... line 4849
+#   sandbox/debian.py ............ line 5209
+#   sandbox/gvisor.py ............ line 5472
+#   sandbox/request.py ........... line 5800
+#   sandbox/outcome.py ........... line 5870
+#   plugins/presentation.py ...... line 6049
+#   sandbox/shared_libraries.py .. line 6102
+#   sandbox/slots.py ............. line 6229
+#   sandbox/starters.py .......... line 6288
+#   sandbox/box.py ............... line 6344
+#   sandbox/tree.py .............. line 6592
+#   sandbox/equipment.py ......... line 7156
+#   sandbox/spec.py .............. line 7235
+#   sandbox/runner.py ............ line 7387
+#   sandbox/session.py ........... line 7613
+#   plugins/host.py .............. line 7724
+#   plugins/self_test.py ......... line 7827
+#   plugins/tool.py .............. line 7881
 
 import argparse
 import asyncio
@@ -91,7 +91,7 @@ from bisect import bisect_right
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -4324,20 +4324,21 @@ def _first_controller(place: CgroupPlace) -> CgroupController:
 
 def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
     """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
-    try:
-        for try_number in range(SHARED_FOLDER_TRIES):
-            with suppress(FileNotFoundError) if try_number + 1 < SHARED_FOLDER_TRIES else nullcontext():
-                with suppress(FileExistsError):
-                    make_folder(folder.parent)
-                if place.version is CgroupVersion.V2:
-                    _hand_down_controllers(place.folder, place.controllers)
-                    _hand_down_controllers(folder.parent, place.controllers)
-                make_folder(folder)
-                return
-    except OSError as error:
-        raise _unenforceable_controller(
-            _first_controller(place), f"the cgroup {folder} cannot be made: {error.strerror}", CGROUP_DELEGATION_REMEDY
-        ) from error
+    for try_number in range(1, SHARED_FOLDER_TRIES + 1):
+        try:
+            with suppress(FileExistsError):
+                make_folder(folder.parent)
+            if place.version is CgroupVersion.V2:
+                _hand_down_controllers(place.folder, place.controllers)
+                _hand_down_controllers(folder.parent, place.controllers)
+            make_folder(folder)
+        except OSError as error:
+            # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
+            if error.errno not in {errno.ENOENT, errno.ENODEV} or try_number == SHARED_FOLDER_TRIES:
+                reason = f"the cgroup {folder} cannot be made: {error.strerror}"
+                raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
+        else:
+            return
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:

@@ -124,7 +124,7 @@ def _check_locked(stage: Stage, listener: Listener, by_what: str) -> None:
 
 def _check_no_network(stage: Stage, listener: Listener, output: str, sentence: str, chat_error: object) -> None:
     shut = "reached nothing" in output and "['lo']" in output and not listener.connections()
-    stage.report.check(sentence, shut and chat_error is None, chat_error or output)
+    stage.report.check(sentence, shut and chat_error is None, chat_error or output or "it printed nothing")
 
 
 def _check_ended(stage: Stage, sleeping: ToolRun, sentence: str) -> None:
@@ -148,7 +148,7 @@ def _check_garbage(stage: Stage, listener: Listener) -> None:
         _store_past_checks(stage.person, dict.fromkeys(_PERSON_VALVES, garbage))
         run = run_python(stage, _reaching(listener.port))
         sentence = f"{_named(garbage)} stored in all valves breaks no chat and opens no network"
-        _check_no_network(stage, listener, run.output, sentence, run.chat_error)
+        _check_no_network(stage, listener, run.output or run.result, sentence, run.chat_error)
     _store_past_checks(stage.person, dict.fromkeys(_PERSON_VALVES, "abc"))
     _check_ended(stage, run_python(stage, _SLEEPING), "garbage in valves lengthens no run")
     added, _ = press_action(stage, _reaching(listener.port))
