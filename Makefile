@@ -55,7 +55,7 @@ lock: .venv/ready ## Renew requirements.lock (needs uv)
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root: without it this machine gives no cgroups to hold RAM, CPU and process limits."; \
-		echo "Run it as root (sudo make …), or in a unit with Delegate=yes; docs/setup.md says how. For what needs no root: make lint."; exit 1; }
+		echo "Run it as root: sudo make …. What needs no root: make lint."; exit 1; }
 
 e2e: root .venv/ready ## Drive a real Open WebUI 0.12.4 (own environment, 2.5 GB)
 	@test -e $(E2E_VENV)/ready || { echo "Setting up $(E2E_VENV) with Open WebUI 0.12.4 (2.5 GB, about eight minutes, once)…"; \

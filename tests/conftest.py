@@ -1,5 +1,6 @@
 """Holds for all tests: no test that needs real gVisor is skipped unseen, and no law fails for a busy machine's sake."""
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -12,7 +13,14 @@ PERMITTED_SKIPS = (
 )
 """Reasons for which CI lets a test be skipped: those of a host's kind, never of something that can be installed."""
 
-settings.register_profile("busy-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "busy-machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(
+        os.environ.get("CI")
+    ),  # CI judges a change by the same examples each time; people look for new ones
+)
 settings.load_profile("busy-machine")
 
 
