@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -11,6 +12,23 @@ from rich.markup import escape
 from policy.limits import LIMITS
 
 _PIPE_WIDTH = 160
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def valve_options(command: F) -> F:
+    """The options by which a command is given valves, as NAME=VALUE."""
+    person = click.option(
+        "--valve", "person_valves", multiple=True, metavar="NAME=VALUE", help="A person's valve; may be repeated."
+    )
+    administrator = click.option(
+        "--admin-valve",
+        "admin_valves",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="An administrator's valve; may be repeated.",
+    )
+    return person(administrator(command))
 
 
 def parsed_valves(texts: Sequence[str]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from policy.command_line import parsed_valves, printable, table_console, unstyled
+from policy.command_line import parsed_valves, printable, table_console, unstyled, valve_options
 from policy.document import PolicyDocument, parse_document
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
@@ -165,16 +165,7 @@ def verify(key_paths: tuple[Path, ...], threshold: int, as_json: bool, file: Pat
     multiple=True,
     help="Policy file in place of SANDBOX_POLICY_PATH; may be repeated and unsigned.",
 )
-@click.option(
-    "--valve", "person_valves", multiple=True, metavar="NAME=VALUE", help="A person's valve; may be repeated."
-)
-@click.option(
-    "--admin-valve",
-    "admin_valves",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An administrator's valve; may be repeated.",
-)
+@valve_options
 @click.option("--candidates", is_flag=True, help="Show everybody who had a say, not only who decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all candidates.")
 def explain(

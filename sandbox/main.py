@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, printable, table_console, unstyled
+from policy.command_line import parsed_valves, printable, table_console, unstyled, valve_options
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
 from sandbox.cleaning import cleaned
@@ -65,16 +65,7 @@ def cli() -> None:
 @click.option(
     "--language", type=click.Choice(list(LANGUAGE_NAMES)), help="By default from the file's name, else python."
 )
-@click.option(
-    "--valve", "person_valves", multiple=True, metavar="NAME=VALUE", help="A person's valve; may be repeated."
-)
-@click.option(
-    "--admin-valve",
-    "admin_valves",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An administrator's valve; may be repeated.",
-)
+@valve_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result and its record as JSON.")
 @click.argument("file", type=click.Path(allow_dash=True), default="-")
 def run(
