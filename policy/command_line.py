@@ -1,17 +1,19 @@
 """What both commands do alike at their edge."""
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from policy.limits import LIMITS
+from policy.requester import SURFACES, Requester
 
-_PIPE_WIDTH = 160
+READABLE_PATH = click.Path(exists=True, readable=True, path_type=Path)
+"""A file or folder that a command reads."""
+READABLE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+"""A file that a command reads."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +33,61 @@ def valve_options(command: F) -> F:
     return person(administrator(command))
 
 
+def env_file_option(command: F) -> F:
+    """The option that puts a file of variables in place of the process's environment."""
+    return click.option(
+        "--env-file", type=READABLE_FILE, help="File of NAME=VALUE lines in place of this process's environment."
+    )(command)
+
+
+def environment_variables(env_file: Path | None) -> Mapping[str, str]:
+    """The variables of that file, or of this process.
+
+    Raises:
+        PolicyError: the file cannot be read as variables.
+    """
+    if env_file is None:
+        return os.environ
+    raise click.UsageError("--env-file is on its way")
+
+
+def requester_options(command: F) -> F:
+    """The options that say who asks; what is left out cannot be determined, and meets every scope's `match`."""
+    options = (
+        click.option("--user", metavar="ID", help="The person's id in Open WebUI."),
+        click.option("--role", metavar="ROLE", help="Their role: admin, user, …"),
+        click.option(
+            "--group", "groups", multiple=True, metavar="GROUP", help="Id or name of a group; may be repeated."
+        ),
+        click.option("--no-group", is_flag=True, help="They are in no group."),
+        click.option("--model", metavar="ID", help="The model that runs the code."),
+        click.option("--surface", type=click.Choice(SURFACES), help="Through the tool, or through the button."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def parsed_requester(
+    *,
+    user: str | None,
+    role: str | None,
+    groups: Sequence[str],
+    no_group: bool,
+    model: str | None,
+    surface: str | None,
+) -> Requester:
+    """Who asks, from the options that `requester_options` adds, by their names.
+
+    Raises:
+        click.UsageError: groups are named, and none are claimed too.
+    """
+    if groups and no_group:
+        raise click.UsageError("--group and --no-group exclude each other")
+    known = frozenset(groups) if groups or no_group else None
+    return Requester(role=role, groups=known, user=user, model=model, surface=surface)
+
+
 def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
     """Valves given as NAME=VALUE, by name; their values are read when limits are resolved.
 
@@ -47,15 +104,6 @@ def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
     return valves
 
 
-def table_console() -> Console:
-    """Where tables are printed: as wide as the terminal, or wide enough for a pipe; without any style for NO_COLOR."""
-    return Console(
-        width=None if sys.stdout.isatty() else _PIPE_WIDTH,
-        color_system=None if os.environ.get("NO_COLOR") else "auto",  # or else bold and dim would remain
-        emoji=False,
-    )
-
-
 def printable(text: str) -> str:
     """Text whose control and bidirectional characters a terminal shows instead of obeying; line ends stay."""
     return "".join(
@@ -63,6 +111,6 @@ def printable(text: str) -> str:
     )
 
 
-def unstyled(text: str) -> str:
-    """Text that rich shows as it is, whatever brackets, backslashes and control characters are in it."""
-    return escape(printable(text))
+def say(sentence: str) -> None:
+    """Print a sentence in which untrusted text may stand."""
+    click.echo(printable(sentence))

@@ -15,8 +15,9 @@ from datetime import datetime
 from typing import Any
 
 from policy.errors import DocumentError, Problem
-from policy.limits import LIMITS
+from policy.limits import LIMITS, Limit
 from policy.positions import KeyPath, Positions, locate, path_text
+from policy.requester import ScopeConditions
 from policy.schema import ShapeError, TomlDate, shape_errors
 from policy.statements import Layer, Origin, Stated, Verb
 from policy.values import UNLIMITED
@@ -24,7 +25,17 @@ from policy.values import UNLIMITED
 MAX_DOCUMENT_BYTES = 64 * 1024
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
-_NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
+_NOT_YET_KEYS = ("rollout",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyScope:
+    """One `[[scope]]` of a policy file: stricter limits for some."""
+
+    conditions: ScopeConditions
+    """Whom it is for."""
+    statements: tuple[Stated, ...]
+    """What it says of limits, in the table's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +61,15 @@ class PolicyDocument:
     key_ids: tuple[str, ...]
     """Trusted keys that signed it; empty for an unsigned one."""
     statements: tuple[Stated, ...]
-    """What it says of limits, in the table's order."""
+    """What it says of limits for everybody, in the table's order."""
+    scopes: tuple[PolicyScope, ...] = ()
+    """What it says for some, in the file's order, which does not matter."""
+    requires: tuple[str, ...] = ()
+    """Ids that must be present beside it."""
+    retires: tuple[str, ...] = ()
+    """Ids that may be gone, and must be, from now on."""
+    rollback_of: int | None = None
+    """The earlier serial whose change this one takes back; `None` where it takes none back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +99,15 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
     problems = problems or tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
     if problems:
         raise DocumentError(problems)
-    found = tuple(_limit_statements(source, untrusted, positions))
-    statements = tuple(item for item in found if isinstance(item, Stated))
+    reader = _StatementReader(source=source, untrusted=untrusted, positions=positions)
+    found = tuple(reader.statements(("limits",), untrusted["limits"], ""))
+    scopes = tuple(reader.scope(number, scope) for number, scope in enumerate(untrusted.get("scope", ())))
+    blocks = (found, *(statements for _, statements in scopes))
     problems = (
-        *(item for item in found if isinstance(item, Problem)),
-        *_own_contradictions(statements),
+        *(item for block in blocks for item in block if isinstance(item, Problem)),
+        *(problem for block in blocks for problem in _own_contradictions(_readable(block))),
         *_date_problems(source.origin, untrusted, positions),
+        *_relation_problems(source.origin, untrusted, positions),
     )
     if problems:
         raise DocumentError(problems)
@@ -99,7 +121,11 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         audience=tuple(untrusted["audience"]),
         payload_sha256=source.payload_sha256,
         key_ids=source.key_ids,
-        statements=statements,
+        statements=_readable(found),
+        scopes=tuple(PolicyScope(conditions=who, statements=_readable(said)) for who, said in scopes),
+        requires=tuple(untrusted.get("requires", ())),
+        retires=tuple(untrusted.get("retires", ())),
+        rollback_of=untrusted.get("rollback_of"),
     )
 
 
@@ -199,13 +225,24 @@ def _shape_text(error: ShapeError) -> tuple[str, str]:
             text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
         case "const" | "enum":
             text = _choice_text(error, value)
-        case "anyOf" | "minProperties":
-            text = "it says nothing", "State a lock, a ceiling or a default"
+        case "anyOf" | "minProperties" | "minItems":
+            text = _empty_text(error)
         case "false":
             text = "nothing else may be stated beside a lock", "Remove one of them"
         case _:
             text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
     return text
+
+
+def _empty_text(error: ShapeError) -> tuple[str, str]:
+    if error.rule == "minItems":
+        return "it names nothing", "Name at least one, or leave the key out"
+    if error.path[:1] == ("scope",) and "limits" not in error.path:
+        return (
+            "it does not say whom it is for",
+            "Write match or except, each with roles, groups, users, models, surface",
+        )
+    return "it says nothing", "State a lock, a ceiling or a default"
 
 
 def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
@@ -229,37 +266,61 @@ def _short(value: object) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _limit_statements(
-    source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions
-) -> Iterator[Stated | Problem]:
-    """What the file says of each limit, or why that cannot be read."""
-    for limit in LIMITS:
-        if limit.name not in untrusted["limits"]:
-            continue
-        said = untrusted["limits"][limit.name]
-        table = said if isinstance(said, dict) else {"lock": said}
-        for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
-            if verb.value in table:
-                path: KeyPath = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
-                try:
-                    value = limit.kind.from_native(table[verb.value])
-                except ValueError as error:
-                    yield _problem_at(source.origin, path, positions, str(error), f"Expected {limit.kind.grammar}")
-                    continue
-                yield Stated(
-                    limit=limit,
-                    verb=verb,
-                    value=value,
-                    origin=Origin(
-                        layer=Layer.POLICY,
-                        place=f"{source.origin}:{positions.line(path)}",
-                        reason=table.get("reason", ""),
-                        policy_id=untrusted["id"],
-                        serial=untrusted["serial"],
-                        key_ids=source.key_ids,
-                    ),
-                    environment_may_loosen=table.get("env_may_loosen", True),
-                )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StatementReader:
+    """Reads what one file says of limits, in its `[limits]` and in each scope alike."""
+
+    source: DocumentSource
+    untrusted: Mapping[str, Any]
+    positions: Positions
+
+    def scope(self, number: int, untrusted: Mapping[str, Any]) -> tuple[ScopeConditions, tuple[Stated | Problem, ...]]:
+        """Whom one scope is for, and what it says."""
+        conditions = ScopeConditions(
+            match=_named_values(untrusted.get("match", {})), excepted=_named_values(untrusted.get("except", {}))
+        )
+        path = ("scope", number, "limits")
+        return conditions, tuple(self.statements(path, untrusted["limits"], str(conditions)))
+
+    def statements(self, path: KeyPath, limits: Mapping[str, Any], scope: str) -> Iterator[Stated | Problem]:
+        """What one table says of each limit, or why that cannot be read."""
+        for limit in LIMITS:
+            if limit.name not in limits:
+                continue
+            said = limits[limit.name]
+            table = said if isinstance(said, dict) else {"lock": said}
+            for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
+                if verb.value in table:
+                    place = (*path, limit.name, verb.value) if table is said else (*path, limit.name)
+                    yield self._statement(place, limit, verb, table, scope)
+
+    def _statement(
+        self, path: KeyPath, limit: Limit[Any], verb: Verb, table: Mapping[str, Any], scope: str
+    ) -> Stated | Problem:
+        try:
+            value = limit.kind.from_native(table[verb.value])
+        except ValueError as error:
+            return _problem_at(self.source.origin, path, self.positions, str(error), f"Expected {limit.kind.grammar}")
+        origin = Origin(
+            layer=Layer.POLICY,
+            place=f"{self.source.origin}:{self.positions.line(path)}",
+            reason=table.get("reason", ""),
+            policy_id=self.untrusted["id"],
+            scope=scope,
+            serial=self.untrusted["serial"],
+            key_ids=self.source.key_ids,
+        )
+        may_loosen = table.get("env_may_loosen", True)
+        return Stated(limit=limit, verb=verb, value=value, origin=origin, environment_may_loosen=may_loosen)
+
+
+def _named_values(untrusted: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Conditions by attribute; a word that stands alone is a list of one."""
+    return {name: frozenset([said] if isinstance(said, str) else said) for name, said in untrusted.items()}
+
+
+def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
+    return tuple(item for item in found if isinstance(item, Stated))
 
 
 def _own_contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
@@ -282,6 +343,20 @@ def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positio
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
             reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
             yield _problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+
+
+def _relation_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    """What the file says of other files, and of its own past."""
+    for key in ("requires", "retires"):
+        if untrusted["id"] in untrusted.get(key, ()):
+            yield _problem_at(origin, (key,), positions, "it names the file's own id", "Name other policies")
+    both = sorted(set(untrusted.get("requires", ())) & set(untrusted.get("retires", ())))
+    if both:
+        reason = f"{', '.join(both)} is retired here and required too"
+        yield _problem_at(origin, ("retires",), positions, reason, "Keep one of the two")
+    if untrusted.get("rollback_of", 0) >= untrusted["serial"]:
+        reason = f"serial {untrusted['rollback_of']} is no earlier one than this file's {untrusted['serial']}"
+        yield _problem_at(origin, ("rollback_of",), positions, reason, "Raise the serial, and name an earlier one")
 
 
 def _problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:

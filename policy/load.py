@@ -10,11 +10,12 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from policy.document import DocumentSource, PolicyDocument, parse_document
+from policy.document import PolicyDocument, parse_document
 from policy.effective import EffectiveLimits
 from policy.environment import EnvironmentLayer
 from policy.errors import ConfigurationError, DocumentError, KeyFileError, Problem, SetRefusedError, SignatureError
 from policy.keys import PublicKey, parse_keys
+from policy.requester import UNDETERMINED, Requester
 from policy.resolve import Layers, resolve
 from policy.settings import (
     INSTANCE,
@@ -27,7 +28,7 @@ from policy.settings import (
     POLICY_UNSIGNED_ALLOWED,
     SettingValues,
 )
-from policy.signatures import split_signatures, text_digest, verify_signatures
+from policy.signatures import policy_source
 from policy.statements import Stated, Verb
 from policy.trusted_files import SIGNED_POLICY_FILE, UNSIGNED_POLICY_FILE, read_files, read_public_key_files
 
@@ -88,14 +89,16 @@ class Situation:
     def limits(
         self,
         *,
+        requester: Requester = UNDETERMINED,
         untrusted_person_valves: Mapping[str, object] | None = None,
         untrusted_admin_valves: Mapping[str, object] | None = None,
     ) -> EffectiveLimits:
-        """The effective limits beside these valves."""
+        """The effective limits for this requester, beside these valves."""
         return resolve(
             Layers(
                 environment=self.environment.statements,
                 documents=self.documents,
+                requester=requester,
                 untrusted_person_valves=untrusted_person_valves,
                 untrusted_admin_valves=untrusted_admin_valves,
             )
@@ -220,32 +223,6 @@ def _accepted_documents(
     if refusals:
         raise _refused(refusals)
     return tuple(documents)
-
-
-def policy_source(name: str, data: bytes, keys: tuple[PublicKey, ...], threshold: int) -> DocumentSource:
-    """A policy file's text, signed by enough of the keys; where there are no keys, the text as it is.
-
-    Raises:
-        DocumentError: it holds bytes that no policy file may hold.
-        SignatureError: its signatures are broken, or too few.
-    """
-    if keys:
-        verified = verify_signatures(data, keys, threshold=threshold, origin=name)
-        return DocumentSource(
-            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
-        )
-    return unsigned_source(name, data)
-
-
-def unsigned_source(name: str, data: bytes) -> DocumentSource:
-    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
-
-    Raises:
-        DocumentError: it holds bytes that no policy file may hold.
-        SignatureError: it holds half a signature block.
-    """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
 
 
 def _twice_used_ids(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:

@@ -1,22 +1,26 @@
 """Combines layers into effective limits: a pure function of values, one limit at a time.
 
-An environment lock decides; else the strictest lock of the policy files; else whoever chooses first of the person's
-valve, the administrator's valve, the environment's default, the strictest policy default and the built-in, brought
-within every ceiling. Each limit's values form a lattice, so ceilings only ever tighten and their order never matters.
+An environment lock decides; else the strictest lock of the policy files and the scopes that are for this requester;
+else whoever chooses first of the person's valve, the administrator's valve, the environment's default, the strictest
+policy default and the built-in, brought within every ceiling. Each limit's values form a lattice, so ceilings only ever
+tighten and their order never matters. Scopes only tighten: what a scope alone states is held to the same bounds as a
+person's valve, so that nobody gains by hiding who they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 from policy.document import PolicyDocument
 from policy.effective import Candidate, Decision, EffectiveLimits, Fate, PolicyIdentity
 from policy.limits import LIMITS, Chooser, Limit
+from policy.requester import UNDETERMINED, Requester
 from policy.statements import Layer, Origin, Stated, Verb
 from policy.values import from_untrusted_valve, spelt
 
 BUILT_IN_PLACE = "built-in"
+LOCKDOWN_PLACE = "lockdown values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,10 @@ class Layers:
     """What the person's valves hold, by valve name; `None` values count as not set."""
     untrusted_admin_valves: Mapping[str, object] | None = None
     """What the plugin's valves hold, by valve name; `None` values count as not set."""
+    requester: Requester = UNDETERMINED
+    """Who asks; decides which scopes hold."""
+    lockdown: str | None = None
+    """Why the lockdown values bound everything, the environment too; `None` where they do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +57,21 @@ class _Bid:
         return Candidate(verb=self.stated.verb, text=text, origin=self.stated.origin, fate=self.fate, note=self.note)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What was said of one limit, valves aside."""
+
+    environment: list[Stated] = field(default_factory=list)
+    policy: list[Stated] = field(default_factory=list)
+    elsewhere: list[Stated] = field(default_factory=list)
+    """Of scopes that are not for this requester."""
+
+
 def resolve(layers: Layers) -> EffectiveLimits:
     """The effective limits for one request."""
     documents = sorted(layers.documents, key=lambda each: (each.policy_id, each.origin, each.payload_sha256))
-    decisions = {limit.name: _decide(limit, layers, documents) for limit in LIMITS}
+    said = _grouped(layers, documents)
+    decisions = {limit.name: _decide(limit, said[limit.name], layers) for limit in LIMITS}
     policies = tuple(
         PolicyIdentity(
             policy_id=document.policy_id,
@@ -65,17 +84,51 @@ def resolve(layers: Layers) -> EffectiveLimits:
     return EffectiveLimits(decisions=decisions, policies=policies)
 
 
-def _decide(limit: Limit[Any], layers: Layers, documents: Sequence[PolicyDocument]) -> Decision:
-    environment = [stated for stated in layers.environment if stated.limit is limit]
-    policy = [stated for document in documents for stated in document.statements if stated.limit is limit]
+def _grouped(layers: Layers, documents: Iterable[PolicyDocument]) -> dict[str, _Said]:
+    """Every statement under its limit."""
+    said = {limit.name: _Said() for limit in LIMITS}
+    for stated in layers.environment:
+        said[stated.limit.name].environment.append(stated)
+    for document in documents:
+        for stated in document.statements:
+            said[stated.limit.name].policy.append(stated)
+        for scope in document.scopes:
+            here = scope.conditions.hold_for(layers.requester)
+            for stated in scope.statements:
+                of_limit = said[stated.limit.name]
+                (of_limit.policy if here else of_limit.elsewhere).append(stated)
+    return said
+
+
+def _decide(limit: Limit[Any], said: _Said, layers: Layers) -> Decision:
     person = _valve_bid(limit, Layer.PERSON_VALVE, layers.untrusted_person_valves)
     admin = _valve_bid(limit, Layer.ADMIN_VALVE, layers.untrusted_admin_valves)
-    bids = [*map(_bid, environment), *map(_bid, policy), *person, *admin, _bid(_built_in(limit))]
-    lock = next((stated for stated in environment if stated.verb is Verb.LOCK), None)
+    lockdown = _lockdown(limit, layers.lockdown)
+    stated = map(_bid, (*lockdown, *said.environment, *said.policy))
+    bids = [*stated, *person, *admin, _bid(_built_in(limit))]
+    lock = next((stated for stated in said.environment if stated.verb is Verb.LOCK), None)
     if lock is not None:
-        return _decide_by_environment_lock(limit, lock, policy, bids)
-    chosen = _chosen(limit, bids)
-    return _bring_in(limit, chosen, _bounds(limit, chosen, bids), bids)
+        decision = _decide_by_environment_lock(limit, lock, (*lockdown, *said.policy), bids)
+    else:
+        chosen = _chosen(limit, bids)
+        decision = _bring_in(limit, chosen, _bounds(limit, chosen, bids), bids)
+    if not said.elsewhere:
+        return decision
+    return replace(decision, candidates=(*decision.candidates, *map(_of_others, said.elsewhere)))
+
+
+def _of_others(stated: Stated) -> Candidate:
+    """A statement of a scope that is not for this requester, which has no say."""
+    bid = _Bid(stated=stated, fate=Fate.IGNORED, note="its scope is not for this request")
+    return bid.candidate()
+
+
+def _lockdown(limit: Limit[Any], why: str | None) -> tuple[Stated, ...]:
+    """The lockdown value as a ceiling that nobody is above."""
+    if why is None:
+        return ()
+    origin = Origin(layer=Layer.LOCKDOWN, place=LOCKDOWN_PLACE, reason=why)
+    return (Stated(limit=limit, verb=Verb.CEILING, value=limit.lockdown, origin=origin, environment_may_loosen=False),)
 
 
 def _bid(stated: Stated) -> _Bid:
@@ -110,9 +163,9 @@ def _decide_by_environment_lock(
 ) -> Decision:
     """An environment lock decides, within the bounds of policies that do not let it loosen them."""
     chosen = _Bid(stated=lock)
-    firm = [stated for stated in policy if not stated.environment_may_loosen and stated.verb is not Verb.DEFAULT]
-    decision = _bring_in(limit, chosen, firm, bids)
     said = [stated for stated in policy if stated.verb is not Verb.DEFAULT]
+    firm = [stated for stated in said if not stated.environment_may_loosen]
+    decision = _bring_in(limit, chosen, firm, bids)
     loosened = [stated for stated in said if not limit.kind.within(decision.value, stated.value)]
     notices = tuple(
         f"{lock.origin} loosens {limit.name} past {stated.origin}: {limit.words(decision.value)} instead of "
@@ -162,10 +215,20 @@ def _strictest(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
 def _bounds(limit: Limit[Any], chosen: _Bid, bids: Sequence[_Bid]) -> list[Stated]:
     """Every statement that the chosen value may not be looser than."""
     ceilings = [bid.stated for bid in bids if bid.stated.verb is Verb.CEILING]
-    if chosen.stated.origin.layer is not Layer.PERSON_VALVE:
+    if not _held_like_a_valve(chosen, bids):
         return ceilings
     admin = [bid.stated for bid in bids if bid.stated.origin.layer is Layer.ADMIN_VALVE and _counts(bid)]
-    return [*ceilings, *admin] or [_built_in(limit)]
+    opened = [ceiling for ceiling in ceilings if not ceiling.scoped] + admin
+    return [*ceilings, *admin] if opened else [*ceilings, _built_in(limit)]
+
+
+def _held_like_a_valve(chosen: _Bid, bids: Sequence[_Bid]) -> bool:
+    """Whether the choice is a person's, or that of scopes alone."""
+    verb, layer = chosen.stated.verb, chosen.stated.origin.layer
+    if layer is not Layer.POLICY:
+        return layer is Layer.PERSON_VALVE
+    alike = [bid.stated for bid in bids if bid.stated.verb is verb and bid.stated.origin.layer is layer]
+    return all(stated.scoped for stated in alike)
 
 
 def _bring_in(limit: Limit[Any], chosen: _Bid, bounds: Sequence[Stated], bids: Sequence[_Bid]) -> Decision:

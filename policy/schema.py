@@ -21,6 +21,7 @@ from jsonschema.validators import extend
 
 from policy.destinations import parse_destination
 from policy.limits import LIMITS, Limit
+from policy.requester import SCOPE_ATTRIBUTES, SURFACES
 from policy.settings import DOCUMENT_ID, MAX_SERIAL
 from policy.values import Switch
 
@@ -83,11 +84,20 @@ def document_schema() -> dict[str, Any]:
             },
             "description": {**text, "description": "What it is for."},
             "owner": {**text, "description": "Whom to ask."},
-            "limits": {
-                "type": "object",
-                "minProperties": 1,
-                "additionalProperties": False,
-                "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+            "requires": {**_ids_schema(), "description": "Ids of other policies that must be present."},
+            "retires": {**_ids_schema(), "description": "Ids of earlier policies that may be gone from now on."},
+            "rollback_of": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_SERIAL,
+                "description": "The earlier serial whose change this one takes back.",
+            },
+            "limits": _limits_schema(),
+            "scope": {
+                "type": "array",
+                "minItems": 1,
+                "items": _scope_schema(text),
+                "description": "Stricter limits for some; scopes never loosen.",
             },
         },
     }
@@ -114,6 +124,43 @@ def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
         known_keys=tuple(schema.get("properties", ())),
         cause=str(error.cause or ""),
     )
+
+
+def _ids_schema() -> dict[str, Any]:
+    policy_id = {"type": "string", "pattern": f"^{DOCUMENT_ID}$"}
+    return {"type": "array", "items": policy_id, "minItems": 1, "uniqueItems": True}
+
+
+def _limits_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+    }
+
+
+def _scope_schema(text: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"type": "array", "items": dict(text), "minItems": 1, "uniqueItems": True}
+    conditions = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "properties": {name: names for name in SCOPE_ATTRIBUTES if name != "surface"}
+        | {"surface": {"enum": list(SURFACES), "description": "Through the tool, or through the button."}},
+    }
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["limits"],
+        "anyOf": [{"required": ["match"]}, {"required": ["except"]}],
+        "properties": {
+            "match": {**conditions, "description": "Only for whom every key is met by one of its values."},
+            "except": {**conditions, "description": "Not for whom any key is met by one of its values."},
+            "description": {**text, "description": "What it is for."},
+            "limits": {"$ref": "#/properties/limits"},
+        },
+    }
 
 
 def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from policy.document import MAX_DOCUMENT_BYTES
+from policy.document import MAX_DOCUMENT_BYTES, DocumentSource
 from policy.errors import DocumentError, Problem, SignatureError
 from policy.keys import PrivateKey, PublicKey
 
@@ -172,6 +172,32 @@ def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: 
         unknown=unknown,
         payload_sha256=text_digest(split.text),
     )
+
+
+def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: int) -> DocumentSource:
+    """A policy file's text, signed by enough of the keys; where there are no keys, the text as it is.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: its signatures are broken, or too few.
+    """
+    if keys:
+        verified = verify_signatures(data, keys, threshold=threshold, origin=name)
+        return DocumentSource(
+            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+        )
+    return unsigned_source(name, data)
+
+
+def unsigned_source(name: str, data: bytes) -> DocumentSource:
+    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: it holds half a signature block.
+    """
+    text = split_signatures(data, origin=name).text
+    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
 
 
 def _check_document_bytes(document: bytes, origin: str) -> None:

@@ -10,6 +10,8 @@ from policy.limits import Limit
 class Layer(Enum):
     """Who speaks, from the highest precedence to the lowest."""
 
+    LOCKDOWN = "lockdown"
+    """Nobody: the values that hold once a policy set has been refused for too long."""
     ENVIRONMENT = "environment"
     POLICY = "policy"
     PERSON_VALVE = "valve"
@@ -42,6 +44,8 @@ class Origin:
     """What the policy tells people about it."""
     policy_id: str | None = None
     """The policy file's own id, for a statement out of one."""
+    scope: str = ""
+    """Whom the statement is for, in words, where it stands in a scope of the file."""
     serial: int | None = None
     """The policy file's serial."""
     key_ids: tuple[str, ...] = ()
@@ -50,13 +54,14 @@ class Origin:
     def __str__(self) -> str:
         """Name the place so that a person finds it."""
         match self.layer:
-            case Layer.ENVIRONMENT | Layer.BUILT_IN:
+            case Layer.LOCKDOWN | Layer.ENVIRONMENT | Layer.BUILT_IN:
                 return self.place
             case Layer.PERSON_VALVE | Layer.ADMIN_VALVE:
                 return f"{self.layer.value} {self.place}"
             case Layer.POLICY:
+                scope = f", {self.scope}" if self.scope else ""
                 signed = "" if self.key_ids else ", unsigned"
-                return f"{self.policy_id} serial {self.serial} ({self.place}{signed})"
+                return f"{self.policy_id} serial {self.serial} ({self.place}{scope}{signed})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +78,8 @@ class Stated:
     """Where it stands."""
     environment_may_loosen: bool = True
     """Whether an environment lock may be looser than this; only policy files say no."""
+
+    @property
+    def scoped(self) -> bool:
+        """Whether it holds only for some; such a statement never loosens."""
+        return bool(self.origin.scope)

@@ -16,9 +16,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, printable, table_console, unstyled, valve_options
+from policy.command_line import parsed_valves, printable, valve_options
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
+from policy.tables import table_console, unstyled
 from sandbox.cleaning import cleaned
 from sandbox.doctor import (
     Check,

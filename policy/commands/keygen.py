@@ -1,0 +1,29 @@
+"""`policy keygen`: make a key pair."""
+
+from pathlib import Path
+
+import click
+
+from policy.command_line import say
+from policy.keys import generate_key, private_pem, public_pem
+from policy.trusted_files import write_new_files
+
+KEY_MODE, PUBLIC_MODE = 0o600, 0o644
+
+
+@click.command("keygen")
+@click.argument("name", type=click.Path(path_type=Path))
+def keygen_command(name: Path) -> None:
+    """Make a key pair: NAME.key (keep it secret) and NAME.pub (hand it out).
+
+    \b
+    Example:
+      policy keygen ops
+    """
+    if not name.name or name.name == "..":
+        raise click.BadParameter("a name is wanted, such as ops", param_hint="'NAME'")
+    key = generate_key()
+    private, public = name.with_name(f"{name.name}.key"), name.with_name(f"{name.name}.pub")
+    write_new_files([(private, private_pem(key), KEY_MODE), (public, public_pem(key.public), PUBLIC_MODE)])
+    say(f"Wrote {private} (secret; sign with it) and {public} (public; verify with it).")
+    say(f"Key id: {key.public.key_id}")

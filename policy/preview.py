@@ -1,0 +1,77 @@
+"""Policy files as somebody reviews them: unsigned if need be, and read even where an instance would refuse them.
+
+What is read here decides nothing: it is explained, compared or tested, and never handed to a sandbox.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from policy.document import DocumentSource, PolicyDocument, parse_document
+from policy.environment import EnvironmentLayer
+from policy.errors import PolicyError, Problem, SignatureError
+from policy.load import POLICY_SUFFIXES, read_keys, set_refusals, trusted_reader
+from policy.settings import POLICY_THRESHOLD
+from policy.signatures import policy_source, unsigned_source
+from policy.trusted_files import SIGNED_POLICY_FILE, read_files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """Policy files, and what would keep them from being an instance's set."""
+
+    documents: tuple[PolicyDocument, ...]
+    """As they were read, in the order given."""
+    warnings: tuple[str, ...]
+    """Why an instance would refuse them, one sentence each."""
+
+
+def previewed(paths: Sequence[Path], environment: EnvironmentLayer, now: datetime) -> Preview:
+    """These files and folders as if they were the policy set of an instance with this environment.
+
+    Raises:
+        PolicyError: a file is no policy, or cannot be read; every problem of every file is listed.
+    """
+    keys = read_keys(environment.settings, trusted_reader())
+    warnings: list[str] = []
+
+    def source_of(name: str, untrusted: bytes) -> DocumentSource:
+        try:
+            return policy_source(name, untrusted, keys, environment.settings[POLICY_THRESHOLD])
+        except SignatureError as error:
+            warnings.extend(f"would be refused here [signature-invalid]: {problem}" for problem in error.problems)
+            return unsigned_source(name, untrusted)
+
+    documents = _all_read(paths, source_of)
+    refusals = set_refusals(documents, environment.settings, now)
+    warnings.extend(f"would be refused here [{code.value}]: {problem}" for code, problem in refusals)
+    return Preview(documents=documents, warnings=tuple(warnings))
+
+
+def unsigned_documents(paths: Sequence[Path]) -> tuple[PolicyDocument, ...]:
+    """These files and folders as policies whose signatures count for nothing.
+
+    Raises:
+        PolicyError: a file is no policy, or cannot be read; every problem of every file is listed.
+    """
+    return _all_read(paths, unsigned_source)
+
+
+def _all_read(paths: Sequence[Path], source_of: Callable[[str, bytes], DocumentSource]) -> tuple[PolicyDocument, ...]:
+    documents: list[PolicyDocument] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            contents = read_files(path, POLICY_SUFFIXES, SIGNED_POLICY_FILE)
+        except PolicyError as error:
+            problems.extend(error.problems)
+            continue
+        for name, untrusted in contents.items():
+            try:
+                documents.append(parse_document(source_of(name, untrusted)))
+            except PolicyError as error:
+                problems.extend(error.problems)
+    if problems:
+        raise PolicyError(tuple(problems))
+    return tuple(documents)
