@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from policy.env_files import read_env_path
 from policy.limits import LIMITS
 from policy.requester import SURFACES, Requester
 
@@ -48,7 +49,7 @@ def environment_variables(env_file: Path | None) -> Mapping[str, str]:
     """
     if env_file is None:
         return os.environ
-    raise click.UsageError("--env-file is on its way")
+    return read_env_path(env_file).environ()
 
 
 def requester_options(command: F) -> F:

@@ -52,6 +52,14 @@ class KeyFileError(PolicyError):
     """A key cannot be read, or is not one we accept."""
 
 
+class AuditError(PolicyError):
+    """A run cannot be written into the audit log, or could not be."""
+
+
+class StateError(PolicyError):
+    """What an instance remembers of policies cannot be read, written or trusted."""
+
+
 class SetRefusedError(PolicyError):
     """The set of policy files as a whole is refused, for one stable reason code."""
 

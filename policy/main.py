@@ -20,11 +20,15 @@ EXIT_NO = 1
 EXIT_INTERNAL = 70
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "init": ("policy.commands.init:init_command", "Write a commented policy file to begin from."),
         "keygen": ("policy.commands.keygen:keygen_command", "Make a key pair."),
         "sign": ("policy.commands.sign:sign_command", "Add a signature to a policy file."),
         "verify": ("policy.commands.verify:verify_command", "Check the signatures of a policy file."),
         "export": ("policy.commands.export:export_command", "Write a signed policy file in another format."),
+        "status": ("policy.commands.status:status_command", "Show whether the policy set holds here."),
         "explain": ("policy.commands.explain:explain_command", "Show each limit and who decided it."),
+        "audit": ("policy.commands.audit:audit_command", "Check the log of runs."),
+        "import": ("policy.commands.import_:import_command", "Carry over the locks of safe-code-execution."),
         "schema": ("policy.commands.schema:schema_command", "Print the JSON Schema of a policy file."),
     }
 )

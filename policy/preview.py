@@ -11,7 +11,8 @@ from pathlib import Path
 from policy.document import DocumentSource, PolicyDocument, parse_document
 from policy.environment import EnvironmentLayer
 from policy.errors import PolicyError, Problem, SignatureError
-from policy.load import POLICY_SUFFIXES, read_keys, set_refusals, trusted_reader
+from policy.load import POLICY_SUFFIXES, read_keys, trusted_reader
+from policy.refusals import set_refusals
 from policy.settings import POLICY_THRESHOLD
 from policy.signatures import policy_source, unsigned_source
 from policy.trusted_files import SIGNED_POLICY_FILE, read_files
@@ -45,7 +46,7 @@ def previewed(paths: Sequence[Path], environment: EnvironmentLayer, now: datetim
 
     documents = _all_read(paths, source_of)
     refusals = set_refusals(documents, environment.settings, now)
-    warnings.extend(f"would be refused here [{code.value}]: {problem}" for code, problem in refusals)
+    warnings.extend(f"would be refused here [{code.code}]: {problem}" for code, problem in refusals)
     return Preview(documents=documents, warnings=tuple(warnings))
 
 

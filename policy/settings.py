@@ -7,6 +7,7 @@ knows by name but cannot honour is marked so, and is refused when it is set: it 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from policy.limits import VARIABLE_PREFIX
@@ -16,6 +17,8 @@ S = TypeVar("S")
 
 DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
+LONGEST_STALE = timedelta(days=90)
+"""The longest time for which an old policy set can hold."""
 MAX_SERIAL = 2**53 - 1
 """The largest serial: the largest integer that every JSON reader holds exactly."""
 
@@ -90,6 +93,17 @@ def _parse_serials(text: str) -> Mapping[str, int]:
             raise ValueError(f"{spelt(item)} is not a distinct id=serial")
         serials[found[1]] = int(found[2])
     return serials
+
+
+def _parse_duration(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{spelt(text)} is not a duration such as 24h")
+    duration = timedelta(**{units[found[2]]: int(found[1])})
+    if duration > LONGEST_STALE:
+        raise ValueError(f"{spelt(text)} is longer than {LONGEST_STALE.days}d")
+    return duration
 
 
 def _parse_variable_names(text: str) -> tuple[str, ...]:
@@ -170,21 +184,19 @@ POLICY_MIN_SERIAL: Setting[Mapping[str, int]] = Setting(
     default={},
     description="The lowest serial accepted, by policy id",
 )
-POLICY_MAX_STALE: Setting[str | None] = Setting(
+POLICY_MAX_STALE: Setting[timedelta] = Setting(
     name="policy_max_stale",
-    parse=_parse_text,
-    grammar=_NOT_YET,
-    default=None,
-    description="How long the last good policy set holds after the current one is refused",
-    supported=False,
+    parse=_parse_duration,
+    grammar="a whole number followed by s, m, h or d, at most 90d",
+    default=timedelta(hours=24),
+    description="How long the last good policy set holds once the current one is refused or expired",
 )
 POLICY_STATE: Setting[str | None] = Setting(
     name="policy_state",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a folder that only the running user can use",
     default=None,
-    description="Folder for what this instance remembers of policies",
-    supported=False,
+    description="Folder for what this instance remembers of policies; without it, old policies are not told from new",
 )
 INSTANCE: Setting[str | None] = Setting(
     name="instance",
@@ -247,10 +259,16 @@ POOL_SIZE: Setting[str | None] = Setting(
 AUDIT_LOG: Setting[str | None] = Setting(
     name="audit_log",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a file",
     default=None,
     description="File that gets one line for each run",
-    supported=False,
+)
+AUDIT_REQUIRED: Setting[bool] = Setting(
+    name="audit_required",
+    parse=_SWITCH.parse,
+    grammar=_SWITCH.grammar,
+    default=False,
+    description="Refuse to run while the audit log cannot be written",
 )
 
 SETTINGS: tuple[Setting[Any], ...] = (
@@ -272,5 +290,6 @@ SETTINGS: tuple[Setting[Any], ...] = (
     PACKAGES_PATH,
     POOL_SIZE,
     AUDIT_LOG,
+    AUDIT_REQUIRED,
 )
 """Every setting, in the order in which people see them."""

@@ -12,14 +12,14 @@ import os
 import secrets
 import stat
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from policy.document import MAX_DOCUMENT_BYTES
-from policy.errors import DocumentError, KeyFileError, Problem
+from policy.errors import AuditError, DocumentError, KeyFileError, PolicyError, Problem, StateError
 
 KEY_FILE_MAX_BYTES = 64 * 1024
 """Size of one key file: far more than any number of keys that makes sense."""
@@ -47,6 +47,9 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_N
 
 LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a folder is opened to be listed."""
+
+APPEND_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""How a file that grows is opened: read to find its end, and made where there is none."""
 
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How files are made: never over another, never through a link."""
@@ -83,7 +86,7 @@ class FileRule:
     """Whether only root and the running user may have been able to write it."""
     secret: bool
     """Whether nobody but its owner may read it."""
-    error: type[DocumentError] | type[KeyFileError]
+    error: type[DocumentError] | type[KeyFileError] | type[AuditError] | type[StateError]
     """What is raised when it is refused."""
 
 
@@ -131,7 +134,7 @@ def read_trusted(path: Path, rule: FileRule) -> bytes:
         DocumentError, KeyFileError: as the rule says, if it cannot be read, is too large, or others could write it.
     """
     try:
-        descriptor, place = _open_walking(path, rule, folder=False)
+        descriptor, place = _open_walking(path, rule, READ_FLAGS)
         with ExitStack() as opened:
             opened.callback(os.close, descriptor)
             _check_file(descriptor, place, rule)
@@ -154,7 +157,7 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
     """
     try:
         generation = path / CONFIGMAP_DATA
-        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, folder=True)
+        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, LIST_FLAGS)
         with ExitStack() as opened:
             opened.callback(os.close, descriptor)
             _check_writers(descriptor, place, rule, sticky_will_do=False)
@@ -202,6 +205,31 @@ def read_public_key_files(path: Path) -> Mapping[str, bytes]:
         KeyFileError: if any cannot be read or trusted.
     """
     return read_files(path, PUBLIC_KEY_SUFFIXES, PUBLIC_KEY_FILE)
+
+
+@contextmanager
+def opened_to_append(path: Path, rule: FileRule) -> Iterator[tuple[int, Path]]:
+    """Open a file that grows, after checking what was opened: its descriptor, and its real path.
+
+    One that does not exist is made, for its owner alone. What the system refuses while it is open is the rule's error
+    too.
+
+    Raises:
+        AuditError: as the rule says, if it cannot be opened, read or written, or others could write it.
+    """
+    try:
+        descriptor, place = _open_walking(path, rule, APPEND_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_file(descriptor, place, rule)
+            if not os.fstat(descriptor).st_size:
+                with suppress(PermissionError):  # where the folder may not be read, others made the file
+                    _sync_file_folder(place.parent)
+            yield descriptor, place
+    except FileNotFoundError as error:
+        raise _distrusted(rule, path, "its folder does not exist", "Make the folder") from error
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
 
 
 def write_new_file(path: Path, data: bytes, mode: int) -> None:
@@ -254,10 +282,52 @@ def replace_file(path: Path, data: bytes) -> None:
         raise DocumentError((_system_problem("policy file", path, error),)) from error
 
 
-def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Path]:
+def make_private_folder(path: Path, rule: FileRule) -> None:
+    """Make a folder for its owner alone where there is none, and refuse one that is not.
+
+    Raises:
+        StateError: as the rule says, if it cannot be made or opened, or others could use it.
+    """
+    try:
+        with suppress(FileExistsError):
+            path.mkdir(0o700)
+        descriptor, place = _open_walking(path, rule, LIST_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+    except OSError as error:
+        raise rule.error((_system_problem(f"folder of the {rule.kind}", path, error),)) from error
+    if status.st_uid != os.geteuid():
+        reason = f"it belongs to uid {status.st_uid}, and the running user is {os.geteuid()}"
+        raise _distrusted(rule, place, reason, f"Run chown {os.geteuid()} {place}")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 700 {place}")
+
+
+def replace_private_file(path: Path, data: bytes, rule: FileRule) -> None:
+    """Put bytes in a file's place, at once and for its owner alone; the caller holds the lock of its folder.
+
+    Raises:
+        StateError: as the rule says, if it cannot be written; then it is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)  # of a process that was ended while it wrote
+        with ExitStack() as undo:
+            _write_synced(temporary, data, 0o600)
+            undo.callback(temporary.unlink, missing_ok=True)
+            temporary.replace(path)
+        _sync_file_folder(path.parent)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+
+
+def _open_walking(path: Path, rule: FileRule, last_flags: int) -> tuple[int, Path]:
     """Open a path from the root downwards, link by link, checking each folder by what was opened.
 
-    Returns the descriptor, which the caller closes, and the real path.
+    The flags are for what the path names; a file that they make is for its owner alone. Returns the descriptor, which
+    the caller closes, and the real path.
     """
     names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
     here = os.open("/", WALK_FLAGS)
@@ -265,9 +335,9 @@ def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Pat
         undo.callback(lambda: os.close(here))
         while names:
             name = names.popleft()
-            target = _link_target(name, here)
+            target = _link_target(name, here, may_be_missing=not names and bool(last_flags & os.O_CREAT))
             # In a sticky folder such as /tmp others may plant files and links, but cannot swap a folder of ours.
-            is_folder = target is None and (folder or bool(names))
+            is_folder = target is None and bool(names or last_flags & os.O_DIRECTORY)
             _check_writers(here, place, rule, sticky_will_do=is_folder)
             if target is not None:
                 links += 1
@@ -275,20 +345,19 @@ def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Pat
                 if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 continue
-            last_flags = LIST_FLAGS if folder else READ_FLAGS
-            opened = os.open(name, WALK_FLAGS if names else last_flags, dir_fd=here)
+            opened = os.open(name, WALK_FLAGS if names else last_flags, 0o600, dir_fd=here)
             os.close(here)
             here, place = opened, place.parent if name == ".." else place / name
         undo.pop_all()
     return here, place
 
 
-def _link_target(name: str, folder: int) -> Path | None:
+def _link_target(name: str, folder: int, *, may_be_missing: bool) -> Path | None:
     """Read a symbolic link in an open folder; nothing if it is none."""
     try:
         return Path(os.readlink(name, dir_fd=folder))
     except OSError as error:
-        if error.errno == errno.EINVAL:
+        if error.errno == errno.EINVAL or (error.errno == errno.ENOENT and may_be_missing):
             return None
         raise
 
@@ -361,7 +430,7 @@ def _sync_file_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> DocumentError | KeyFileError:
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> PolicyError:
     return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
 
 

@@ -8,13 +8,15 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from policy.effective import EffectiveLimits
-from policy.environment import EnvironmentLayer, read_environment
+from policy.environment import read_environment
 from policy.limits import AUTO_INSTALL
-from policy.load import Situation, load_situation, trusted_reader
+from policy.live import LivePolicy, current_moment
+from policy.load import trusted_reader
+from policy.requester import Requester
 from policy.settings import GVISOR_MIN_VERSION, GVISOR_SHA512, GVISOR_URL, GVISOR_VERSION
+from policy.situation import Situation
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.gvisor import Runsc
 from sandbox.leases import RUNS_FOLDER, remove_leftovers
@@ -36,6 +38,8 @@ class RunOrder:
     """The person's text."""
     person: str
     """Whose run it is."""
+    requester: Requester
+    """Who asks, as far as it can be determined; scopes of policy files are held against it."""
     untrusted_person_valves: Mapping[str, object]
     """What the person's valves hold, by valve name."""
     untrusted_admin_valves: Mapping[str, object]
@@ -48,21 +52,28 @@ class Session:
     def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
         self._warn = warn
-        self._environment: EnvironmentLayer | None = None
+        self._policy: LivePolicy | None = None
+        self._warned_of = ""
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
 
     def situation(self) -> Situation:
-        """What holds here now; policy files are read anew each time, the environment once.
+        """What holds here now: policy files as they are at this moment, the environment as it was at the start.
 
         Raises:
             PolicyError: the environment or the policy set cannot be used.
         """
-        if self._environment is None:
-            self._environment = read_environment(self._environ)
-            for warning in self._environment.warnings:
+        if self._policy is None:
+            environment = read_environment(self._environ)
+            for warning in environment.warnings:
                 self._warn(warning)
-        return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
+            self._policy = LivePolicy(environment, reader=trusted_reader(), now=current_moment)
+        situation = self._policy.situation()
+        warning = "" if situation.stand_in is None else situation.stand_in.sentence
+        if warning and warning != self._warned_of:
+            self._warn(warning)
+        self._warned_of = warning
+        return situation
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
         """Run code to its end, announcing each step.
@@ -74,7 +85,9 @@ class Session:
         await announce("Checking if environment supports sandboxing...")
         situation = await asyncio.to_thread(self.situation)
         limits = situation.limits(
-            untrusted_person_valves=order.untrusted_person_valves, untrusted_admin_valves=order.untrusted_admin_valves
+            requester=order.requester,
+            untrusted_person_valves=order.untrusted_person_valves,
+            untrusted_admin_valves=order.untrusted_admin_valves,
         )
         request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
         async with self._preparing:

@@ -21,9 +21,10 @@ from policy.command_line import (
 )
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
-from policy.load import Situation, load_situation, trusted_reader
+from policy.live import onlooker
 from policy.preview import previewed
 from policy.requester import SCOPE_ATTRIBUTES, Requester
+from policy.situation import Situation
 from policy.tables import table_console, unstyled
 
 FATE_STYLES = {
@@ -74,13 +75,14 @@ def explain_command(
     requester = parsed_requester(**who)
     person, admin = parsed_valves(person_valves), parsed_valves(admin_valves)
     environment = read_environment(environment_variables(env_file))
-    now = datetime.now(UTC)
     if policies:
-        preview = previewed(policies, environment, now)
+        preview = previewed(policies, environment, datetime.now(UTC))
         situation = Situation(environment=environment, documents=preview.documents)
         warnings = (*environment.warnings, *preview.warnings)
     else:
-        situation, warnings = load_situation(environment, now=now, reader=trusted_reader()), environment.warnings
+        situation = onlooker(environment).situation()
+        stand_in = () if situation.stand_in is None else (situation.stand_in.sentence,)
+        warnings = (*environment.warnings, *stand_in)
     limits = situation.limits(requester=requester, untrusted_person_valves=person, untrusted_admin_valves=admin)
     if as_json:
         told = {**limits.as_json(), "requester": requester.as_json(), "warnings": list(warnings)}

@@ -7,9 +7,10 @@ import click
 
 from policy.command_line import READABLE_FILE, say
 from policy.document import parse_document
+from policy.dsse import POLICY_OR_ENVELOPE_FILE, as_policy_file
 from policy.keys import parse_public_pem
 from policy.signatures import unsigned_source, verify_signatures
-from policy.trusted_files import SIGNED_POLICY_FILE, read_public_key_files, read_trusted
+from policy.trusted_files import read_public_key_files, read_trusted
 
 
 @click.command("verify")
@@ -24,7 +25,8 @@ from policy.trusted_files import SIGNED_POLICY_FILE, read_public_key_files, read
 def verify_command(key_paths: tuple[Path, ...], threshold: int, as_json: bool, file: Path) -> None:
     """Check that enough of the given keys signed FILE, and that it is a valid policy.
 
-    Dates and audience are for the instance that loads it; this command does not judge them.
+    FILE is a signed policy file, or the DSSE envelope that `policy export` makes of one. Dates and audience are for
+    the instance that loads it; this command does not judge them.
 
     \b
     Examples:
@@ -32,7 +34,7 @@ def verify_command(key_paths: tuple[Path, ...], threshold: int, as_json: bool, f
       policy verify --key ops.pub --key security.pub --threshold 2 prod.toml
     """
     keys = parse_public_pem({name: data for path in key_paths for name, data in read_public_key_files(path).items()})
-    untrusted = read_trusted(file, SIGNED_POLICY_FILE)
+    untrusted = as_policy_file(read_trusted(file, POLICY_OR_ENVELOPE_FILE), origin=str(file))
     verified = verify_signatures(untrusted, keys, threshold=threshold, origin=str(file))
     document = parse_document(unsigned_source(str(file), untrusted))
     if as_json:

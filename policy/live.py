@@ -1,0 +1,218 @@
+"""The policy set of one process, which follows the files: a change holds for the next run, without a restart.
+
+Whether anything changed is told by `stat`, which costs microseconds. What changed is read, verified and judged anew,
+and only then put in place of what stood; whoever already has a situation keeps it.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from policy.environment import EnvironmentLayer
+from policy.errors import SetRefusedError, StateError
+from policy.load import (
+    POLICY_SUFFIXES,
+    PolicyReader,
+    read_set,
+    refuse_contradictions,
+    refuse_missing_path,
+    trusted_reader,
+    verified_again,
+)
+from policy.refusals import RefusalCode, refused
+from policy.remembered import Remembered
+from policy.settings import POLICY_KEYS, POLICY_PATH, POLICY_STATE
+from policy.situation import Situation
+from policy.standing import Standing, standing
+from policy.state_folder import STATE_NAME, Memory, OnlookerMemory, ProcessMemory, StateFolder
+from policy.trusted_files import CONFIGMAP_DATA, PUBLIC_KEY_SUFFIXES
+
+SETTLED_NANOSECONDS = 50_000_000
+"""How old a change must be before a look at the files counts: within a tick of the kernel's clock, a second change of
+the same size would look like the first."""
+
+Look = tuple[object, ...]
+"""What `stat` says of every file that policy comes from; equal looks mean equal files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What stood when the files were last read."""
+
+    look: Look
+    """The files, just before they were read."""
+    settled: bool
+    """Whether a later change cannot have escaped the look."""
+    since: datetime
+    """When it was judged."""
+    standing: Standing
+    """The verdict."""
+    situation: Situation | None
+    """What holds; `None` where nothing runs."""
+
+
+class LivePolicy:
+    """What holds on this instance now."""
+
+    def __init__(
+        self,
+        environment: EnvironmentLayer,
+        *,
+        reader: PolicyReader,
+        now: Callable[[], datetime],
+        memory: Memory | None = None,
+    ) -> None:
+        """Follow the files that the environment names.
+
+        Args:
+            environment: what the environment says; it does not change while a process lives.
+            reader: how files are read.
+            now: the clock, with an offset.
+            memory: where it is kept what was accepted; by default as the environment says.
+
+        Raises:
+            ConfigurationError: the environment contradicts itself.
+        """
+        refuse_contradictions(environment.settings)
+        self._environment = environment
+        self._reader = reader
+        self._now = now
+        self._memory = memory or memory_of(environment)
+        self._judging = threading.Lock()
+        self._judged: _Judged | None = None
+        self._alone = Situation(environment=environment, documents=())
+
+    def situation(self) -> Situation:
+        """What holds at this moment.
+
+        Raises:
+            SetRefusedError: the policy set is refused, and no earlier one may hold in its place.
+        """
+        if self._environment.settings[POLICY_PATH] is None:
+            refuse_missing_path(self._environment.settings)
+            return self._alone
+        judged = self._current()
+        if judged.situation is None:
+            refusal = judged.standing.refusal
+            raise SetRefusedError(refusal.code, refusal.problems) if refusal else RuntimeError("nothing stands")
+        return judged.situation
+
+    def standing(self) -> Standing | None:
+        """The verdict on the policy set; `None` where the environment names none."""
+        return None if self._environment.settings[POLICY_PATH] is None else self._current().standing
+
+    def _current(self) -> _Judged:
+        judged, look, now = self._judged, self._look(), self._now()
+        if judged is not None and _still(judged, look, now):
+            return judged
+        with self._judging:
+            judged, look = self._judged, self._look()
+            if judged is None or not _still(judged, look, now):
+                judged = self._judged = self._judge(look, now)
+            return judged
+
+    def _judge(self, look: Look, now: datetime) -> _Judged:
+        settings, path = self._environment.settings, Path(self._environment.settings[POLICY_PATH] or "")
+        settled = all(changed < time.time_ns() - SETTLED_NANOSECONDS for changed in _changes(look))
+
+        def decide(remembered: Remembered) -> tuple[Standing, Remembered]:
+            last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
+            verdict = standing(
+                lambda: read_set(path, settings, self._reader),
+                lambda: verified_again(last_good, settings, self._reader),
+                remembered,
+                settings,
+                now,
+            )
+            return verdict, verdict.remembered
+
+        try:
+            verdict = self._memory.change(decide)
+        except StateError as error:
+            raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
+        return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))
+
+    def _situation(self, verdict: Standing) -> Situation | None:
+        """What holds by a verdict; the one that held, where it is the same, with all that it has resolved."""
+        if verdict.policy_set is None:
+            return None
+        before = self._judged.situation if self._judged is not None else None
+        now = Situation(
+            environment=self._environment, documents=verdict.policy_set.documents, stand_in=verdict.stand_in
+        )
+        return before if before == now else now
+
+    def _look(self) -> Look:
+        settings = self._environment.settings
+        policy, keys, state = settings[POLICY_PATH], settings[POLICY_KEYS], settings[POLICY_STATE]
+        parts = [*_seen(policy, POLICY_SUFFIXES)] if policy else []
+        if keys is not None and keys.startswith("/"):
+            parts += _seen(keys, PUBLIC_KEY_SUFFIXES)
+        if state is not None:
+            parts.append(_status(f"{state}/{STATE_NAME}"))
+        return tuple(parts)
+
+
+def onlooker(environment: EnvironmentLayer) -> LivePolicy:
+    """What holds on this instance, for a command that only looks: nothing is remembered of it.
+
+    Raises:
+        ConfigurationError: the environment contradicts itself.
+    """
+    memory = OnlookerMemory(memory_of(environment))
+    return LivePolicy(environment, reader=trusted_reader(), now=current_moment, memory=memory)
+
+
+def current_moment() -> datetime:
+    """The clock of this host, with an offset."""
+    return datetime.now(UTC)
+
+
+def memory_of(environment: EnvironmentLayer) -> Memory:
+    """Where the environment says that accepted sets are remembered."""
+    folder = environment.settings[POLICY_STATE]
+    return ProcessMemory() if folder is None else StateFolder(Path(folder))
+
+
+def _still(judged: _Judged, look: Look, now: datetime) -> bool:
+    """Whether what was judged is what stands now."""
+    return judged.settled and judged.look == look and judged.since <= now < judged.standing.until
+
+
+def _seen(path: str, suffixes: tuple[str, ...]) -> Iterator[object]:
+    """What `stat` says of a file, or of a folder and the files in it that are read."""
+    yield _status(path)
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith((*suffixes, CONFIGMAP_DATA)))
+    except OSError as error:
+        yield error.errno
+        return
+    for name in names:
+        yield name
+        yield _status(f"{path}/{name}")
+
+
+def _status(path: str) -> object:
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- half the time of pathlib's, for each run
+    except OSError as error:
+        return error.errno
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_uid,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _changes(look: Look) -> Iterator[int]:
+    """When each file in a look last changed, in nanoseconds of the kernel's clock."""
+    return (seen[-1] for seen in look if isinstance(seen, tuple))

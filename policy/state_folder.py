@@ -1,0 +1,136 @@
+"""The folder in which an instance remembers policy sets, safe under many processes and through any crash.
+
+It belongs to the running user alone (0700). Every change is read, decided and written under one lock, and the file is
+replaced whole; who reads it without the lock finds the old memory or the new one.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from policy.errors import Problem, StateError
+from policy.locks import locked_within
+from policy.remembered import FIRST_CONTACT, Remembered, parse_state, state_text
+from policy.trusted_files import FileRule, make_private_folder, opened_to_append, read_trusted, replace_private_file
+
+STATE_NAME = "policies.json"
+LOCK_NAME = "lock"
+LOCK_SECONDS = 10
+"""How long another process may hold the lock; it takes milliseconds."""
+STATE_MAX_BYTES = 32 << 20
+"""Room for 256 policy files of 64 KiB in base64, and for what is remembered of their ids."""
+
+STATE_FILE = FileRule(kind="policy state", max_bytes=STATE_MAX_BYTES, owner_checked=True, secret=True, error=StateError)
+"""What is believed of the past."""
+
+T = TypeVar("T")
+
+
+class Memory(Protocol):
+    """Where what is remembered of policy sets is kept."""
+
+    def read(self) -> Remembered:
+        """What is remembered now."""
+
+    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+        """Decide from what is remembered, keep what is to be remembered, and give the decision."""
+
+
+class ProcessMemory:
+    """Remembers for as long as this process lives."""
+
+    def __init__(self) -> None:
+        self._remembered = FIRST_CONTACT
+
+    def read(self) -> Remembered:
+        """What is remembered now."""
+        return self._remembered
+
+    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+        """Decide from what is remembered, and keep what is to be remembered."""
+        decision, self._remembered = decide(self._remembered)
+        return decision
+
+
+class OnlookerMemory:
+    """Shows what another memory holds, and keeps nothing: for commands that only look."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def read(self) -> Remembered:
+        """What is remembered now."""
+        return self._memory.read()
+
+    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+        """Decide from what is remembered, and leave it as it is."""
+        return decide(self.read())[0]
+
+
+class StateFolder:
+    """Remembers in a folder, for all processes of this instance and for the next start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.file = folder / STATE_NAME
+
+    def read(self) -> Remembered:
+        """What is remembered now; nothing was where there is no file yet.
+
+        Raises:
+            StateError: it cannot be read, is damaged, or others could have written it.
+        """
+        if not self._made():
+            return FIRST_CONTACT
+        return self._read_file()
+
+    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+        """Decide from what is remembered, keep what is to be remembered, and give the decision.
+
+        Raises:
+            StateError: it cannot be read, written, trusted or locked; then what is remembered is as it was.
+        """
+        make_private_folder(self._folder, STATE_FILE)
+        with self._locked():
+            before = self._read_file()
+            decision, after = decide(before)
+            if after != before:
+                replace_private_file(self.file, state_text(after), STATE_FILE)
+        return decision
+
+    def _made(self) -> bool:
+        try:
+            return self._folder.exists()
+        except OSError:
+            return True  # reading then says why it cannot be looked at
+
+    def _read_file(self) -> Remembered:
+        try:
+            untrusted = read_trusted(self.file, STATE_FILE)
+        except StateError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return FIRST_CONTACT
+            raise
+        try:
+            return parse_state(untrusted)
+        except ValueError as error:
+            remedy = "Restore it from a backup; or move it away and begin anew, without memory of earlier serials"
+            raise StateError((_state_problem(self.file, f"it is damaged: {error}", remedy),)) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
+            if not locked_within(descriptor, fcntl.LOCK_EX, LOCK_SECONDS):
+                reason = f"another process has held its lock for {LOCK_SECONDS} seconds"
+                raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
+            try:
+                yield
+            finally:
+                # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _state_problem(place: Path, reason: str, remedy: str) -> Problem:
+    return Problem(key=STATE_FILE.kind, origin=str(place), reason=reason, remedy=remedy)
