@@ -8,7 +8,7 @@ TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format plugins schema lock e2e containers clean root
+.PHONY: help demo test bench lint format plugins schema lock e2e containers clean root
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ test: root .venv/ready ## Run every test, those against real gVisor included
 		[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { echo "Installing$$missing, which tests compare with…"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 	@.venv/bin/python -m $(PYTEST) $(PYTEST_OPTIONS)
+
+bench: .venv/ready ## Measure speed beside references in the same run (build/bench/)
+	@.venv/bin/python -m tests.bench
 
 lint: .venv/ready ## Check format, style, types and layers
 	.venv/bin/ruff format --check .

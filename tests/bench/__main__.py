@@ -1,0 +1,17 @@
+"""Runs every measurement. Rows go to the terminal and, as JSON, to build/bench/."""
+
+from pathlib import Path
+
+from tests.bench.measuring import told
+from tests.bench.policy_core import policy_rows
+
+RESULTS = Path(__file__).parents[2] / "build" / "bench"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    told("The policy core", policy_rows(), RESULTS / "policy.json")
+
+
+if __name__ == "__main__":
+    main()
