@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from policy.env_files import read_env_path
+from policy.errors import PolicyError
 from policy.limits import LIMITS
 from policy.requester import SURFACES, Requester
 
@@ -45,11 +46,14 @@ def environment_variables(env_file: Path | None) -> Mapping[str, str]:
     """The variables of that file, or of this process.
 
     Raises:
-        PolicyError: the file cannot be read as variables.
+        click.BadParameter: the file cannot be read as variables.
     """
     if env_file is None:
         return os.environ
-    return read_env_path(env_file).environ()
+    try:
+        return read_env_path(env_file).environ()
+    except PolicyError as error:
+        raise click.BadParameter(printable(str(error)), param_hint="'--env-file'") from error
 
 
 def requester_options(command: F) -> F:

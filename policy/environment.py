@@ -225,7 +225,7 @@ def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
 
 
 def _edits(one: str, other: str) -> int:
-    """Levenshtein's distance, cut off one past what counts as near for names of very different length."""
+    """Levenshtein's distance, or some number past what counts as near once it can only be past it."""
     if abs(len(one) - len(other)) > _NEAR_EDITS:
         return _NEAR_EDITS + abs(len(one) - len(other))
     previous = list(range(len(other) + 1))
@@ -234,5 +234,7 @@ def _edits(one: str, other: str) -> int:
         for column, right in enumerate(other, 1):
             change = previous[column - 1] + (left != right)
             current.append(min(previous[column] + 1, current[-1] + 1, change))
+        if min(current) > _NEAR_EDITS:  # no later row holds less
+            return _NEAR_EDITS + 1
         previous = current
     return previous[-1]
