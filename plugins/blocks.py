@@ -299,7 +299,7 @@ def with_closed_blocks(message: str) -> str:
 
     Of a doubtful message this is a guess; nothing of it is run, so nothing follows it.
     """
-    text = message.rstrip()
+    text = message.rstrip(" \t\r\n")  # no more than CommonMark calls blank
     scan = _scan(text)
     match scan.left_open:
         case _Opening(fence=fence, column=column):

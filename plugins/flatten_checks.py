@@ -28,6 +28,8 @@ from policy.errors import Problem
 
 THIRD_PARTY = frozenset({"cryptography", "jsonschema", "pydantic", "pydantic_settings"})
 HOST_PACKAGE = "open_webui"
+HOST_MODULES = frozenset({"open_webui.models.groups"})
+"""Of Open WebUI, what plugins may ask; each was read in its source, and is asked only inside a function."""
 REWRITTEN_TEXTS = tuple(f"{'from'} {name}" for name in ("utils", "apps", "main", "config"))
 RESERVED_NAMES = frozenset({"Event", "Filter", "Pipe"})
 FRONTMATTER_KEYS = ("title", "description", "author", "version", "license")
@@ -194,7 +196,10 @@ def _source_refusals(source: str, item: str, *, plain: bool, lazy: bool) -> Iter
     elif source in DATA_MODULES or f"{source}.{item}" in DATA_MODULES:
         yield source, *_NO_FILE
     elif package == HOST_PACKAGE:
-        if not lazy:
+        if source not in HOST_MODULES:
+            permitted = ", ".join(sorted(HOST_MODULES))
+            yield source, "is not what plugins may ask of Open WebUI", f"Of Open WebUI, use {permitted}"
+        elif not lazy:
             yield source, "exists in Open WebUI only", "Import it inside the function that needs it"
     elif package not in sys.stdlib_module_names and package not in THIRD_PARTY:
         permitted = ", ".join(sorted(THIRD_PARTY))

@@ -16,6 +16,7 @@ from plugins.host import PluginHost, run_order, situation_or_error
 from plugins.presentation import end_markdown
 from plugins.self_test import self_test
 from plugins.valves import admin_valves_model, person_valves_model
+from policy.requester import FUNCTION_SURFACE
 from sandbox.request import LANGUAGE_NAMES
 
 
@@ -42,7 +43,9 @@ class Action:
         if block is None:
             await _emit_no_block(__event_emitter__)
             return None
-        order = run_order(block.language, block.code, self.valves, __user__)
+        # No model is named: which one wrote the message, and its text, are both the client's claims. Open WebUI checks
+        # only that the person may use the model that is claimed, or nothing at all of one of their own connection.
+        order = run_order(block.language, block.code, self.valves, __user__, surface=FUNCTION_SURFACE)
         end = await self._host.run(order, __event_emitter__)
         added = end_markdown(end, _heading(block, blocks))
         return {"messages": [{"id": message_id, "content": f"{with_closed_blocks(content)}\n\n---\n\n{added}\n"}]}

@@ -7,12 +7,14 @@ request is ever stored on it.
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from plugins.people import GROUPS_SECONDS, GroupRegister, GroupSource, open_webui_groups, requester_of
 from plugins.presentation import refusal_sentence
 from plugins.valves import untrusted_values
 from policy.errors import PolicyError, Problem
-from policy.load import Situation
+from policy.situation import Situation
 from sandbox.errors import SandboxError
 from sandbox.outcome import RunResult
 from sandbox.session import RunOrder, Session
@@ -29,8 +31,10 @@ PluginEnd = RunResult | PolicyError | SandboxError
 class PluginHost:
     """Runs code for one plugin."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._session = Session(environ, logging.getLogger(LOGGER_NAME).warning)
+    def __init__(self, environ: Mapping[str, str], group_source: GroupSource = open_webui_groups) -> None:
+        warn = logging.getLogger(LOGGER_NAME).warning
+        self._session = Session(environ, warn)
+        self._groups = GroupRegister(group_source, warn, GROUPS_SECONDS)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
         """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
@@ -39,7 +43,9 @@ class PluginHost:
             await _emit_status(emit, "in_progress", description, done=False)
 
         try:
-            result = await self._session.run(order, announce)
+            groups = await self._groups.groups(order.requester.user)
+            known = replace(order, requester=replace(order.requester, groups=groups))
+            result = await self._session.run(known, announce)
         except (PolicyError, SandboxError) as refusal:
             return await _told_refusal(emit, refusal)
         except Exception as defect:
@@ -49,20 +55,31 @@ class PluginHost:
         return result
 
 
-def run_order(language: str, code: str, admin_valves: object, untrusted_user: Mapping[str, Any] | None) -> RunOrder:
-    """What a person wants to run, with a snapshot of all valves.
+def run_order(
+    language: str,
+    code: str,
+    admin_valves: object,
+    untrusted_user: Mapping[str, Any] | None,
+    *,
+    surface: str,
+    model: str | None = None,
+) -> RunOrder:
+    """What a person wants to run, with a snapshot of all valves; their groups are asked for when it is run.
 
     Args:
         language: `python` or `bash`.
         code: the person's text.
         admin_valves: the plugin's valves, as Open WebUI stored them on the instance.
         untrusted_user: Open WebUI's `__user__`.
+        surface: `tool` or `function`.
+        model: the id of the model that runs the code, where the server knows it.
     """
     user = untrusted_user or {}
     return RunOrder(
         language=language,
         code=code,
         person=str(user.get("id") or UNKNOWN_PERSON),
+        requester=requester_of(user, surface=surface, model=model),
         untrusted_person_valves=untrusted_values(user.get("valves")),
         untrusted_admin_valves=untrusted_values(admin_valves),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from plugins.host import PluginHost
 from plugins.presentation import end_json, json_text
+from policy.requester import UNDETERMINED
 from sandbox.outcome import Outcome, RunResult
 from sandbox.request import LANGUAGE_NAMES, MAX_CODE_BYTES
 from sandbox.session import RunOrder
@@ -47,6 +48,7 @@ def self_test(arguments: Sequence[str]) -> int:
         language=options.language,
         code=code,
         person="self-test",
+        requester=UNDETERMINED,
         untrusted_person_valves={},
         untrusted_admin_valves=admin_valves,
     )

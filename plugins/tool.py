@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from plugins.host import PluginHost, run_order, situation_or_error
+from plugins.people import answering_model
 from plugins.presentation import end_json, json_text
 from plugins.self_test import self_test
 from plugins.valves import admin_valves_model, person_valves_model
+from policy.requester import TOOL_SURFACE
+from sandbox.session import RunOrder
 
 
 class Tools:
@@ -32,6 +35,8 @@ class Tools:
         python_code: str,
         __user__: dict[str, Any] | None = None,
         __event_emitter__: Callable[[dict[str, Any]], Awaitable[Any]] | None = None,
+        __metadata__: dict[str, Any] | None = None,
+        __model__: dict[str, Any] | None = None,
     ) -> str:
         """
         Run Python code in a sandbox, and return what it prints. Use this to compute, to test code, and to process data.
@@ -39,13 +44,17 @@ class Tools:
 
         :param python_code: The Python program to run.
         """
-        return await self._run("python", python_code, __user__, __event_emitter__)
+        model = answering_model(__metadata__, __model__)
+        order = run_order("python", python_code, self.valves, __user__, surface=TOOL_SURFACE, model=model)
+        return await self._run(order, __event_emitter__)
 
     async def run_bash_command(
         self,
         bash_command: str,
         __user__: dict[str, Any] | None = None,
         __event_emitter__: Callable[[dict[str, Any]], Awaitable[Any]] | None = None,
+        __metadata__: dict[str, Any] | None = None,
+        __model__: dict[str, Any] | None = None,
     ) -> str:
         """
         Run a Bash command or script in a sandbox, and return what it prints.
@@ -53,16 +62,12 @@ class Tools:
 
         :param bash_command: The Bash command or script to run.
         """
-        return await self._run("bash", bash_command, __user__, __event_emitter__)
+        model = answering_model(__metadata__, __model__)
+        order = run_order("bash", bash_command, self.valves, __user__, surface=TOOL_SURFACE, model=model)
+        return await self._run(order, __event_emitter__)
 
-    async def _run(
-        self,
-        language: str,
-        code: str,
-        user: dict[str, Any] | None,
-        emit: Callable[[dict[str, Any]], Awaitable[Any]] | None,
-    ) -> str:
-        return json_text(end_json(await self._host.run(run_order(language, code, self.valves, user), emit)))
+    async def _run(self, order: RunOrder, emit: Callable[[dict[str, Any]], Awaitable[Any]] | None) -> str:
+        return json_text(end_json(await self._host.run(order, emit)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ why.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, create_model
 
 from policy.errors import PolicyError
 from policy.limits import LIMITS, Chooser, Limit
-from policy.load import Situation
+from policy.situation import Situation
 from policy.statements import Verb
 from policy.values import Switch, Thousandths, Whole
 
@@ -68,7 +69,9 @@ def _description(limit: Limit[Any], situation: Situation | PolicyError, *, for_p
     warning = " **Warning: this opens your LAN and metadata services to code.**" if _opens_lan(limit) else ""
     if isinstance(situation, PolicyError):
         return f"{what}{warning} **No code runs at present: {situation.problems[0]}**"
-    return f"{what}{warning} {_standing(limit, situation, for_person=for_person)}"
+    some = _less_for_some(limit, situation)
+    aside = f" **{situation.stand_in.sentence}**" if situation.stand_in is not None else ""
+    return f"{what}{warning} {_standing(limit, situation, for_person=for_person)}{some}{aside}"
 
 
 def _opens_lan(limit: Limit[Any]) -> bool:
@@ -76,11 +79,12 @@ def _opens_lan(limit: Limit[Any]) -> bool:
 
 
 def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
-    """How far this valve reaches here."""
+    """How far this valve reaches here for those of whom no scope speaks."""
     documents = (stated for document in situation.documents for stated in document.statements)
     said = [stated for stated in (*situation.environment.statements, *documents) if stated.limit is limit]
     if any(stated.verb is Verb.LOCK for stated in said):
-        decision = situation.limits().decisions[limit.name]  # by a ceiling, where one is stricter than the lock
+        # By a ceiling, where one is stricter than the lock.
+        decision = _without_scopes(situation).limits().decisions[limit.name]
         origin = decision.decided_by
         why = f" ({origin.reason})" if origin.reason else ""
         return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
@@ -93,3 +97,31 @@ def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> s
     if for_person:
         return f"No looser than what the administrator's valve says, or else {limit.words(limit.built_in)}."
     return "Nothing constrains this valve here."
+
+
+def _without_scopes(situation: Situation) -> Situation:
+    """What holds for everybody: a form is read by people of whom some scope speaks, and by others."""
+    return replace(situation, documents=tuple(replace(document, scopes=()) for document in situation.documents))
+
+
+def _less_for_some(limit: Limit[Any], situation: Situation) -> str:
+    """A sentence that names the policies whose scopes are stricter about this limit, where there are any."""
+    said_here = situation.environment.statements
+    by_environment = any(stated.limit is limit and stated.verb is Verb.LOCK for stated in said_here)
+    scoped = (
+        (document.policy_id, stated)
+        for document in situation.documents
+        for scope in document.scopes
+        for stated in scope.statements
+    )
+    policies = sorted(
+        {
+            policy_id
+            for policy_id, stated in scoped
+            # A default makes nothing stricter, and of an environment's lock only a firm policy takes anything away.
+            if stated.limit is limit
+            and stated.verb is not Verb.DEFAULT
+            and not (by_environment and stated.environment_may_loosen)
+        }
+    )
+    return f" A policy may hold some people to less ({', '.join(policies)})." if policies else ""

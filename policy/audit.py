@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import AuditError, Problem
+from policy.locks import locked_within
 from policy.settings import AUDIT_LOG
 from policy.trusted_files import FileRule, opened_to_append
 
@@ -34,9 +35,6 @@ AUDIT_TAIL_BYTES = 4 * AUDIT_LINE_MAX_BYTES
 
 AUDIT_LOCK_SECONDS = 5.0
 """How long a run waits for the log's lock: a line takes milliseconds, so a neighbour who holds it longer is stuck."""
-
-AUDIT_POLL_SECONDS = 0.002
-"""How often the lock is asked for; a wait without end would be the kernel's only other offer."""
 
 GENESIS_HASH = "0" * 64
 """What the first line of a chain names as the one before it."""
@@ -58,19 +56,18 @@ AUDIT_LOG_FILE = FileRule(
 
 _AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
 _AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
-_FOREIGN = "it holds what no line of a log holds"
 _MOVE_AWAY = "Look at it with `policy audit verify`, then move it away; the next run begins a new log"
 
 
 class LineFault(Enum):
-    """Why a line is no record of a run as it was written."""
+    """Why a line is no record of a run at all."""
 
-    UNREADABLE = "unreadable"
-    """It is no JSON object: cut short, or overwritten."""
-    TOO_LONG = "too-long"
-    """No line of a log is that long."""
-    EDITED = "edited"
-    """It is a JSON object, and not the one that was written."""
+    UNREADABLE = "it is no JSON: cut short or overwritten"
+    """A crash may leave that."""
+    FOREIGN = "it lacks what every line of a log has: sequence, previous, hash and time"
+    """It is JSON that no log wrote."""
+    TOO_LONG = f"it is longer than {AUDIT_LINE_MAX_BYTES} bytes"
+    """No line of a log is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,23 +81,21 @@ class TornBytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditLine:
-    """One line as it was read; of an edited one, what it claims, as far as that has the right shape."""
+class AuditEntry:
+    """What one line says of its place in the chain."""
 
-    fault: LineFault | None = None
-    """Why it is no record as written; nothing where it is one."""
-    reason: str = ""
-    """The same in words."""
-    sequence: int | None = None
+    sequence: int
     """Which run of the chain it is, from 1."""
-    previous: str | None = None
+    previous: str
     """The hash of the line before."""
-    digest: str | None = None
+    digest: str
     """Its own hash."""
-    time: str | None = None
+    time: str
     """When it was written."""
-    after_torn: TornBytes | None = None
+    after_torn: TornBytes | None
     """What crashes left before it."""
+    edit: str
+    """What shows that it is not as it was written, in words; empty where nothing does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +163,7 @@ class AuditLog:
         held = False
         while not held:
             with opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place):
-                if not lock_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
+                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
                     raise _audit_error(
                         self.path,
                         f"another process has held its lock for {self.lock_seconds:g} seconds",
@@ -183,60 +178,37 @@ class AuditLog:
                         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def lock_within(descriptor: int, operation: int, seconds: float) -> bool:
-    """Take a file's lock, and say whether that was possible in that time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(AUDIT_POLL_SECONDS)
-        else:
-            return True
-
-
-def read_audit_line(text: bytes) -> AuditLine:
+def read_audit_line(text: bytes) -> AuditEntry | LineFault:
     """Read one line, without its line feed, and check it by itself."""
     if len(text) >= AUDIT_LINE_MAX_BYTES:
-        return AuditLine(fault=LineFault.TOO_LONG, reason=f"it is longer than {AUDIT_LINE_MAX_BYTES} bytes")
+        return LineFault.TOO_LONG
     try:
         record = json.loads(text.decode())
     except ValueError:
-        return AuditLine(fault=LineFault.UNREADABLE, reason="it is no JSON: cut short or overwritten")
+        return LineFault.UNREADABLE
     except RecursionError:
-        return AuditLine(fault=LineFault.EDITED, reason=_FOREIGN)
-    if not isinstance(record, dict):
-        return AuditLine(fault=LineFault.UNREADABLE, reason="it is no JSON object")
-    reason = _edit_in(text, record)
-    return AuditLine(
-        fault=LineFault.EDITED if reason else None,
-        reason=reason,
-        sequence=record["sequence"] if _is_count(record.get("sequence")) else None,
-        previous=_text_like(_AUDIT_HASH, record.get("previous")),
-        digest=_text_like(_AUDIT_HASH, record.get("hash")),
-        time=_text_like(_AUDIT_TIME, record.get("time")),
-        after_torn=_torn_bytes(record.get("after_torn")),
-    )
+        return LineFault.FOREIGN
+    match record:
+        case {"sequence": int(sequence), "previous": str(previous), "hash": str(digest), "time": str(moment)}:
+            torn = _torn_bytes(record.get("after_torn"))
+            shapes = (_AUDIT_HASH.fullmatch(previous), _AUDIT_HASH.fullmatch(digest), _AUDIT_TIME.fullmatch(moment))
+            if not all(shapes) or not _is_count(sequence) or ("after_torn" in record and torn is None):
+                return LineFault.FOREIGN
+            edit = _edit_in(text, record)
+            return AuditEntry(
+                sequence=sequence, previous=previous, digest=digest, time=moment, after_torn=torn, edit=edit
+            )
+        case _:
+            return LineFault.FOREIGN
 
 
 def _edit_in(text: bytes, record: Mapping[str, Any]) -> str:
     """What shows that a line was edited, in words; empty where nothing does."""
-    shapes = (
-        _is_count(record.get("sequence")),
-        _text_like(_AUDIT_HASH, record.get("previous")),
-        _text_like(_AUDIT_HASH, record.get("hash")),
-        _text_like(_AUDIT_TIME, record.get("time")),
-        "after_torn" not in record or _torn_bytes(record["after_torn"]),
-    )
-    if not all(shapes):
-        return "it lacks what every line of a log has: sequence, previous, hash and time"
     try:
         written = _canonical_bytes(record)
         hashed = _canonical_bytes({key: value for key, value in record.items() if key != "hash"})
     except (ValueError, RecursionError):
-        return _FOREIGN
+        return "it holds what no line of a log holds"
     if hashlib.sha256(hashed).hexdigest() != record["hash"]:
         return "its hash is not that of what it says"
     return "" if written == text else "it is not written as a log writes it"
@@ -248,17 +220,13 @@ def _canonical_bytes(record: Mapping[str, Any]) -> bytes:
     return text.encode(errors="replace")
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _text_like(pattern: re.Pattern[str], value: object) -> str | None:
-    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+def _is_count(value: int) -> bool:
+    return value >= 1 and value is not True
 
 
 def _torn_bytes(value: object) -> TornBytes | None:
     match value:
-        case {"bytes": int(size), "sha256": str(sha256)} if size >= 1 and _AUDIT_HASH.fullmatch(sha256):
+        case {"bytes": int(size), "sha256": str(sha256)} if _is_count(size) and _AUDIT_HASH.fullmatch(sha256):
             return TornBytes(size=size, sha256=sha256)
         case _:
             return None
@@ -288,11 +256,12 @@ def _audit_tail(descriptor: int, path: Path) -> AuditTail:
         if start == 0 and begin > 0:
             raise _audit_error(path, f"its last {AUDIT_TAIL_BYTES} bytes hold no whole line", _MOVE_AWAY)
         line = read_audit_line(data[start:stop])
-        if line.fault is None and line.sequence is not None and line.digest is not None:
+        if isinstance(line, AuditEntry) and not line.edit:
             torn = data[end:] + line_feed if data[end:] else b""
             return AuditTail(size=size, sequence=line.sequence, head=line.digest, torn=torn, line_feed=line_feed)
-        if line.fault is not LineFault.UNREADABLE or not _may_be_torn(data[start:stop]):
-            raise _audit_error(path, f"its end is no audit log as it was written: {line.reason}", _MOVE_AWAY)
+        if line is not LineFault.UNREADABLE or not _may_be_torn(data[start:stop]):
+            reason = line.edit if isinstance(line, AuditEntry) else line.value
+            raise _audit_error(path, f"its end is no audit log as it was written: {reason}", _MOVE_AWAY)
         end = start
     return AuditTail(size=size, sequence=0, head=GENESIS_HASH, torn=data + line_feed, line_feed=line_feed)
 
@@ -321,9 +290,9 @@ def _chained_line(record: Mapping[str, Any], tail: AuditTail, now: datetime, pat
         digest = hashlib.sha256(_canonical_bytes(body)).hexdigest()
         text = _canonical_bytes({**body, "hash": digest})
         if len(text) < AUDIT_LINE_MAX_BYTES:
-            fault = read_audit_line(text).reason
-            if fault:  # a key that is no text, for instance: better no line than one that nobody can verify
-                raise ValueError(f"the record cannot be read back: {fault}")
+            entry = read_audit_line(text)
+            if not isinstance(entry, AuditEntry) or entry.edit:  # a key that is no text, for instance
+                raise ValueError("the record cannot be read back as it is: nobody could verify that line")
             return text + b"\n", digest
     reason = f"the run's record is longer than {AUDIT_LINE_MAX_BYTES} bytes, even when it is shortened"
     raise _audit_error(path, reason, "Please report this")

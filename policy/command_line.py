@@ -17,6 +17,16 @@ READABLE_PATH = click.Path(exists=True, readable=True, path_type=Path)
 READABLE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 """A file that a command reads."""
 
+
+class UnreadableInputError(click.ClickException):
+    """What a command was given to look at cannot be read: each problem in a line, and exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, error: PolicyError) -> None:
+        super().__init__(printable(str(error)))
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": ("policy.commands.export:export_command", "Write a signed policy file in another format."),
         "status": ("policy.commands.status:status_command", "Show whether the policy set holds here."),
         "explain": ("policy.commands.explain:explain_command", "Show each limit and who decided it."),
+        "diff": ("policy.commands.diff:diff_command", "Tell whether new policy files let anybody have more."),
+        "test": ("policy.commands.test:test_command", "Hold policies against cases, as unit tests."),
         "audit": ("policy.commands.audit:audit_command", "Check the log of runs."),
         "import": ("policy.commands.import_:import_command", "Carry over the locks of safe-code-execution."),
         "schema": ("policy.commands.schema:schema_command", "Print the JSON Schema of a policy file."),
@@ -76,8 +78,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and turn every error into words and an exit code."""
     try:
-        code = cli.main(args=arguments, prog_name="policy", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        cli.main(args=arguments, prog_name="policy", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

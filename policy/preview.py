@@ -12,8 +12,8 @@ from policy.document import DocumentSource, PolicyDocument, parse_document
 from policy.environment import EnvironmentLayer
 from policy.errors import PolicyError, Problem, SignatureError
 from policy.load import POLICY_SUFFIXES, read_keys, trusted_reader
-from policy.refusals import set_refusals
-from policy.settings import POLICY_THRESHOLD
+from policy.refusals import RefusalCode, set_refusals
+from policy.settings import POLICY_THRESHOLD, SettingValues
 from policy.signatures import policy_source, unsigned_source
 from policy.trusted_files import SIGNED_POLICY_FILE, read_files
 
@@ -57,6 +57,20 @@ def unsigned_documents(paths: Sequence[Path]) -> tuple[PolicyDocument, ...]:
         PolicyError: a file is no policy, or cannot be read; every problem of every file is listed.
     """
     return _all_read(paths, unsigned_source)
+
+
+def unsigned_set(paths: Sequence[Path], now: datetime) -> tuple[PolicyDocument, ...]:
+    """These files and folders as one set whose signatures, dates and audience count for nothing.
+
+    Raises:
+        PolicyError: a file is no policy or cannot be read, or two of them contradict each other.
+    """
+    documents = unsigned_documents(paths)
+    refusals = set_refusals(documents, SettingValues({}), now)
+    problems = tuple(problem for code, problem in refusals if code is RefusalCode.SET_INVALID)
+    if problems:
+        raise PolicyError(problems)
+    return documents
 
 
 def _all_read(paths: Sequence[Path], source_of: Callable[[str, bytes], DocumentSource]) -> tuple[PolicyDocument, ...]:

@@ -4,6 +4,7 @@ A scope only ever tightens. So an attribute that cannot be determined meets ever
 hides what they are gets the strictest of what they might be.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,6 +31,11 @@ class Requester:
     surface: str | None = None
     """`tool` or `function`."""
 
+    def __post_init__(self) -> None:
+        """Refuse a surface that no scope can name."""
+        if self.surface not in (None, *SURFACES):
+            raise ValueError(f"{self.surface!r} is not one of {', '.join(SURFACES)}")
+
     def has_any(self, attribute: str, values: frozenset[str]) -> bool | None:
         """Whether an attribute, by its key in a scope, is one of these values; `None` where that cannot be told."""
         match attribute:
@@ -45,7 +51,7 @@ class Requester:
                 own = self.surface
             case _:
                 raise ValueError(f"no scope has the key {attribute}")
-        return None if own is None else own in values
+        return own in values if own else None  # an empty text names nobody
 
     def lacks(self, attribute: str) -> bool:
         """Whether an attribute cannot be determined."""
@@ -108,5 +114,12 @@ class ScopeConditions:
 
 def _listed(values: frozenset[str]) -> str:
     most = 4
-    shown = ", ".join(sorted(values)[:most])
+    shown = ", ".join(map(_shown_name, sorted(values)[:most]))
     return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+
+
+def _shown_name(name: str) -> str:
+    """A name as it is, or quoted where it could be taken for something else; of bounded length."""
+    longest = 40
+    cut = name if len(name) <= longest else f"{name[:longest]}…"
+    return cut if re.fullmatch(r"[\w@.:+*/…-]+", cut) else repr(cut)

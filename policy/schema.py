@@ -55,13 +55,16 @@ class ShapeError:
 
 def document_schema() -> dict[str, Any]:
     """The JSON Schema of a whole policy file."""
+    always = ["schema", "id", "serial", "issued_at", "expires_at", "audience"]
     date = {"type": "string", "format": "date-time"}
     text = {"type": "string", "minLength": 1, "maxLength": 1_000}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy file of sandbox-lockdown",
         "type": "object",
-        "required": ["schema", "id", "serial", "issued_at", "expires_at", "audience", "limits"],
+        "if": {"required": ["scope"]},
+        "then": {"required": always},
+        "else": {"required": [*always, "limits"]},
         "additionalProperties": False,
         "properties": {
             "schema": {"type": "integer", "const": SCHEMA_VERSION, "description": "The version of this format."},
@@ -108,9 +111,9 @@ def schema_text() -> str:
     return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, in the schema's order."""
-    validator = _StrictValidator(document_schema(), format_checker=_formats())
+def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
+    """Everything about the shape of parsed TOML that is wrong, in the schema's order."""
+    validator = _StrictValidator(schema, format_checker=_formats())
     yield from map(_shape_error, validator.iter_errors(_json_image(document)))
 
 

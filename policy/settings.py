@@ -19,6 +19,8 @@ DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
 LONGEST_STALE = timedelta(days=90)
 """The longest time for which an old policy set can hold."""
+MAX_DOCUMENT_BYTES = 64 * 1024
+"""Size of one policy file."""
 MAX_SERIAL = 2**53 - 1
 """The largest serial: the largest integer that every JSON reader holds exactly."""
 

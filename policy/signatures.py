@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from policy.document import MAX_DOCUMENT_BYTES, DocumentSource
+from policy.document import DocumentSource
 from policy.errors import DocumentError, Problem, SignatureError
 from policy.keys import PrivateKey, PublicKey
+from policy.settings import MAX_DOCUMENT_BYTES
 
 PAYLOAD_TYPE = "application/vnd.sandbox-policy.v1+toml"
 """What is signed: purpose, version and encoding, so that no signature serves for anything else."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from policy.document import MAX_DOCUMENT_BYTES
 from policy.errors import AuditError, DocumentError, KeyFileError, PolicyError, Problem, StateError
+from policy.settings import MAX_DOCUMENT_BYTES
 
 KEY_FILE_MAX_BYTES = 64 * 1024
 """Size of one key file: far more than any number of keys that makes sense."""
@@ -286,23 +286,42 @@ def make_private_folder(path: Path, rule: FileRule) -> None:
     """Make a folder for its owner alone where there is none, and refuse one that is not.
 
     Raises:
-        StateError: as the rule says, if it cannot be made or opened, or others could use it.
+        StateError: as the rule says, if it cannot be made, opened or written, or others could use it.
     """
+    if private_folder_exists(path, rule):
+        return
     try:
-        with suppress(FileExistsError):
+        with suppress(FileExistsError):  # another process made it meanwhile
             path.mkdir(0o700)
-        descriptor, place = _open_walking(path, rule, LIST_FLAGS)
+        with suppress(PermissionError):  # the folder around it may be one that we may not read
+            _sync_file_folder(path.parent)
+    except OSError as error:
+        raise rule.error((_system_problem(_folder_kind(rule), path, error),)) from error
+    private_folder_exists(path, rule)
+
+
+def private_folder_exists(path: Path, rule: FileRule) -> bool:
+    """Whether there is a folder that its owner alone can use; where there is none, one could be made.
+
+    Raises:
+        StateError: as the rule says, if it cannot be made, opened or written, or others could use it.
+    """
+    exists = os.path.lexists(path)
+    try:
+        descriptor, place = _open_walking(path if exists else path.parent, rule, WALK_FLAGS)
         with ExitStack() as opened:
             opened.callback(os.close, descriptor)
             status = os.fstat(descriptor)
+            if exists:
+                _check_private(status, place, rule)
+            else:
+                _check_writers(descriptor, place, rule, sticky_will_do=True)
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+                reason = "the running user may not write it, or it is mounted read-only"
+                raise _distrusted(rule, place, reason, "Permit that, or name another folder")
     except OSError as error:
-        raise rule.error((_system_problem(f"folder of the {rule.kind}", path, error),)) from error
-    if status.st_uid != os.geteuid():
-        reason = f"it belongs to uid {status.st_uid}, and the running user is {os.geteuid()}"
-        raise _distrusted(rule, place, reason, f"Run chown {os.geteuid()} {place}")
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
-        raise _distrusted(rule, place, reason, f"Take that away: chmod 700 {place}")
+        raise rule.error((_system_problem(_folder_kind(rule), path, error),)) from error
+    return exists
 
 
 def replace_private_file(path: Path, data: bytes, rule: FileRule) -> None:
@@ -311,6 +330,9 @@ def replace_private_file(path: Path, data: bytes, rule: FileRule) -> None:
     Raises:
         StateError: as the rule says, if it cannot be written; then it is as it was.
     """
+    if len(data) > rule.max_bytes:
+        # It could be written, and never be read again.
+        raise _distrusted(rule, path, f"it would be larger than {rule.max_bytes} bytes", "Use fewer or smaller files")
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.unlink(missing_ok=True)  # of a process that was ended while it wrote
@@ -385,6 +407,16 @@ def _check_file(descriptor: int, place: Path, rule: FileRule) -> None:
         raise _distrusted(rule, place, reason, f"Take that away: chmod 600 {place}")
 
 
+def _check_private(status: os.stat_result, place: Path, rule: FileRule) -> None:
+    """Refuse a folder that is not the running user's alone."""
+    if status.st_uid != os.geteuid():
+        reason = f"it belongs to uid {status.st_uid}, and the running user is {os.geteuid()}"
+        raise _distrusted(rule, place, reason, f"Run this as uid {status.st_uid}, or chown {os.geteuid()} {place}")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 700 {place}")
+
+
 def _check_writers(descriptor: int, place: Path, rule: FileRule, *, sticky_will_do: bool) -> None:
     """Refuse what others than root and the running user can change, unless it is mounted read-only."""
     if not rule.owner_checked or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
@@ -428,6 +460,10 @@ def _sync_file_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _folder_kind(rule: FileRule) -> str:
+    return f"folder of the {rule.kind}"
 
 
 def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> PolicyError:

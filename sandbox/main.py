@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_valves, printable, valve_options
+from policy.command_line import parsed_requester, parsed_valves, printable, requester_options, valve_options
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
 from policy.tables import table_console, unstyled
@@ -66,6 +67,7 @@ def cli() -> None:
 @click.option(
     "--language", type=click.Choice(list(LANGUAGE_NAMES)), help="By default from the file's name, else python."
 )
+@requester_options
 @valve_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result and its record as JSON.")
 @click.argument("file", type=click.Path(allow_dash=True), default="-")
@@ -76,22 +78,28 @@ def run(
     admin_valves: tuple[str, ...],
     as_json: bool,
     file: str,
+    **who: Any,  # noqa: ANN401 -- as `requester_options` names them
 ) -> None:
     """Run FILE (or standard input) under the effective limits.
 
-    Its output and exit code are the code's own; 124 timed out, 137 killed or out of memory, 125 refused.
+    Its output and exit code are the code's own; 124 timed out, 137 killed or out of memory, 125 refused. Scopes of
+    policy files hold as they would for the person you describe; what you do not say of them counts as undetermined,
+    so every scope that might be for them holds.
 
     \b
     Examples:
       sandbox run hello.py
       echo 'echo $((6 * 7))' | sandbox run --language bash -
       sandbox run --valve MAX_RUNTIME_SECONDS=5 --json slow.py
+      sandbox run --role user --group students --user 4f1c --model llama --surface tool hello.py
     """
+    requester = parsed_requester(**who)
     persons, administrators = parsed_valves(person_valves), parsed_valves(admin_valves)
     order = RunOrder(
         language=language or ("bash" if file.endswith(".sh") else "python"),
         code=_read_code(file),
         person=f"uid {os.getuid()}",
+        requester=requester,
         untrusted_person_valves=persons,
         untrusted_admin_valves=administrators,
     )

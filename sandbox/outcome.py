@@ -120,6 +120,12 @@ class RunResult:
     """CPU time of the box, gVisor's own included; `None` where nothing counts it."""
     peak_memory_bytes: int | None
     """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+    code_sha256: str
+    """SHA-256 of the code, in hexadecimal."""
+    surface: str | None = None
+    """`tool` or `function`; `None` where it came from neither."""
+    audit_hash: str | None = None
+    """The hash of its line in the audit log; `None` where it has none."""
 
     @property
     def output(self) -> str:
@@ -156,7 +162,9 @@ class RunResult:
         """The run as JSON: everything but the output."""
         return {
             "outcome": self.outcome.value,
+            "surface": self.surface,
             "language": self.language,
+            "code_sha256": self.code_sha256,
             "exit_code": self.exit_code,
             "truncated": self.truncated,
             "notices": list(self.notices),
@@ -168,6 +176,7 @@ class RunResult:
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "audit_hash": self.audit_hash,
         }
 
 

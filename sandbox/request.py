@@ -1,5 +1,6 @@
 """What is asked of a runner: one frozen request, checked before anything is started."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ class RunRequest:
     def code_bytes(self) -> bytes:
         """The code as it is handed to the interpreter."""
         return self.code.encode()
+
+    @property
+    def code_sha256(self) -> str:
+        """SHA-256 of the code, in hexadecimal: what records hold in its place."""
+        return hashlib.sha256(self.code_bytes).hexdigest()
 
 
 def _code_problem(code: str) -> tuple[str, str] | None:

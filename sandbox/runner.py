@@ -124,6 +124,7 @@ class Runner:
             wall_seconds=ended - ready,
             cpu_seconds=counters.cpu_seconds,
             peak_memory_bytes=counters.peak_memory_bytes,
+            code_sha256=request.code_sha256,
         )
 
     async def _ready_box(

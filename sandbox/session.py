@@ -6,18 +6,33 @@ environment, the clock and policy files, and hands the sandbox nothing of them b
 
 import asyncio
 import platform
+import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from policy.audit import AuditLog
 from policy.effective import EffectiveLimits
 from policy.environment import read_environment
+from policy.errors import AuditError, PolicyError
 from policy.limits import AUTO_INSTALL
 from policy.live import LivePolicy, current_moment
 from policy.load import trusted_reader
 from policy.requester import Requester
-from policy.settings import GVISOR_MIN_VERSION, GVISOR_SHA512, GVISOR_URL, GVISOR_VERSION
+from policy.settings import (
+    AUDIT_LOG,
+    AUDIT_REQUIRED,
+    GVISOR_MIN_VERSION,
+    GVISOR_SHA512,
+    GVISOR_URL,
+    GVISOR_VERSION,
+    SettingValues,
+)
 from policy.situation import Situation
+from sandbox.account import FAILED_OUTCOME, STOPPED_OUTCOME, RunAccount
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
+from sandbox.errors import SandboxError
 from sandbox.gvisor import Runsc
 from sandbox.leases import RUNS_FOLDER, remove_leftovers
 from sandbox.outcome import RunResult
@@ -46,13 +61,29 @@ class RunOrder:
     """What the plugin's valves hold, by valve name."""
 
 
+@dataclass(slots=True)
+class _Progress:
+    """How far one run has come; the account of it grows on the way."""
+
+    account: RunAccount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What the environment says, and the policy set that it names."""
+
+    settings: SettingValues
+    policy: LivePolicy
+
+
 class Session:
     """Runs code under what policy says at that moment."""
 
     def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
         self._warn = warn
-        self._policy: LivePolicy | None = None
+        self._opened: _Opened | None = None
+        self._opening = threading.Lock()
         self._warned_of = ""
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
@@ -63,12 +94,7 @@ class Session:
         Raises:
             PolicyError: the environment or the policy set cannot be used.
         """
-        if self._policy is None:
-            environment = read_environment(self._environ)
-            for warning in environment.warnings:
-                self._warn(warning)
-            self._policy = LivePolicy(environment, reader=trusted_reader(), now=current_moment)
-        situation = self._policy.situation()
+        situation = self._environment().policy.situation()
         warning = "" if situation.stand_in is None else situation.stand_in.sentence
         if warning and warning != self._warned_of:
             self._warn(warning)
@@ -76,19 +102,83 @@ class Session:
         return situation
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
-        """Run code to its end, announcing each step.
+        """Run code to its end, announcing each step, and leave a line of it in the audit log, however it ends.
 
         Raises:
-            PolicyError: no limits come out of environment and policy files.
+            PolicyError: no limits come out of environment and policy files, or the audit log is required and cannot be
+                written; then a result that there is already is withheld.
             SandboxError: the run was refused, or could not be carried out.
         """
         await announce("Checking if environment supports sandboxing...")
+        log = await asyncio.to_thread(self._checked_log)
+        account = RunAccount(person=order.person, requester=order.requester, language=order.language, code=order.code)
+        progress = _Progress(account)
+        try:
+            result = await self._run(order, progress, announce)
+        except (PolicyError, SandboxError) as refusal:
+            await self._noted(log, progress.account.of_refusal(refusal))
+            raise
+        except asyncio.CancelledError:
+            await self._noted(log, progress.account.of_end(STOPPED_OUTCOME))
+            raise
+        except Exception:
+            await self._noted(log, progress.account.of_end(FAILED_OUTCOME))
+            raise
+        line = await self._noted(log, progress.account.of_result(result), withhold=True)
+        return replace(result, surface=order.requester.surface, audit_hash=line)
+
+    def _environment(self) -> _Opened:
+        """What the environment says, read once."""
+        with self._opening:
+            if self._opened is None:
+                environment = read_environment(self._environ)
+                for warning in environment.warnings:
+                    self._warn(warning)
+                policy = LivePolicy(environment, reader=trusted_reader(), now=current_moment)
+                self._opened = _Opened(settings=environment.settings, policy=policy)
+            return self._opened
+
+    def _checked_log(self) -> AuditLog | None:
+        """The audit log, if the environment names one.
+
+        Raises:
+            PolicyError: the environment cannot be used, or the log is required and cannot be written.
+        """
+        settings = self._environment().settings
+        path = settings[AUDIT_LOG]
+        if path is None:
+            return None
+        log = AuditLog(Path(path), current_moment)
+        if settings[AUDIT_REQUIRED]:
+            log.check()
+        return log
+
+    async def _noted(self, log: AuditLog | None, account: Mapping[str, Any], *, withhold: bool = False) -> str | None:
+        """Append the account, also where whoever waited for it is gone; the hash of its line, where there is one.
+
+        Raises:
+            AuditError: it cannot be written, the log is required, and a result can be withheld for that.
+        """
+        if log is None:
+            return None
+        try:
+            return await asyncio.shield(asyncio.to_thread(log.append, account))
+        except AuditError as error:
+            if withhold and self._environment().settings[AUDIT_REQUIRED]:
+                raise
+            self._warn(f"A run is missing from the audit log: {error}")
+            return None
+
+    async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
         situation = await asyncio.to_thread(self.situation)
         limits = situation.limits(
             requester=order.requester,
             untrusted_person_valves=order.untrusted_person_valves,
             untrusted_admin_valves=order.untrusted_admin_valves,
         )
+        stand_in = situation.stand_in
+        refusal = None if stand_in is None else stand_in.refusal.code
+        progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
         request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
         async with self._preparing:
             equipment = await self._prepared(situation, limits, announce)

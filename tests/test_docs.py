@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pytest
 from policy.environment import FOREIGN_NAMES
 from policy.limits import LIMITS
 from policy.main import cli as policy_cli
+from policy.refusals import RefusalCode
 from policy.settings import SETTINGS, Setting
 from sandbox.doctor import PROBES
 from sandbox.main import cli as sandbox_cli
 
 REPOSITORY = Path(__file__).parents[1]
 SETUP = REPOSITORY / "docs" / "setup.md"
+POLICIES = REPOSITORY / "docs" / "policies.md"
 DOCUMENTS = tuple(
     path
     for pattern in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/*.md", "examples/*.md")
@@ -85,6 +88,19 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert marked_part("settings") == settings_table()
 
 
+def test_the_table_of_refusals_is_that_of_the_code() -> None:
+    rows = [(f"`{code.code}`", code.meaning) for code in RefusalCode]
+    assert marked_part("refusals", POLICIES) == table(("code", "what it says"), rows)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    named = set(re.findall(r"^\| `((?:policy|sandbox) [a-z-]+)", (REPOSITORY / "README.md").read_text(), re.MULTILINE))
+    listed = {
+        f"{name} {command}" for name, group in COMMANDS.items() for command in group.list_commands(click.Context(group))
+    }
+    assert named == listed
+
+
 def test_every_message_under_troubleshooting_is_one_that_occurs() -> None:
     folders = ("policy", "sandbox", "plugins", "tests/containers")
     sources = [path.read_text() for folder in folders for path in sorted((REPOSITORY / folder).glob("*.py"))]
@@ -118,6 +134,7 @@ def test_a_good_self_test_prints_what_the_page_shows() -> None:
 def test_a_misspelt_option_in_a_document_is_noticed() -> None:
     assert list(problems_of(["policy", "verify", "--keys", "ops.pub"])) == ["policy verify has no --keys"]
     assert list(problems_of(["sandbox", "doctors"])) == ["sandbox has no command doctors"]
+    assert list(problems_of(["policy", "audit", "verfy", "runs.jsonl"])) == ["policy audit has no command verfy"]
 
 
 def known_variables() -> set[str]:
@@ -161,6 +178,8 @@ def default_words(setting: Setting[Any]) -> str:
             return str(value).lower()
         case int(value):
             return str(value)
+        case timedelta():
+            return f"{setting.default // timedelta(hours=1)}h"
         case _:
             return "none"
 
@@ -178,9 +197,9 @@ def markdown(cell: str) -> str:
     )
 
 
-def marked_part(name: str) -> str:
-    found = re.search(rf"^<!-- {name} -->\n(.*?)\n?<!-- /{name} -->$", SETUP.read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None, f"docs/setup.md has no part marked {name}"
+def marked_part(name: str, document: Path = SETUP) -> str:
+    found = re.search(rf"^<!-- {name} -->\n(.*?)\n?<!-- /{name} -->$", document.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None, f"{document} has no part marked {name}"
     return found[1]
 
 
@@ -217,7 +236,10 @@ def problems_of(command: list[str]) -> Iterator[str]:
     group, name, *arguments = command
     if name.startswith("-"):
         return
-    found = COMMANDS[group].commands.get(name)
+    found = subcommand(COMMANDS[group], name)
+    if isinstance(found, click.Group) and arguments:
+        group, name = f"{group} {name}", arguments.pop(0)
+        found = subcommand(found, name)
     if found is None:
         yield f"{group} has no command {name}"
         return
@@ -226,6 +248,10 @@ def problems_of(command: list[str]) -> Iterator[str]:
         option = argument.partition("=")[0]
         if option.startswith("--") and option not in options:
             yield f"{group} {name} has no {option}"
+
+
+def subcommand(group: click.Group, name: str) -> click.Command | None:
+    return group.get_command(click.Context(group), name)
 
 
 def leads_somewhere(document: Path, target: str) -> bool:

@@ -23,9 +23,11 @@ from policy.limits import (
     NETWORKING_ALLOWED,
     REQUIRE_RESOURCE_LIMITING,
 )
-from policy.load import Situation, load_situation, trusted_reader
+from policy.live import LivePolicy
+from policy.load import trusted_reader
 from policy.main import main as policy_command
 from policy.signatures import verify_signatures
+from policy.situation import Situation
 from policy.statements import Layer
 from policy.trusted_files import CONFIGMAP_DATA
 
@@ -87,10 +89,10 @@ def test_no_private_key_is_handed_out() -> None:
 
 def test_the_policy_holds_until_2036_and_no_longer(tmp_path: Path) -> None:
     expiry = datetime(2036, 11, 1, tzinfo=UTC)
-    assert situation(tmp_path, now=expiry - timedelta(seconds=1)).documents
-    with pytest.raises(SetRefusedError) as refused:
-        situation(tmp_path, now=expiry)
-    assert refused.value.code == "expired"
+    assert situation(tmp_path, now=expiry - timedelta(seconds=1)).stand_in is None
+    late = situation(tmp_path, now=expiry).stand_in
+    assert late is not None
+    assert (late.refusal.code, late.until, late.locked_down) == ("expired", expiry + timedelta(days=1), False)
 
 
 def test_an_altered_example_is_refused(tmp_path: Path) -> None:
@@ -208,9 +210,14 @@ def test_a_policy_mounted_as_kubernetes_mounts_config_maps_loads(tmp_path: Path)
         (folder / "..2026_12_01" / name).write_text(data)
         (folder / CONFIGMAP_DATA).symlink_to("..2026_12_01")
         (folder / name).symlink_to(f"{CONFIGMAP_DATA}/{name}")
-    paths = {"SANDBOX_POLICY_PATH": str(mounted / "toml"), "SANDBOX_POLICY_KEYS": str(mounted / "pub")}
+    paths = {
+        "SANDBOX_POLICY_PATH": str(mounted / "toml"),
+        "SANDBOX_POLICY_KEYS": str(mounted / "pub"),
+        "SANDBOX_POLICY_STATE": str(tmp_path / "state"),
+    }
     environment = read_environment({**config_map("sandbox-environment"), **paths})
-    assert load_situation(environment, now=NOW, reader=trusted_reader()).limits()[NETWORKING_ALLOWED] is False
+    live = LivePolicy(environment, now=lambda: NOW, reader=trusted_reader())
+    assert live.situation().limits()[NETWORKING_ALLOWED] is False
 
 
 def lockdown_variables() -> dict[str, str]:
@@ -231,9 +238,13 @@ def situation(folder: Path, *, policy: bytes | None = None, now: datetime = NOW,
     ):
         place.mkdir(exist_ok=True)
         (place / name).write_bytes(data)
-    paths = {"SANDBOX_POLICY_PATH": str(policies), "SANDBOX_POLICY_KEYS": str(keys)}
+    paths = {
+        "SANDBOX_POLICY_PATH": str(policies),
+        "SANDBOX_POLICY_KEYS": str(keys),
+        "SANDBOX_POLICY_STATE": str(folder / "state"),
+    }
     environment = read_environment({**lockdown_variables(), **paths, **variables})
-    return load_situation(environment, now=now, reader=trusted_reader())
+    return LivePolicy(environment, now=lambda: now, reader=trusted_reader()).situation()
 
 
 def loosest_text(name: str) -> str:

@@ -25,13 +25,13 @@ from policy.audit import (
     AUDIT_LINE_MAX_BYTES,
     AUDIT_LOCK_SECONDS,
     GENESIS_HASH,
-    AuditLine,
+    AuditEntry,
     LineFault,
     TornBytes,
-    lock_within,
     read_audit_line,
 )
 from policy.command_line import printable, say
+from policy.locks import locked_within
 
 EXIT_NO = 1
 MOST_FINDINGS = 1000
@@ -39,6 +39,7 @@ MOST_FINDINGS = 1000
 PROGRESS_AFTER_SECONDS = 2.0
 PROGRESS_EVERY_BYTES = 1 << 20
 
+NO_RECORD = "no record: overwritten or put in"
 UNSEEN = (
     "lines cut off its end, and a log written anew from some line on by somebody who computed the hashes too. Keep the "
     "head where they cannot write, and give it with --head"
@@ -83,8 +84,8 @@ class Debris:
     """How many."""
     size: int = 0
     """Bytes of them all, line feeds included."""
-    oversized: bool = False
-    """Whether one is longer than lines are, so that it was not read whole."""
+    may_be_torn: bool = True
+    """Whether a crash may have left them all."""
     digest: Any = field(default_factory=hashlib.sha256)
     """SHA-256 over them all."""
 
@@ -93,13 +94,13 @@ class Debris:
         self.first = self.first or number
         self.count += 1
         self.size += len(raw)
-        self.oversized |= fault is LineFault.TOO_LONG
+        self.may_be_torn &= fault is LineFault.UNREADABLE
         self.digest.update(raw)
 
     def is_told_by(self, told: TornBytes | None) -> bool:
         """Whether a record accounts for them."""
         mine = TornBytes(size=self.size, sha256=self.digest.hexdigest())
-        return told == mine and not self.oversized
+        return told == mine and self.may_be_torn
 
     def finding(self, kind: FindingKind, reason: str) -> AuditFinding:
         """What is wrong with them."""
@@ -132,7 +133,7 @@ class ChainCheck:
     """How much is wrong."""
     _debris: Debris = field(default_factory=Debris)
     _sequence: int = 0
-    _digest: str | None = GENESIS_HASH
+    _digest: str = GENESIS_HASH
 
     @property
     def intact(self) -> bool:
@@ -143,12 +144,12 @@ class ChainCheck:
         """Check the next line, given with its line feed."""
         self.lines += 1
         line = read_audit_line(raw.removesuffix(b"\n"))
-        if line.fault in {LineFault.UNREADABLE, LineFault.TOO_LONG}:
-            self._debris.add(self.lines, raw, line.fault)
+        if isinstance(line, LineFault):
+            self._debris.add(self.lines, raw, line)
             return
         self.runs += 1
-        if line.fault is LineFault.EDITED:
-            self._add(FindingKind.EDITED, line.reason)
+        if line.edit:
+            self._add(FindingKind.EDITED, line.edit)
         self._follow(line)
         if not raw.endswith(b"\n"):
             self._add(FindingKind.TORN, "its line feed is missing: it was cut short, or its end was edited")
@@ -156,11 +157,13 @@ class ChainCheck:
 
     def end(self) -> None:
         """Judge what stands behind the last record."""
-        if self._debris.count:
+        if self._debris.count and self._debris.may_be_torn:
             reason = "no record, and none follows: a crash cut it short, or it was edited"
             self._keep(self._debris.finding(FindingKind.TORN, reason))
+        elif self._debris.count:
+            self._keep(self._debris.finding(FindingKind.UNREADABLE, NO_RECORD))
 
-    def _follow(self, line: AuditLine) -> None:
+    def _follow(self, line: AuditEntry) -> None:
         """Check a record against what stands before it."""
         debris, self._debris = self._debris, Debris()
         told = line.after_torn
@@ -170,26 +173,25 @@ class ChainCheck:
             self._keep(debris.finding(FindingKind.TORN, reason))
         elif debris.count:
             unexplained = debris.count
-            self._keep(debris.finding(FindingKind.UNREADABLE, "no record: overwritten or put in"))
+            self._keep(debris.finding(FindingKind.UNREADABLE, NO_RECORD))
         elif told:
             self._add(FindingKind.BROKEN_CHAIN, "the line cut short before it, of which it tells, is gone")
         if line.previous == self._digest and line.sequence == self._sequence + 1:
             return
         expected = self._sequence + 1 + unexplained
-        if line.sequence is not None and line.sequence != expected:
+        if line.sequence != expected:
             self._add(FindingKind.BROKEN_CHAIN, _order_words(line.sequence, expected))
-        elif line.previous != self._digest and not unexplained and None not in {line.previous, self._digest}:
+        elif not unexplained:
             self._add(FindingKind.BROKEN_CHAIN, "it was not written behind the line before it, which was replaced")
 
-    def _remember(self, line: AuditLine) -> None:
-        self._sequence = self._sequence + 1 if line.sequence is None else line.sequence
-        self._digest = line.digest
+    def _remember(self, line: AuditEntry) -> None:
+        self._sequence, self._digest = line.sequence, line.digest
         self.first_time = self.first_time or line.time
-        self.last_time = line.time or self.last_time
-        if line.fault is None:
+        self.last_time = line.time
+        if not line.edit:
             self.head = line.digest
-            if line.digest == self.wanted_head:
-                self.head_line, self.runs_to_head = self.lines, self.runs
+        if not line.edit and line.digest == self.wanted_head:
+            self.head_line, self.runs_to_head = self.lines, self.runs
 
     def _add(self, kind: FindingKind, reason: str) -> None:
         self._keep(AuditFinding(line=self.lines, last_line=self.lines, kind=kind, reason=reason))
@@ -258,7 +260,7 @@ def settled_size(file: BinaryIO) -> int | None:
     descriptor = file.fileno()
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
-    locked = lock_within(descriptor, fcntl.LOCK_SH, AUDIT_LOCK_SECONDS)
+    locked = locked_within(descriptor, fcntl.LOCK_SH, AUDIT_LOCK_SECONDS)
     try:
         return os.fstat(descriptor).st_size
     finally:
@@ -281,13 +283,13 @@ def log_lines(file: BinaryIO, size: int | None) -> Iterator[bytes]:
 
 def with_progress(lines: Iterator[bytes], size: int | None) -> Iterator[bytes]:
     """The same lines; where a person waits longer than a moment at a terminal, they see how far it is."""
-    started, done, shown = time.monotonic(), 0, 0
+    started, done, shown, watched = time.monotonic(), 0, 0, sys.stderr.isatty()
     advance: Callable[[int], None] | None = None
     with ExitStack() as until_end:
         for raw in lines:
             yield raw
             done += len(raw)
-            if advance is None and sys.stderr.isatty() and time.monotonic() - started > PROGRESS_AFTER_SECONDS:
+            if watched and advance is None and time.monotonic() - started > PROGRESS_AFTER_SECONDS:
                 advance = _started_progress(until_end, size)
             if advance is not None and done - shown >= PROGRESS_EVERY_BYTES:
                 advance(done)

@@ -15,12 +15,12 @@ from typing import NoReturn
 
 from playwright.sync_api import Error as PageError
 
-from tests.e2e.client import EVERYBODY_READS, Client
-from tests.e2e.host import Host
+from tests.e2e.client import Client
+from tests.e2e.host import LOCKDOWN, Host
 from tests.e2e.model import MODEL_ID, StandInModel
 from tests.e2e.page import chromium, signed_in_page
 from tests.e2e.report import Report, ScenarioError
-from tests.e2e.scenarios import action, chat, leftovers, loading, lockdown, stop, valves_form
+from tests.e2e.scenarios import action, chat, leftovers, loading, lockdown, scopes, stop, valves_form
 from tests.e2e.stage import Stage
 from tests.e2e.traces import Watch
 
@@ -31,6 +31,7 @@ SCENARIOS: tuple[Callable[[Stage], None], ...] = (
     stop.play,
     lockdown.play,
     valves_form.play,
+    scopes.play,
     leftovers.play,
 )
 _PASSWORD = "only-for-this-run"
@@ -90,7 +91,7 @@ def _stage(report: Report, plugins: Path, output: Path) -> Iterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-e2e-")))
         model = StandInModel()
         stack.callback(model.close)
-        host = Host(folder=folder, log=output / "open-webui.log", model_url=model.base_url)
+        host = Host(folder=folder, log=output / "open-webui.log", model_url=model.base_url, variables=LOCKDOWN)
         stack.callback(host.stop)
         watch = Watch(host.pid)
         stack.callback(watch.close)
@@ -101,6 +102,7 @@ def _stage(report: Report, plugins: Path, output: Path) -> Iterator[Stage]:
         yield Stage(
             report=report,
             plugins=plugins,
+            output=output,
             model=model,
             host=host,
             watch=watch,
@@ -114,12 +116,9 @@ def _stage(report: Report, plugins: Path, output: Path) -> Iterator[Stage]:
 def _accounts(nobody: Client) -> tuple[Client, Client]:
     """Make an administrator, an ordinary person, and the model that both may use."""
     administrator = nobody.signed_up("Ada", "ada@example.com", _PASSWORD)
-    account = {"name": "Uma", "email": "uma@example.com", "password": _PASSWORD, "role": "user"}
-    administrator.post("/api/v1/auths/add", account)
-    person = nobody.signed_in("uma@example.com", _PASSWORD)
+    person = administrator.with_account("Uma", "uma@example.com", _PASSWORD)
     administrator.get("/api/models")
-    model: dict[str, object] = {"id": MODEL_ID, "name": MODEL_ID, "base_model_id": None, "meta": {}, "params": {}}
-    administrator.post("/api/v1/models/create", model | {"access_grants": EVERYBODY_READS})
+    administrator.share_model(MODEL_ID)
     version = nobody.get("/api/config")["version"]
     for client in (administrator, person):
         # As if the release notes, which cover the page at the first visit, had been read.

@@ -92,7 +92,21 @@ class Client:
         """Create the first account, which becomes the administrator's, and give a client for it."""
         return self._with_token("/api/v1/auths/signup", {"name": name, "email": email, "password": password})
 
-    def start_chat(self, text: str, *, tool_ids: tuple[str, ...] = ()) -> Chat:
+    def person_id(self) -> str:
+        """Give the id that the server knows this account by."""
+        return str(self.get("/api/v1/auths/")["id"])
+
+    def with_account(self, name: str, email: str, password: str) -> "Client":
+        """Make an ordinary person's account, as an administrator does, and give a client for it."""
+        self.post("/api/v1/auths/add", {"name": name, "email": email, "password": password, "role": "user"})
+        return self.signed_in(email, password)
+
+    def share_model(self, model_id: str, *, base: str | None = None, everybody: bool = True) -> None:
+        """Make a model of this name that everybody may use, or nobody but its maker."""
+        model: dict[str, object] = {"id": model_id, "name": model_id, "base_model_id": base, "meta": {}, "params": {}}
+        self.post("/api/v1/models/create", model | {"access_grants": EVERYBODY_READS if everybody else []})
+
+    def start_chat(self, text: str, *, tool_ids: tuple[str, ...] = (), model: str = MODEL_ID) -> Chat:
         """Send a first message in native mode, as the page does, without waiting for the reply."""
         question, reply = str(uuid.uuid4()), str(uuid.uuid4())
         user_message = {
@@ -102,13 +116,13 @@ class Client:
             "role": "user",
             "content": text,
             "timestamp": int(time.time()),
-            "models": [MODEL_ID],
+            "models": [model],
         }
         started = self.post(
             "/api/chat/completions",
             {
                 "stream": True,
-                "model": MODEL_ID,
+                "model": model,
                 "messages": [{"role": "user", "content": text}],
                 "params": {"function_calling": "native"},
                 "tool_ids": list(tool_ids),

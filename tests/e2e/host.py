@@ -1,4 +1,4 @@
-"""The real Open WebUI as a process of its own: fresh data folder, lockdown variables in its environment.
+"""The real Open WebUI as a process of its own: fresh data folder, variables of ours in its environment.
 
 The server keeps the caller's home and cache folder, so that a gVisor installed before is found again; all else it
 writes stays in the folder it is given.
@@ -10,13 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.e2e.report import Report, ScenarioError
 
 LOCKED_RUNTIME_SECONDS = 5
 """What SANDBOX_MAX_RUNTIME_SECONDS is locked to in the server's environment."""
+
+LOCKDOWN: Mapping[str, str] = {
+    "SANDBOX_NETWORKING_ALLOWED": "false",
+    "SANDBOX_MAX_RUNTIME_SECONDS": str(LOCKED_RUNTIME_SECONDS),
+}
+"""The variables of ours in the environment of the server that most scenarios use."""
 
 READY_SECONDS = 300
 """Open WebUI imports torch and builds its database before it answers; 25 to 70 s were seen on two idle cores."""
@@ -31,7 +37,7 @@ _PASSED_THROUGH = ("PATH", "HOME", "LANG", "XDG_CACHE_HOME", "SANDBOX_AUTO_INSTA
 class Host:
     """One running Open WebUI; `stop` ends it by its process id."""
 
-    def __init__(self, *, folder: Path, log: Path, model_url: str) -> None:
+    def __init__(self, *, folder: Path, log: Path, model_url: str, variables: Mapping[str, str]) -> None:
         self._log = log
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -39,7 +45,7 @@ class Host:
             self._process = subprocess.Popen(
                 [_command(), "serve", "--host", "127.0.0.1", "--port", str(port)],
                 cwd=folder,
-                env=_environment(folder, model_url),
+                env={**_environment(folder, model_url), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -97,8 +103,6 @@ def _free_port() -> int:
 
 def _environment(folder: Path, model_url: str) -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_THROUGH if name in os.environ} | {
-        "SANDBOX_NETWORKING_ALLOWED": "false",
-        "SANDBOX_MAX_RUNTIME_SECONDS": str(LOCKED_RUNTIME_SECONDS),
         "DATA_DIR": str(folder / "data"),
         "WEBUI_SECRET_KEY": secrets.token_hex(16),
         "OPENAI_API_BASE_URLS": model_url,

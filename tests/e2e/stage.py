@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.e2e.client import CHAT_SECONDS, Chat, Client, tool_results
 from tests.e2e.host import Host
-from tests.e2e.model import StandInModel, ToolCall
+from tests.e2e.model import MODEL_ID, StandInModel, ToolCall
 from tests.e2e.page import ChatPage
 from tests.e2e.report import Report, ScenarioError
 from tests.e2e.traces import Watch
@@ -28,6 +28,8 @@ class Stage:
     """Where assertions are written."""
     plugins: Path
     """Folder that holds `tools/run_code.py` and `functions/run_code.py`."""
+    output: Path
+    """Folder for screenshots and logs."""
     model: StandInModel
     """The stand-in for a model."""
     host: Host
@@ -80,10 +82,10 @@ def start_python(stage: Stage, code: str) -> Chat:
     return stage.person.start_chat(python_message(code), tool_ids=(TOOL_ID,))
 
 
-def run_tool(stage: Stage, text: str, *, seconds: float = CHAT_SECONDS) -> ToolRun:
+def run_tool(stage: Stage, text: str, *, seconds: float = CHAT_SECONDS, model: str = MODEL_ID) -> ToolRun:
     """Send a message of the person's that makes the stand-in call a tool, and wait for the reply."""
     before = stage.model.last_call
-    chat = stage.person.start_chat(text, tool_ids=(TOOL_ID,))
+    chat = stage.person.start_chat(text, tool_ids=(TOOL_ID,), model=model)
     message = stage.person.finished_message(chat, seconds=seconds)
     call = stage.model.last_call
     results = tool_results(message)

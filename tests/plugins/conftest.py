@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sandbox.equipment import found_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.release import release_source
+from tests.policy.factories import text_of
 
 ROOT = Path(__file__).parents[2]
 BARE_DISTRIBUTIONS = ("pydantic", "pydantic-settings", "jsonschema", "cryptography")
@@ -78,6 +80,20 @@ class Boxes:
             return f"{self.folder}/runs/".encode() in command_line.read_bytes()
         except OSError:
             return False
+
+
+def scoped_variables(folder: Path, *scopes: dict[str, Any]) -> dict[str, str]:
+    """Variables that name a policy file with these scopes, and nothing that holds for everybody but a runtime limit."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    dates = {"issued_at": now - timedelta(hours=1), "expires_at": now + timedelta(days=1)}
+    path = folder / "acme.toml"
+    path.write_text(text_of({"max_runtime_seconds": 20}, audience=["*"], scope=list(scopes), **dates))
+    path.chmod(0o600)
+    return {
+        "SANDBOX_POLICY_PATH": str(path),
+        "SANDBOX_POLICY_UNSIGNED_ALLOWED": "true",
+        "SANDBOX_POLICY_STATE": str(folder / "state"),
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -77,9 +77,9 @@ from policy.limits import FASTEST, Limit
 
 
 def answer(code: str) -> Mapping[str, int]:
-    from open_webui.models.users import Users  # noqa
+    from open_webui.models.groups import Groups  # noqa
 
-    return {code: Users}
+    return {code: Groups}
 
 
 def ran(code: str) -> str:
@@ -603,8 +603,20 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "such a package's module": (limits("from rich.table import Table\n"), f"{AT}: rich.table: is not sure"),
     "Open WebUI at the top": (
-        limits("from open_webui.models.users import Users\n"),
-        f"{AT}: open_webui.models.users: exists in Open WebUI only. Import it inside the function",
+        limits("from open_webui.models.groups import Groups\n"),
+        f"{AT}: open_webui.models.groups: exists in Open WebUI only. Import it inside the function",
+    ),
+    "Open WebUI's users": (
+        limits("def late() -> None:\n    from open_webui.models.users import Users\n"),
+        "policy/limits.py:36: open_webui.models.users: is not what plugins may ask of Open WebUI. Of Open WebUI, use",
+    ),
+    "Open WebUI's package of models": (
+        limits("def late() -> None:\n    from open_webui.models import groups\n"),
+        "policy/limits.py:36: open_webui.models: is not what plugins may ask",
+    ),
+    "all of Open WebUI": (
+        limits("def late() -> None:\n    import open_webui\n"),
+        "policy/limits.py:36: open_webui: is not what plugins may ask",
     ),
     "import in try": (
         limits("try:\n    import json\nexcept ImportError:\n    pass\n"),

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from plugins.blocks import runnable_blocks
 from plugins.function import Action
-from tests.plugins.conftest import Boxes, Events
+from tests.plugins.conftest import Boxes, Events, scoped_variables
 
 NO_BLOCK = "This message has no code block that is surely python or bash."
 PYTHON = "```python\nprint(6 * 7)\n```"
@@ -98,6 +99,36 @@ async def test_refusal_is_added_to_the_message_and_told(monkeypatch: pytest.Monk
     )
     assert r"\*many\*" in content
     assert events.statuses[-1] == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("match", "holds"),
+    [
+        ({"surface": "function"}, True),
+        ({"surface": "tool"}, False),
+        ({"roles": ["user"], "users": ["u1"]}, True),
+        ({"roles": ["admin"]}, False),
+        # The body says that model m wrote the message.
+        ({"models": ["m"]}, True),
+        ({"models": ["another"]}, True),
+    ],
+    ids=str,
+)
+async def test_scope_holds_for_who_presses_whatever_model_the_body_claims(
+    match: dict[str, Any],
+    holds: bool,  # noqa: FBT001 -- a parameter of the table
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in scoped_variables(tmp_path, {"match": match, "limits": {"languages": ["bash"]}}).items():
+        monkeypatch.setenv(name, value)
+
+    new = await pressed(Action(), "```python\na\x00b\n```", {"id": "u1", "role": "user"})
+
+    refused = (
+        "NUL" if not holds else "python is not among the permitted languages"
+    )  # the former only in a language that may run
+    assert refused in new
 
 
 @pytest.mark.gvisor

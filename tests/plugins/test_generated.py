@@ -19,7 +19,7 @@ import pytest
 from plugins.flatten import TARGETS, Target, flatten
 from policy.keys import generate_key
 from policy.signatures import add_signature
-from tests.plugins.conftest import ROOT, Boxes
+from tests.plugins.conftest import ROOT, Boxes, scoped_variables
 from tests.policy.factories import text_of
 
 TOOL, FUNCTION = TARGETS
@@ -63,6 +63,13 @@ told = {
     "user_valves": plugin.UserValves.schema()["properties"],
     "at_start": plugin.valves.model_dump(exclude_unset=True),
 }
+class Groups:
+    async def get_groups_by_member_id(self, user_id, db=None, *, include_inherited=False):
+        names = ["students", "school"] if include_inherited else ["students"]
+        return [types.SimpleNamespace(id=f"id-of-{name}", name=name) for name in names if user_id == "u1"]
+for name in ("open_webui", "open_webui.models", "open_webui.models.groups"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["open_webui.models.groups"].Groups = Groups()
 if code:
     told["answer"] = json.loads(asyncio.run(plugin.run_python_code(code, {"id": "u1"})))
 print(json.dumps(told))
@@ -192,6 +199,26 @@ def test_tool_runs_code_after_open_webui_loaded_it(bare_python: Path, boxes: Box
 
     assert told["answer"] == {"status": "OK", "output": "42\n"}
     assert boxes.running() == []
+
+
+@pytest.mark.parametrize(
+    ("match", "refused"),
+    [
+        ({"groups": ["students"]}, "permitted languages"),
+        ({"groups": ["id-of-school"]}, "permitted languages"),
+        ({"groups": ["staff"]}, "surrogate"),  # what is refused next, in a language that may run
+        ({"surface": "function"}, "surrogate"),
+    ],
+    ids=str,
+)
+def test_tool_asks_open_webui_whose_scopes_hold(
+    bare_python: Path, tmp_path: Path, match: dict[str, Any], refused: str
+) -> None:
+    variables = scoped_variables(tmp_path, {"match": match, "limits": {"languages": ["bash"]}})
+
+    told = loaded(bare_python, TOOL, "\udcff", **variables)
+
+    assert refused in told["answer"]["error"]
 
 
 @pytest.mark.gvisor

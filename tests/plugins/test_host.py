@@ -2,6 +2,8 @@
 
 import logging
 import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,16 +12,17 @@ from plugins.host import LOGGER_NAME, PluginEnd, PluginHost, run_order, situatio
 from plugins.presentation import end_json
 from plugins.valves import admin_valves_model, person_valves_model
 from policy.errors import ConfigurationError, PolicyError, SetRefusedError
-from policy.load import Situation
+from policy.requester import Requester
+from policy.situation import Situation
 from sandbox.errors import SandboxError
 from sandbox.session import RunOrder
-from tests.plugins.conftest import Events
+from tests.plugins.conftest import Events, scoped_variables
 
 QUIET = {"SANDBOX_NETWORKING_ALLOWED": "false"}
 
 
 def order_of(code: str = "print(1)", language: str = "python", **user: Any) -> RunOrder:  # noqa: ANN401 -- any JSON
-    return run_order(language, code, None, user)
+    return run_order(language, code, None, user, surface="tool")
 
 
 async def refused(environ: dict[str, str], order: RunOrder, events: Events) -> PluginEnd:
@@ -35,7 +38,7 @@ def test_order_takes_a_snapshot_of_all_valves() -> None:
     admin = admin_valves_model(situation_here())(MAX_CPUS=1)
     person = person_valves_model(situation_here())(MAX_CPUS=2)
 
-    order = run_order("python", "print(1)", admin, {"id": "u1", "valves": person})
+    order = run_order("python", "print(1)", admin, {"id": "u1", "valves": person}, surface="tool")
     admin.MAX_CPUS = 3  # type: ignore[attr-defined]  # a field that the model got when it was made
     person.MAX_CPUS = 4  # type: ignore[attr-defined]
 
@@ -63,14 +66,96 @@ def situation_here() -> Situation:
     ids=ascii,
 )
 def test_order_names_the_person_or_nobody(user: dict[str, Any] | None, person: str) -> None:
-    assert run_order("python", "print(1)", None, user).person == person
+    assert run_order("python", "print(1)", None, user, surface="tool").person == person
 
 
 @pytest.mark.parametrize("valves", [None, "text", 7, [1], {}], ids=str)
 def test_order_of_valves_that_are_none_holds_none(valves: object) -> None:
-    order = run_order("python", "print(1)", valves, {"id": "u1", "valves": valves})
+    order = run_order("python", "print(1)", valves, {"id": "u1", "valves": valves}, surface="tool")
 
     assert (order.untrusted_admin_valves, order.untrusted_person_valves) == ({}, {})
+
+
+def test_order_names_who_asks_but_for_their_groups() -> None:
+    user = {"id": "u1", "role": "user", "groups": ["staff"]}
+
+    order = run_order("python", "print(1)", None, user, surface="function", model="llama")
+
+    assert order.requester == Requester(role="user", user="u1", model="llama", surface="function")
+
+
+async def groups_of_students(user: str) -> list[SimpleNamespace]:
+    """As Open WebUI answers; everybody but u2 is a student."""
+    return [] if user == "u2" else [SimpleNamespace(id="g-1", name="students")]
+
+
+async def no_groups_told(_user: str) -> None:
+    raise ConnectionError("the database is away")
+
+
+BASH_ONLY = {"languages": ["bash"]}
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"match": {"groups": ["students"]}},
+        {"match": {"groups": ["g-1"]}},
+        {"match": {"roles": ["user"]}},
+        {"match": {"users": ["u1"]}},
+        {"match": {"surface": "tool"}},
+        {"match": {"models": ["llama"]}},
+        {"except": {"groups": ["staff"]}},
+        {"match": {"groups": ["students"], "roles": ["user"]}, "except": {"users": ["u2"]}},
+    ],
+    ids=str,
+)
+async def test_scope_for_this_person_holds(scope: dict[str, Any], tmp_path: Path, events: Events) -> None:
+    environ = scoped_variables(tmp_path, {**scope, "limits": BASH_ONLY})
+    order = run_order("python", "1", None, {"id": "u1", "role": "user"}, surface="tool", model="llama")
+
+    await PluginHost(environ, groups_of_students).run(order, events)
+
+    assert "python is not among the permitted languages" in events.descriptions[-1]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"match": {"groups": ["students", "g-1"]}},
+        {"match": {"roles": ["user"]}},
+        {"match": {"users": ["u1"]}},
+        {"match": {"surface": "tool"}},
+        {"match": {"models": ["mistral"]}},
+        {"except": {"roles": ["admin"]}},
+        {"match": {"roles": ["admin"], "groups": ["students"]}},
+    ],
+    ids=str,
+)
+async def test_scope_for_others_does_not_hold(scope: dict[str, Any], tmp_path: Path, events: Events) -> None:
+    environ = scoped_variables(tmp_path, {**scope, "limits": BASH_ONLY})
+    order = run_order("python", "a\x00b", None, {"id": "u2", "role": "admin"}, surface="function", model="llama")
+
+    await PluginHost(environ, groups_of_students).run(order, events)
+
+    assert "NUL" in events.descriptions[-1]  # what is refused next, in a language that may run
+
+
+@pytest.mark.parametrize("scope", [{"match": {"groups": ["students"]}}, {"except": {"groups": ["staff"]}}], ids=str)
+async def test_groups_that_open_webui_does_not_tell_meet_every_scope_about_groups(
+    scope: dict[str, Any], tmp_path: Path, events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = PluginHost(scoped_variables(tmp_path, {**scope, "limits": BASH_ONLY}), no_groups_told)
+    order = run_order("python", "1", None, {"id": "u2"}, surface="tool")
+
+    with caplog.at_level(logging.WARNING, LOGGER_NAME):
+        await host.run(order, events)
+        await host.run(order, events)
+
+    assert "python is not among the permitted languages" in events.descriptions[-1]
+    of_groups = [record for record in caplog.records if "groups" in record.getMessage()]
+    assert len(of_groups) == 1
+    assert of_groups[0].exc_info is None
 
 
 async def test_malformed_environment_runs_nothing_and_is_told(events: Events) -> None:

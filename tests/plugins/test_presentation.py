@@ -43,6 +43,7 @@ def result_of(output: bytes = b"42\n", **changes: Any) -> RunResult:  # noqa: AN
         "wall_seconds": 0.25,
         "cpu_seconds": None,
         "peak_memory_bytes": None,
+        "code_sha256": "c" * 64,
     }
     return RunResult(**(values | changes))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from plugins.tool import Tools
-from tests.plugins.conftest import Boxes, Events
+from tests.plugins.conftest import Boxes, Events, scoped_variables
 
 SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
@@ -70,6 +70,51 @@ def test_model_is_told_what_a_tool_does_and_what_it_takes(name: str, parameter: 
     assert parameters.startswith(f" {parameter}: ")
     assert [each for each in inspect.signature(method).parameters if not each.startswith("__")] == [parameter]
     assert inspect.iscoroutinefunction(method)
+
+
+BASH_ONLY = {"languages": ["bash"]}
+CHAT: dict[str, Any] = {
+    "direct": False,
+    "model_id": "llama",
+    "model": {"id": "llama"},
+    "assistant_message_id": None,
+    "params": {"function_calling": "native"},
+}
+
+
+@pytest.mark.parametrize(
+    ("match", "metadata"),
+    [
+        ({"surface": "tool"}, CHAT),
+        ({"roles": ["user"], "users": ["u1"]}, CHAT),
+        ({"models": ["llama"]}, CHAT),
+        ({"models": ["mistral"]}, {**CHAT, "direct": True}),
+        ({"models": ["mistral"]}, None),
+    ],
+    ids=["surface", "role and user", "model", "model that a browser claims", "model that nobody tells"],
+)
+async def test_scope_for_who_calls_the_tool_holds(
+    match: dict[str, Any], metadata: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scoped_variables(tmp_path, {"match": match, "limits": BASH_ONLY}).items():
+        monkeypatch.setenv(name, value)
+    user = {"id": "u1", "role": "user"}
+
+    answer = await told(Tools().run_python_code("1", user, __metadata__=metadata, __model__={"id": "task-model"}))
+
+    assert "python is not among the permitted languages" in answer["error"]
+
+
+@pytest.mark.parametrize("match", [{"surface": "function"}, {"models": ["mistral"]}, {"users": ["u2"]}], ids=str)
+async def test_scope_for_others_does_not_hold_for_who_calls_the_tool(
+    match: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scoped_variables(tmp_path, {"match": match, "limits": {"languages": ["python"]}}).items():
+        monkeypatch.setenv(name, value)
+
+    answer = await told(Tools().run_bash_command("a\x00b", {"id": "u1"}, __metadata__=CHAT, __model__=CHAT["model"]))
+
+    assert "NUL" in answer["error"]  # what is refused next, in a language that may run
 
 
 @pytest.mark.gvisor

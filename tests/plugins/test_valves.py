@@ -1,6 +1,7 @@
 """Valves: plain types for Open WebUI's form, whatever is stored is accepted, and each says how far it reaches."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from plugins.valves import admin_valves_model, person_valves_model, untrusted_values
-from policy.document import PolicyDocument
+from policy.document import PolicyDocument, parse_document
 from policy.environment import read_environment
-from policy.errors import ConfigurationError, Problem
+from policy.errors import ConfigurationError, Problem, SetRefusedError
 from policy.limits import LIMITS, Chooser
-from policy.load import Situation
-from tests.policy.factories import document_of
+from policy.situation import Situation, StandIn
+from tests.policy.factories import document_of, source_of, text_of
 
 GARBAGE: dict[str, Any] = {
     "text": "as much as possible",
@@ -225,6 +226,72 @@ def test_environment_lock_that_a_policy_holds_back_is_told_as_a_lock() -> None:
 
     assert "**Locked to 60 seconds by acme-prod serial 7 (" in text
     assert text.endswith("(shared host): this valve changes nothing.**")
+
+
+def scoped_document(policy_id: str = "acme-prod", **limits: Any) -> PolicyDocument:  # noqa: ANN401 -- any TOML
+    """A policy that holds everybody to 60 seconds, and students to these limits."""
+    scope = {"match": {"groups": ["students"]}, "limits": limits}
+    text = text_of({"max_runtime_seconds": {"ceiling": 60}}, id=policy_id, scope=[scope])
+    return parse_document(source_of(text, origin=f"{policy_id}.toml"))
+
+
+def test_description_tells_only_what_holds_for_everybody_and_that_some_may_have_less() -> None:
+    document = scoped_document(max_runtime_seconds={"ceiling": 2}, networking_allowed=False)
+
+    runtime, networking, cpus = (
+        description_of(valve, situation_of(document))
+        for valve in ("MAX_RUNTIME_SECONDS", "NETWORKING_ALLOWED", "MAX_CPUS")
+    )
+
+    assert "No looser than 60 seconds, by acme-prod serial 7 (acme-prod.toml:" in runtime
+    assert runtime.endswith("unsigned). A policy may hold some people to less (acme-prod).")
+    assert networking.endswith("or else true. A policy may hold some people to less (acme-prod).")
+    assert "Locked" not in networking
+    assert "some people" not in cpus
+
+
+def test_lock_for_everybody_is_told_as_it_is_beside_a_stricter_scope() -> None:
+    document = scoped_document(max_runtime_seconds={"ceiling": 2})
+    locking = document_of({"max_runtime_seconds": {"lock": 30}}, "base")
+
+    text = description_of("MAX_RUNTIME_SECONDS", situation_of(document, locking))
+
+    assert "**Locked to 30 seconds by base serial 7 (" in text
+    assert text.endswith("changes nothing.** A policy may hold some people to less (acme-prod).")
+
+
+def test_description_names_every_policy_that_holds_some_to_less() -> None:
+    two = (scoped_document("b", max_cpus=0.5), scoped_document("a", max_cpus={"ceiling": 0.5}))
+
+    assert description_of("MAX_CPUS", situation_of(*two)).endswith("some people to less (a, b).")
+
+
+def test_scope_that_only_has_a_default_holds_nobody_to_less() -> None:
+    document = scoped_document(max_cpus={"default": 0.5})
+
+    assert "some people" not in description_of("MAX_CPUS", situation_of(document))
+
+
+@pytest.mark.parametrize(
+    ("firm", "told"), [(True, "A policy may hold some people to less (acme-prod)."), (False, "changes nothing.**")]
+)
+def test_scope_under_an_environment_lock_is_told_only_where_it_holds(firm: bool, told: str) -> None:  # noqa: FBT001
+    document = scoped_document(max_cpus={"ceiling": 0.5, "env_may_loosen": not firm})
+
+    text = description_of("MAX_CPUS", situation_of(document, SANDBOX_MAX_CPUS="2"))
+
+    assert "**Locked to 2 CPUs by SANDBOX_MAX_CPUS" in text
+    assert text.endswith(told)
+
+
+def test_description_says_that_an_earlier_policy_set_stands_in() -> None:
+    problem = Problem(key="acme.toml", origin="acme.toml:1", reason="it has expired", remedy="Renew it")
+    refusal = SetRefusedError("expired", (problem,))
+    stand_in = StandIn(refusal=refusal, until=datetime(2026, 11, 2, tzinfo=UTC), locked_down=False)
+
+    text = description_of("MAX_CPUS", replace(situation_of(), stand_in=stand_in))
+
+    assert text.endswith(f" **{stand_in.sentence}**")
 
 
 def test_description_of_private_destinations_warns_of_the_lan() -> None:

@@ -19,7 +19,6 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined] # it has no __all__
 
-from policy.document import MAX_DOCUMENT_BYTES
 from policy.dsse import (
     ENVELOPE_KEY_ID,
     MAX_ENVELOPE_BYTES,
@@ -31,6 +30,7 @@ from policy.dsse import (
 )
 from policy.errors import DocumentError, PolicyError, SignatureError
 from policy.keys import PrivateKey, PublicKey, private_pem, public_pem
+from policy.settings import MAX_DOCUMENT_BYTES
 from policy.signatures import (
     BEGIN_LINE,
     BEGIN_MARKER,

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from policy.document import parse_document
 from policy.limits import LIMITS, Limit
+from policy.requester import SCOPE_ATTRIBUTES, SURFACES
 from policy.schema import document_schema, schema_text, shape_errors
-from tests.policy.factories import HEADER, VERBS, values_of
+from tests.policy.factories import HEADER, VERBS, source_of, values_of
 
 DESIGNED_EXAMPLE = """\
 schema = 1
@@ -30,13 +32,22 @@ default = 30
 ceiling = 60
 reason = "shared host"            # shown to people
 env_may_loosen = false            # built-in true
+[[scope]]                         # scopes only tighten
+match.groups = ["students"]       # roles, groups, users (by id), models, surface = tool | function
+limits.max_runtime_seconds.ceiling = 10
+[[scope]]
+except.groups = ["staff"]         # everybody but these
+limits.networking_allowed.ceiling = false
 """
+WHO = {"groups": ["students"]}
+LIMIT = {"debug": False}
+SCOPE = {"match": WHO, "limits": LIMIT}
 EVERY_LIMIT = pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
 
 
 def breaches(limits: Any = None, **changes: Any) -> set[tuple[str, str]]:  # noqa: ANN401 -- whatever TOML can hold
     document = {**HEADER, "limits": {"debug": False} if limits is None else limits, **changes}
-    errors = shape_errors({key: value for key, value in document.items() if value is not None})
+    errors = shape_errors({key: value for key, value in document.items() if value is not None}, document_schema())
     return {(".".join(map(str, error.path)), error.rule) for error in errors}
 
 
@@ -52,7 +63,8 @@ def test_published_schema_is_a_valid_2020_12_schema() -> None:
 
 
 def test_designed_example_is_accepted() -> None:
-    assert list(shape_errors(tomllib.loads(DESIGNED_EXAMPLE))) == []
+    assert list(shape_errors(tomllib.loads(DESIGNED_EXAMPLE), document_schema())) == []
+    assert len(parse_document(source_of(DESIGNED_EXAMPLE)).scopes) == 2
 
 
 def test_designed_example_is_accepted_by_any_validator_that_reads_the_published_schema() -> None:
@@ -151,7 +163,27 @@ def test_value_of_another_type_or_out_of_range_is_refused(limit: str, native: ob
         ({"limits": {}}, {("limits", "minProperties")}),
         ({"limits": []}, {("limits", "type")}),
         ({"colour": "red"}, {("", "additionalProperties")}),
-        ({"scope": [{}]}, {("", "additionalProperties")}),
+        ({"rollout": {}}, {("", "additionalProperties")}),
+        *(({key: None, "scope": [SCOPE], "limits": None}, {("", "required")}) for key in HEADER),
+        ({"scope": []}, {("scope", "minItems")}),
+        ({"scope": SCOPE}, {("scope", "type")}),
+        ({"scope": [{}]}, {("scope.0", "required"), ("scope.0", "anyOf")}),
+        ({"scope": [{"limits": LIMIT}]}, {("scope.0", "anyOf")}),
+        ({"scope": [{"match": WHO}]}, {("scope.0", "required")}),
+        ({"scope": [{"match": {}, "limits": LIMIT}]}, {("scope.0.match", "minProperties")}),
+        ({"scope": [{**SCOPE, "except": {}}]}, {("scope.0.except", "minProperties")}),
+        ({"scope": [{**SCOPE, "limits": {}}]}, {("scope.0.limits", "minProperties")}),
+        ({"scope": [{**SCOPE, "limits": {"debug": 1}}]}, {("scope.0.limits.debug", "type")}),
+        ({"scope": [{**SCOPE, "env_may_loosen": False}]}, {("scope.0", "additionalProperties")}),
+        ({"scope": [SCOPE, {**SCOPE, "description": ""}]}, {("scope.1.description", "minLength")}),
+        ({"requires": []}, {("requires", "minItems")}),
+        ({"requires": ["Acme"]}, {("requires.0", "pattern")}),
+        ({"requires": ["a", "a"]}, {("requires", "uniqueItems")}),
+        ({"retires": ["a\n"]}, {("retires.0", "pattern")}),
+        ({"retires": "a"}, {("retires", "type")}),
+        ({"rollback_of": 0}, {("rollback_of", "minimum")}),
+        ({"rollback_of": 2**53}, {("rollback_of", "maximum")}),
+        ({"rollback_of": 5.0}, {("rollback_of", "type")}),
     ],
     ids=lambda item: ascii(item)[:40],
 )
@@ -178,3 +210,45 @@ def test_breach_is_found_where_it_is(changes: dict[str, Any], found: set[tuple[s
 )
 def test_table_of_a_limit_says_something_and_nothing_beside_a_lock(table: object, found: tuple[str, str]) -> None:
     assert breaches({"max_processes": table}) == {(f"limits.max_processes{found[0]}", found[1])}
+
+
+CONDITIONS = pytest.mark.parametrize("part", ["match", "except"])
+
+
+@CONDITIONS
+@pytest.mark.parametrize("attribute", SCOPE_ATTRIBUTES)
+def test_every_attribute_may_stand_under_match_and_except(part: str, attribute: str) -> None:
+    for said in SURFACES if attribute == "surface" else (["a"], ["a", "b"], ["\U0001f600 x"], ["x" * 1_000]):
+        assert breaches(scope=[{part: {attribute: said}, "limits": LIMIT}]) == set()
+
+
+@CONDITIONS
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"role": ["a"]}, ("", "additionalProperties")),
+        ({"Groups": ["a"]}, ("", "additionalProperties")),
+        ({"groups": []}, (".groups", "minItems")),
+        ({"groups": "a"}, (".groups", "type")),
+        ({"groups": [""]}, (".groups.0", "minLength")),
+        ({"groups": ["x" * 1_001]}, (".groups.0", "maxLength")),
+        ({"groups": ["a", "a"]}, (".groups", "uniqueItems")),
+        ({"users": [5]}, (".users.0", "type")),
+        ({"models": {"a": 1}}, (".models", "type")),
+        ({"surface": "tools"}, (".surface", "enum")),
+        ({"surface": ["tool"]}, (".surface", "enum")),
+        ([], ("", "type")),
+    ],
+    ids=lambda item: ascii(item)[:40],
+)
+def test_conditions_of_another_shape_are_refused(part: str, said: object, found: tuple[str, str]) -> None:
+    assert breaches(scope=[{part: said, "limits": LIMIT}]) == {(f"scope.0.{part}{found[0]}", found[1])}
+
+
+@EVERY_LIMIT
+def test_limits_of_a_scope_are_those_of_a_file(limit: Limit[Any]) -> None:
+    native = limit.kind.native(limit.lockdown)
+    for verb in VERBS:
+        assert breaches(scope=[{**SCOPE, "limits": {limit.name: {verb.value: native}}}]) == set()
+    beside = {limit.name: {"lock": native, "default": native}}
+    assert breaches(scope=[{**SCOPE, "limits": beside}]) == {(f"scope.0.limits.{limit.name}", "false")}

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from policy.settings import (
+    AUDIT_LOG,
+    AUDIT_REQUIRED,
     FOREIGN_OK,
     GVISOR_MIN_VERSION,
     GVISOR_SHA512,
@@ -44,6 +46,7 @@ DESIGNED = {
     "packages_path",
     "pool_size",
     "audit_log",
+    "audit_required",
 }
 
 
@@ -62,6 +65,8 @@ def test_dangerous_settings_are_off_unless_set() -> None:
     assert unset[POLICY_THRESHOLD] == 1
     assert unset[POLICY_PATH] is None
     assert unset[POLICY_REQUIRED] is False
+    assert unset[AUDIT_LOG] is None
+    assert unset[AUDIT_REQUIRED] is False
 
 
 def test_value_that_is_set_stands_before_the_default() -> None:
@@ -79,6 +84,8 @@ def test_value_that_is_set_stands_before_the_default() -> None:
         (POLICY_IDS, "acme-prod", ("acme-prod",)),
         (POLICY_IDS, "a,b-1", ("a", "b-1")),
         (POLICY_MIN_SERIAL, f"a=1,b={MAX_SERIAL}", {"a": 1, "b": MAX_SERIAL}),
+        (AUDIT_LOG, "/var/log/sandbox/audit.jsonl", "/var/log/sandbox/audit.jsonl"),
+        (AUDIT_REQUIRED, "True", True),
         (INSTANCE, "prod-eu", "prod-eu"),
         (FOREIGN_OK, "SANDBOX_COLOUR,SANDBOX_TASTE", ("SANDBOX_COLOUR", "SANDBOX_TASTE")),
         (GVISOR_URL, "https://mirror.example/gvisor/", "https://mirror.example/gvisor"),
@@ -104,9 +111,14 @@ def test_empty_text_space_around_and_control_characters_are_refused(setting: Set
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
+        *((AUDIT_LOG, text) for text in ("audit.jsonl", "~/audit.jsonl", "-", "syslog:", "file:///a")),
         *((POLICY_PATH, text) for text in ("policy.toml", "./policy", "~/policy", "file:///etc/policy", "C:\\policy")),
         *((POLICY_THRESHOLD, text) for text in ("0", "-1", "+1", "1.0", "1_0", "\u0661", "10000000", "unlimited")),
-        *((setting, text) for setting in (POLICY_REQUIRED, POLICY_UNSIGNED_ALLOWED) for text in ("1", "yes", "on")),
+        *(
+            (setting, text)
+            for setting in (POLICY_REQUIRED, POLICY_UNSIGNED_ALLOWED, AUDIT_REQUIRED)
+            for text in ("1", "yes", "on")
+        ),
         *((POLICY_IDS, text) for text in ("A", "a,", ",a", "a, b", "a b", "a" * 65, "a/b", "../a", "a\n")),
         *((POLICY_MIN_SERIAL, text) for text in ("a", "a=", "=1", "a=0", "a=-1", "a=1,", "a=1,a=2", "A=1", "a=1.0")),
         *((POLICY_MIN_SERIAL, text) for text in (f"a={MAX_SERIAL + 1}", "a=\u0661", "a=1_0", "a==1", "a=1 ")),

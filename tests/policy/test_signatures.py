@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.document import MAX_DOCUMENT_BYTES
 from policy.errors import DocumentError, SignatureError
 from policy.keys import PrivateKey, PublicKey, parse_public_pem, private_pem, public_pem
+from policy.settings import MAX_DOCUMENT_BYTES
 from policy.signatures import (
     BEGIN_LINE,
     BEGIN_MARKER,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from policy.document import MAX_DOCUMENT_BYTES
 from policy.errors import DocumentError, KeyFileError
+from policy.settings import MAX_DOCUMENT_BYTES
 from policy.trusted_files import (
     FOLDER_MAX_FILES,
     PRIVATE_KEY_FILE,

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from sandbox.cgroups import CgroupParent, find_cgroup_parent
 from sandbox.doctor import PROBES
 from sandbox.leases import remove_leftovers
 from sandbox.main import main
+from tests.policy.factories import text_of
 from tests.sandbox.conftest import GONE_SECONDS, command_lines_with
 from tests.sandbox.test_session import NEVER_RELEASED
 
@@ -172,7 +174,9 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
     assert done.returncode == 3
     assert list(record) == [
         "outcome",
+        "surface",
         "language",
+        "code_sha256",
         "exit_code",
         "truncated",
         "notices",
@@ -184,6 +188,7 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
         "wall_seconds",
         "cpu_seconds",
         "peak_memory_bytes",
+        "audit_hash",
         "output",
     ]
     assert (record["outcome"], record["exit_code"], record["output"]) == ("error", 3, "é\n")
@@ -314,6 +319,8 @@ def test_a_closed_standard_input_is_refused() -> None:
         ("run", "--language", "ruby"),
         ("run", "--valve", "MAX_CPUS"),
         ("run", "--valve", "NO_SUCH_VALVE=1"),
+        ("run", "--surface", "page"),
+        ("run", "--group", "students", "--no-group"),
         ("doctor", "--nope"),
         ("install", "now"),
         ("nosuch",),
@@ -346,6 +353,49 @@ def test_a_foreign_variable_is_warned_of(tmp_path: Path) -> None:
     assert "ZEBRA" not in done.stderr  # nothing was read of the environment yet
     assert refused.stderr.startswith("warning: ")
     assert "SANDBOX_ZEBRA_COLOUR" in refused.stderr
+
+
+# Who the run is for
+
+
+def school(folder: Path) -> dict[str, str]:
+    """Variables that name a policy under which students may run nothing, nobody but them Bash, and a tool no Python."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    dates = {"issued_at": now - timedelta(hours=1), "expires_at": now + timedelta(days=1)}
+    scopes = [
+        {"match": {"groups": ["students"]}, "limits": {"languages": []}},
+        {"match": {"surface": "tool"}, "limits": {"languages": ["bash"]}},
+    ]
+    path = folder / "acme.toml"
+    path.write_text(text_of({"networking_allowed": False}, audience=["*"], scope=scopes, **dates))
+    path.chmod(0o600)
+    return {"SANDBOX_POLICY_PATH": str(path), "SANDBOX_POLICY_UNSIGNED_ALLOWED": "true"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "permitted"),
+    [
+        ((), "none"),
+        (("--group", "students", "--surface", "function"), "none"),
+        (("--no-group", "--surface", "tool"), "bash"),
+        (("--group", "staff", "--group", "parents"), "bash"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing said" if isinstance(value, tuple) else value,
+)
+def test_scopes_hold_as_for_the_person_described(tmp_path: Path, arguments: tuple[str, ...], permitted: str) -> None:
+    done = sandbox("run", *arguments, code="print(1)", **school(tmp_path))
+
+    assert done.returncode == 125
+    assert f"python is not among the permitted languages ({permitted})" in done.stderr
+
+
+@pytest.mark.gvisor
+def test_person_of_whom_no_scope_speaks_runs_what_everybody_may(environ: Mapping[str, str], tmp_path: Path) -> None:
+    who = ("--no-group", "--surface", "function")
+
+    done = sandbox("run", *who, code="print(6 * 7)", environ=environ, **school(tmp_path))
+
+    assert (done.returncode, done.stdout) == (0, "42\n")
 
 
 # Help, doctor, install

@@ -29,6 +29,7 @@ def result_of(
         "wall_seconds": 0.0161,
         "cpu_seconds": None,
         "peak_memory_bytes": None,
+        "code_sha256": "c" * 64,
     }
     return RunResult(**{**fields, **changes})  # type: ignore[arg-type]  # a table of fields, checked at run time
 
@@ -138,7 +139,9 @@ def test_the_record_is_json_and_holds_everything_but_the_output() -> None:
 
     assert record == {
         "outcome": "error",
+        "surface": None,
         "language": "python",
+        "code_sha256": "c" * 64,
         "exit_code": 3,
         "truncated": False,
         "notices": ["told"],
@@ -150,5 +153,6 @@ def test_the_record_is_json_and_holds_everything_but_the_output() -> None:
         "wall_seconds": 0.016,
         "cpu_seconds": 0.123,
         "peak_memory_bytes": None,
+        "audit_hash": None,
     }
     assert "secret" not in json.dumps(record)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from policy.errors import PolicyError
+from policy.requester import UNDETERMINED
 from sandbox.errors import InstallError, SandboxError
 from sandbox.outcome import Outcome, RunResult
 from sandbox.session import RunOrder, Session, gvisor_source
@@ -34,6 +35,7 @@ class Told:
 
     session: Session
     sentences: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     async def run(
         self,
@@ -46,6 +48,7 @@ class Told:
             language=language,
             code=code,
             person="somebody",
+            requester=UNDETERMINED,
             untrusted_person_valves=person,
             untrusted_admin_valves=administrator,
         )
@@ -56,19 +59,20 @@ class Told:
 
 
 def told(environ: Mapping[str, str], **variables: str) -> Told:
-    return Told(Session({**environ, **variables}, lambda _: None))
+    warnings: list[str] = []
+    return Told(Session({**environ, **variables}, warnings.append), warnings=warnings)
 
 
 def contents(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-def unsigned_policy(folder: Path, **limits: object) -> dict[str, str]:
+def unsigned_policy(folder: Path, serial: int = 7, **limits: object) -> dict[str, str]:
     """Variables that name a policy file with these limits; the file is written anew each time."""
     now = datetime.now(UTC).replace(microsecond=0)
     dates = {"issued_at": now - timedelta(hours=1), "expires_at": now + timedelta(days=1)}
     path = folder / "acme.toml"
-    path.write_text(text_of(dict(limits), audience=["*"], **dates))
+    path.write_text(text_of(dict(limits), audience=["*"], serial=serial, **dates))
     path.chmod(0o600)
     return {"SANDBOX_POLICY_PATH": str(path), "SANDBOX_POLICY_UNSIGNED_ALLOWED": "true"}
 
@@ -122,23 +126,48 @@ async def test_a_change_of_policy_affects_the_next_run_and_is_in_its_record(
     here = told(environ, **unsigned_policy(tmp_path, max_runtime_seconds=20))
 
     first = await here.run()
-    unsigned_policy(tmp_path, max_runtime_seconds=10)
+    unsigned_policy(tmp_path, serial=8, max_runtime_seconds=10)
     second = await here.run()
 
     assert (first.runtime_limit_seconds, second.runtime_limit_seconds) == (20, 10)
     assert first.limits_digest != second.limits_digest
-    assert second.policies == (("acme-prod", 7),)
+    assert second.policies == (("acme-prod", 8),)
 
 
 @pytest.mark.gvisor
-async def test_a_policy_that_turned_bad_stops_the_next_run(environ: Mapping[str, str], tmp_path: Path) -> None:
+async def test_a_policy_that_turned_bad_leaves_the_last_good_one_and_says_so(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
     here = told(environ, **unsigned_policy(tmp_path, max_runtime_seconds=20))
     await here.run()
 
     (tmp_path / "acme.toml").write_text("schema = 1\nnonsense")
+    result = await here.run()
 
-    with pytest.raises(PolicyError):
-        await here.run()
+    assert result.runtime_limit_seconds == 20
+    assert [warning for warning in here.warnings if "[document-invalid]" in warning]
+
+
+@pytest.mark.gvisor
+async def test_a_policy_refused_for_too_long_leaves_the_lockdown_values(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    stale = {"SANDBOX_POLICY_MAX_STALE": "0s", "SANDBOX_MAX_RUNTIME_SECONDS": "25"}
+    here = told(environ, **unsigned_policy(tmp_path, networking_allowed=False), **stale)
+    await here.run()
+
+    (tmp_path / "acme.toml").unlink()
+    result = await here.run()
+
+    assert (result.runtime_limit_seconds, result.output_limit_kilobytes) == (10, 64)
+
+
+async def test_a_bad_policy_on_first_contact_lets_nothing_run(environ: Mapping[str, str], tmp_path: Path) -> None:
+    variables = unsigned_policy(tmp_path, max_runtime_seconds=20)
+    (tmp_path / "acme.toml").write_text("schema = 1\nnonsense")
+
+    with pytest.raises(PolicyError, match="it is not TOML"):
+        await told(environ, **variables).run()
 
 
 @pytest.mark.gvisor

@@ -6,62 +6,76 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 42 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 54 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 119
-#   policy/destinations.py ....... line 455
-#   policy/errors.py ............. line 660
-#   policy/keys.py ............... line 720
-#   policy/positions.py .......... line 932
-#   policy/values.py ............. line 1150
-#   policy/limits.py ............. line 1491
-#   policy/settings.py ........... line 1737
-#   policy/schema.py ............. line 2008
-#   policy/statements.py ......... line 2189
-#   policy/document.py ........... line 2261
-#   policy/effective.py .......... line 2550
-#   policy/environment.py ........ line 2710
-#   policy/resolve.py ............ line 2937
-#   policy/signatures.py ......... line 3152
-#   policy/trusted_files.py ...... line 3413
-#   policy/load.py ............... line 3681
-#   plugins/valves.py ............ line 3962
-#   sandbox/cleaning.py .......... line 4047
-#   sandbox/errors.py ............ line 4068
-#   sandbox/cgroups.py ........... line 4124
-#   sandbox/folders.py ........... line 4823
-#   sandbox/leases.py ............ line 5046
-#   sandbox/pipes.py ............. line 5127
-#   sandbox/release.py ........... line 5186
-#   sandbox/debian.py ............ line 5546
-#   sandbox/gvisor.py ............ line 5809
-#   sandbox/request.py ........... line 6137
-#   sandbox/outcome.py ........... line 6207
-#   plugins/presentation.py ...... line 6386
-#   sandbox/shared_libraries.py .. line 6483
-#   sandbox/slots.py ............. line 6610
-#   sandbox/starters.py .......... line 6669
-#   sandbox/box.py ............... line 6725
-#   sandbox/tree.py .............. line 6973
-#   sandbox/equipment.py ......... line 7537
-#   sandbox/spec.py .............. line 7616
-#   sandbox/runner.py ............ line 7768
-#   sandbox/session.py ........... line 7994
-#   plugins/host.py .............. line 8105
-#   plugins/self_test.py ......... line 8208
-#   plugins/function.py .......... line 8262
+#   plugins/blocks.py ............ line 134
+#   policy/destinations.py ....... line 470
+#   policy/errors.py ............. line 675
+#   policy/keys.py ............... line 743
+#   policy/locks.py .............. line 955
+#   policy/positions.py .......... line 985
+#   policy/requester.py .......... line 1203
+#   policy/values.py ............. line 1326
+#   policy/limits.py ............. line 1667
+#   policy/settings.py ........... line 1913
+#   policy/remembered.py ......... line 2204
+#   policy/schema.py ............. line 2337
+#   policy/statements.py ......... line 2567
+#   policy/effective.py .......... line 2649
+#   policy/environment.py ........ line 2809
+#   policy/toml_text.py .......... line 3038
+#   policy/document.py ........... line 3242
+#   policy/refusals.py ........... line 3444
+#   policy/resolve.py ............ line 3613
+#   policy/signatures.py ......... line 3946
+#   policy/situation.py .......... line 4233
+#   plugins/valves.py ............ line 4339
+#   policy/trusted_files.py ...... line 4455
+#   policy/audit.py .............. line 4855
+#   policy/load.py ............... line 5183
+#   policy/standing.py ........... line 5323
+#   policy/state_folder.py ....... line 5439
+#   policy/live.py ............... line 5550
+#   sandbox/cleaning.py .......... line 5754
+#   plugins/people.py ............ line 5775
+#   sandbox/errors.py ............ line 5870
+#   sandbox/cgroups.py ........... line 5926
+#   sandbox/folders.py ........... line 6625
+#   sandbox/leases.py ............ line 6848
+#   sandbox/pipes.py ............. line 6929
+#   sandbox/release.py ........... line 6988
+#   sandbox/debian.py ............ line 7348
+#   sandbox/gvisor.py ............ line 7611
+#   sandbox/request.py ........... line 7939
+#   sandbox/outcome.py ........... line 8014
+#   plugins/presentation.py ...... line 8202
+#   sandbox/account.py ........... line 8299
+#   sandbox/shared_libraries.py .. line 8374
+#   sandbox/slots.py ............. line 8501
+#   sandbox/starters.py .......... line 8560
+#   sandbox/box.py ............... line 8616
+#   sandbox/tree.py .............. line 8864
+#   sandbox/equipment.py ......... line 9428
+#   sandbox/spec.py .............. line 9507
+#   sandbox/runner.py ............ line 9659
+#   sandbox/session.py ........... line 9886
+#   plugins/host.py .............. line 10083
+#   plugins/self_test.py ......... line 10201
+#   plugins/function.py .......... line 10256
 
 import argparse
 import asyncio
 import base64
+import binascii
 import bz2
 import difflib
 import errno
 import fcntl
 import hashlib
 import http.client
+import inspect
 import ipaddress
 import itertools
 import json
@@ -81,6 +95,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import threading
 import time
 import tomllib
 import urllib.error
@@ -90,11 +105,11 @@ from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from bisect import bisect_right
 from codecs import getincrementaldecoder
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from filecmp import cmp
@@ -102,7 +117,7 @@ from functools import reduce
 from itertools import count
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, IO, Self, TypeAlias, TypeVar, assert_never
+from typing import Annotated, Any, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
 
 import jsonschema
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -415,7 +430,7 @@ def with_closed_blocks(message: str) -> str:
 
     Of a doubtful message this is a guess; nothing of it is run, so nothing follows it.
     """
-    text = message.rstrip()
+    text = message.rstrip(" \t\r\n")  # no more than CommonMark calls blank
     scan = _scan(text)
     match scan.left_open:
         case _Opening(fence=fence, column=column):
@@ -709,6 +724,14 @@ class KeyFileError(PolicyError):
     """A key cannot be read, or is not one we accept."""
 
 
+class AuditError(PolicyError):
+    """A run cannot be written into the audit log, or could not be."""
+
+
+class StateError(PolicyError):
+    """What an instance remembers of policies cannot be read, written or trusted."""
+
+
 class SetRefusedError(PolicyError):
     """The set of policy files as a whole is refused, for one stable reason code."""
 
@@ -929,6 +952,36 @@ def _key_problem(origin: str, reason: str, remedy: str) -> Problem:
     return Problem(key="key", origin=origin, reason=reason, remedy=remedy)
 
 
+# ======== policy/locks.py =============================================================================================
+# Locks on files, across processes: taken within a time, so that a neighbour who holds one can hang nobody.
+
+
+POLL_SECONDS = 0.005
+"""How often a lock that somebody holds is tried again."""
+
+
+def locked_within(descriptor: int, operation: int, seconds: float) -> bool:
+    """Take a file's lock, `fcntl.LOCK_EX` or `LOCK_SH`, and say whether that was possible in that time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        else:
+            return True
+
+
+def is_still_at(place: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of that name, and was not moved away or removed while its lock was waited for."""
+    try:
+        return os.path.samestat(place.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 # ======== policy/positions.py =========================================================================================
 # Where each key of a TOML text stands, so that a message can name file and line.
 #
@@ -1145,6 +1198,129 @@ class _PositionReader:
     def _refusal(self) -> ValueError:
         line = self._text.count("\n", 0, self._at) + 1
         return ValueError(f"nothing that begins in line {line} is a key or a value")
+
+
+# ======== policy/requester.py =========================================================================================
+# Who asks, and the scopes of policy files that are held against it.
+#
+# A scope only ever tightens. So an attribute that cannot be determined meets every `match` and no `except`: whoever
+# hides what they are gets the strictest of what they might be.
+
+
+TOOL_SURFACE = "tool"
+"""The language model runs code through the tool."""
+FUNCTION_SURFACE = "function"
+"""A person presses the button under a message."""
+SURFACES = (TOOL_SURFACE, FUNCTION_SURFACE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requester:
+    """Who asks for a run, and through what; `None` is what cannot be determined."""
+
+    role: str | None = None
+    """Their role in Open WebUI: `admin`, `user`, …"""
+    groups: frozenset[str] | None = None
+    """Ids and names of the groups they are in; empty where they are in none."""
+    user: str | None = None
+    """Their id in Open WebUI."""
+    model: str | None = None
+    """The id of the model that runs the code, as the server knows it."""
+    surface: str | None = None
+    """`tool` or `function`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a surface that no scope can name."""
+        if self.surface not in (None, *SURFACES):
+            raise ValueError(f"{self.surface!r} is not one of {', '.join(SURFACES)}")
+
+    def has_any(self, attribute: str, values: frozenset[str]) -> bool | None:
+        """Whether an attribute, by its key in a scope, is one of these values; `None` where that cannot be told."""
+        match attribute:
+            case "groups":
+                return None if self.groups is None else not self.groups.isdisjoint(values)
+            case "roles":
+                own = self.role
+            case "users":
+                own = self.user
+            case "models":
+                own = self.model
+            case "surface":
+                own = self.surface
+            case _:
+                raise ValueError(f"no scope has the key {attribute}")
+        return own in values if own else None  # an empty text names nobody
+
+    def lacks(self, attribute: str) -> bool:
+        """Whether an attribute cannot be determined."""
+        return self.has_any(attribute, frozenset()) is None
+
+    def as_json(self) -> dict[str, str | list[str] | None]:
+        """Who asks, by the keys of a scope, each singular; `None` is what cannot be determined."""
+        groups = None if self.groups is None else sorted(self.groups)
+        return {
+            "role": self.role,
+            "groups": groups,
+            "user": self.user,
+            "model": self.model,
+            "surface": self.surface,
+        }
+
+
+UNDETERMINED = Requester()
+"""Somebody of whom nothing can be determined: every `match` is met, and no `except`."""
+
+
+SCOPE_ATTRIBUTES = ("roles", "groups", "users", "models", "surface")
+"""What a scope can ask for, by its keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeConditions:
+    """Whom a scope is for."""
+
+    match: Mapping[str, frozenset[str]]
+    """By attribute, the values of which one must be met; every attribute named must be. Read-only."""
+    excepted: Mapping[str, frozenset[str]]
+    """By attribute, the values that take somebody out; one is enough. Read-only."""
+
+    def __post_init__(self) -> None:
+        """Keep what was given from changing."""
+        object.__setattr__(self, "match", MappingProxyType(dict(self.match)))
+        object.__setattr__(self, "excepted", MappingProxyType(dict(self.excepted)))
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.match.items()), frozenset(self.excepted.items())))
+
+    @property
+    def asks_for(self) -> frozenset[str]:
+        """The attributes that it has to be told."""
+        return frozenset((*self.match, *self.excepted))
+
+    def hold_for(self, requester: Requester) -> bool:
+        """Whether the scope is for this requester."""
+        met = all(requester.has_any(attribute, values) is not False for attribute, values in self.match.items())
+        return met and not any(requester.has_any(name, values) for name, values in self.excepted.items())
+
+    def __str__(self) -> str:
+        """Whom it is for, as it completes a file's line."""
+        matched = [f"{name} {_listed(values)}" for name, values in self.match.items()]
+        excepted = [f"{name} {_listed(values)}" for name, values in self.excepted.items()]
+        words = f"for {' and '.join(matched)}" if matched else "for everybody"
+        return f"{words} except {' and '.join(excepted)}" if excepted else words
+
+
+def _listed(values: frozenset[str]) -> str:
+    most = 4
+    shown = ", ".join(map(_shown_name, sorted(values)[:most]))
+    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+
+
+def _shown_name(name: str) -> str:
+    """A name as it is, or quoted where it could be taken for something else; of bounded length."""
+    longest = 40
+    cut = name if len(name) <= longest else f"{name[:longest]}…"
+    return cut if re.fullmatch(r"[\w@.:+*/…-]+", cut) else repr(cut)
 
 
 # ======== policy/values.py ============================================================================================
@@ -1745,6 +1921,10 @@ S = TypeVar("S")
 
 DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
+LONGEST_STALE = timedelta(days=90)
+"""The longest time for which an old policy set can hold."""
+MAX_DOCUMENT_BYTES = 64 * 1024
+"""Size of one policy file."""
 MAX_SERIAL = 2**53 - 1
 """The largest serial: the largest integer that every JSON reader holds exactly."""
 
@@ -1819,6 +1999,17 @@ def _parse_serials(text: str) -> Mapping[str, int]:
             raise ValueError(f"{spelt(item)} is not a distinct id=serial")
         serials[found[1]] = int(found[2])
     return serials
+
+
+def _parse_duration(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{spelt(text)} is not a duration such as 24h")
+    duration = timedelta(**{units[found[2]]: int(found[1])})
+    if duration > LONGEST_STALE:
+        raise ValueError(f"{spelt(text)} is longer than {LONGEST_STALE.days}d")
+    return duration
 
 
 def _parse_variable_names(text: str) -> tuple[str, ...]:
@@ -1899,21 +2090,19 @@ POLICY_MIN_SERIAL: Setting[Mapping[str, int]] = Setting(
     default={},
     description="The lowest serial accepted, by policy id",
 )
-POLICY_MAX_STALE: Setting[str | None] = Setting(
+POLICY_MAX_STALE: Setting[timedelta] = Setting(
     name="policy_max_stale",
-    parse=_parse_text,
-    grammar=_NOT_YET,
-    default=None,
-    description="How long the last good policy set holds after the current one is refused",
-    supported=False,
+    parse=_parse_duration,
+    grammar="a whole number followed by s, m, h or d, at most 90d",
+    default=timedelta(hours=24),
+    description="How long the last good policy set holds once the current one is refused or expired",
 )
 POLICY_STATE: Setting[str | None] = Setting(
     name="policy_state",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a folder that only the running user can use",
     default=None,
-    description="Folder for what this instance remembers of policies",
-    supported=False,
+    description="Folder for what this instance remembers of policies; without it, old policies are not told from new",
 )
 INSTANCE: Setting[str | None] = Setting(
     name="instance",
@@ -1976,10 +2165,16 @@ POOL_SIZE: Setting[str | None] = Setting(
 AUDIT_LOG: Setting[str | None] = Setting(
     name="audit_log",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a file",
     default=None,
     description="File that gets one line for each run",
-    supported=False,
+)
+AUDIT_REQUIRED: Setting[bool] = Setting(
+    name="audit_required",
+    parse=_SWITCH.parse,
+    grammar=_SWITCH.grammar,
+    default=False,
+    description="Refuse to run while the audit log cannot be written",
 )
 
 SETTINGS: tuple[Setting[Any], ...] = (
@@ -2001,8 +2196,142 @@ SETTINGS: tuple[Setting[Any], ...] = (
     PACKAGES_PATH,
     POOL_SIZE,
     AUDIT_LOG,
+    AUDIT_REQUIRED,
 )
 """Every setting, in the order in which people see them."""
+
+
+# ======== policy/remembered.py ========================================================================================
+# What an instance remembers of policy sets: a frozen value, and the JSON in which it is kept.
+#
+# Absent is first contact. What is there must be exactly what was written: anything else is refused, since a policy set
+# judged against half a memory could be an old one.
+
+
+STATE_VERSION = 1
+"""The version of the JSON below."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedPolicy:
+    """One policy id that was accepted."""
+
+    serial: int
+    """Its newest accepted serial."""
+    payload_sha256: str
+    """SHA-256 of that serial's signed text."""
+    retired_by: str | None = None
+    """The policy that let it go; `None` while it must be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstRefusal:
+    """The refusal since which no set was accepted."""
+
+    at: datetime
+    """When, with an offset."""
+    code: str
+    """Its reason code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """Everything that one set of policy files leaves behind for the next."""
+
+    policies: Mapping[str, RememberedPolicy] = field(default_factory=dict)
+    """By id, retired ones included; read-only."""
+    newest_issued_at: datetime | None = None
+    """The newest `issued_at` that was accepted; no clock before it is right."""
+    first_refusal: FirstRefusal | None = None
+    """Since when sets have been refused; `None` while the current one is good."""
+    last_good: Mapping[str, bytes] = field(default_factory=dict)
+    """The files of the last good set by name, whole; read-only. It is verified again before each use."""
+
+    def __post_init__(self) -> None:
+        """Keep what was given from changing."""
+        object.__setattr__(self, "policies", MappingProxyType(dict(self.policies)))
+        object.__setattr__(self, "last_good", MappingProxyType(dict(self.last_good)))
+
+
+FIRST_CONTACT = Remembered()
+"""What an instance remembers before it has accepted anything."""
+
+
+def state_text(remembered: Remembered) -> bytes:
+    """The memory as it is kept: JSON, readable by people, files in base64.
+
+    Its digest shows damage, where a digit of a serial would still be one; it is no proof of who wrote it.
+    """
+    newest, first = remembered.newest_issued_at, remembered.first_refusal
+    told: dict[str, Any] = {
+        "version": STATE_VERSION,
+        "policies": {
+            policy_id: {"serial": known.serial, "payload_sha256": known.payload_sha256, "retired_by": known.retired_by}
+            for policy_id, known in sorted(remembered.policies.items())
+        },
+        "newest_issued_at": None if newest is None else newest.isoformat(),
+        "first_refusal": None if first is None else {"at": first.at.isoformat(), "code": first.code},
+        "last_good": {name: base64.b64encode(data).decode() for name, data in remembered.last_good.items()},
+    }
+    told["sha256"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return json.dumps(told, indent=1).encode() + b"\n"
+
+
+def parse_state(untrusted: bytes) -> Remembered:
+    """Read what `state_text` wrote.
+
+    Raises:
+        ValueError: it is anything else, in any part.
+    """
+    try:
+        told = json.loads(untrusted, object_pairs_hook=_distinct)
+        remembered = _remembered(told)
+    except (KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise ValueError(f"it is not of the known form ({type(error).__name__})") from error
+    if state_text(remembered) != untrusted:
+        raise ValueError("it is not as it was written")
+    return remembered
+
+
+def _remembered(told: Any) -> Remembered:  # noqa: ANN401 -- parsed JSON
+    if told["version"] != STATE_VERSION:
+        raise ValueError(f"it is of version {told['version']}, and this version knows {STATE_VERSION}")
+    newest, first = told["newest_issued_at"], told["first_refusal"]
+    return Remembered(
+        policies={_checked_id(name): _remembered_policy(known) for name, known in told["policies"].items()},
+        newest_issued_at=None if newest is None else _moment(newest),
+        first_refusal=None if first is None else FirstRefusal(at=_moment(first["at"]), code=str(first["code"])),
+        last_good={str(name): base64.b64decode(data, validate=True) for name, data in told["last_good"].items()},
+    )
+
+
+def _remembered_policy(known: Any) -> RememberedPolicy:  # noqa: ANN401 -- parsed JSON
+    serial, digest, retired_by = known["serial"], known["payload_sha256"], known["retired_by"]
+    if type(serial) is not int or not 1 <= serial <= MAX_SERIAL or not _DIGEST.fullmatch(digest):
+        raise ValueError("a serial or digest in it is none")
+    retired_by = None if retired_by is None else _checked_id(retired_by)
+    return RememberedPolicy(serial=serial, payload_sha256=digest, retired_by=retired_by)
+
+
+def _checked_id(text: str) -> str:
+    if not re.fullmatch(DOCUMENT_ID, text):
+        raise ValueError("a policy id in it is none")
+    return text
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in it")
+    return found
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a date in it has no offset")
+    return moment
 
 
 # ======== policy/schema.py ============================================================================================
@@ -2045,13 +2374,16 @@ class ShapeError:
 
 def document_schema() -> dict[str, Any]:
     """The JSON Schema of a whole policy file."""
+    always = ["schema", "id", "serial", "issued_at", "expires_at", "audience"]
     date = {"type": "string", "format": "date-time"}
     text = {"type": "string", "minLength": 1, "maxLength": 1_000}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy file of sandbox-lockdown",
         "type": "object",
-        "required": ["schema", "id", "serial", "issued_at", "expires_at", "audience", "limits"],
+        "if": {"required": ["scope"]},
+        "then": {"required": always},
+        "else": {"required": [*always, "limits"]},
         "additionalProperties": False,
         "properties": {
             "schema": {"type": "integer", "const": SCHEMA_VERSION, "description": "The version of this format."},
@@ -2074,19 +2406,28 @@ def document_schema() -> dict[str, Any]:
             },
             "description": {**text, "description": "What it is for."},
             "owner": {**text, "description": "Whom to ask."},
-            "limits": {
-                "type": "object",
-                "minProperties": 1,
-                "additionalProperties": False,
-                "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+            "requires": {**_ids_schema(), "description": "Ids of other policies that must be present."},
+            "retires": {**_ids_schema(), "description": "Ids of earlier policies that may be gone from now on."},
+            "rollback_of": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_SERIAL,
+                "description": "The earlier serial whose change this one takes back.",
+            },
+            "limits": _limits_schema(),
+            "scope": {
+                "type": "array",
+                "minItems": 1,
+                "items": _scope_schema(text),
+                "description": "Stricter limits for some; scopes never loosen.",
             },
         },
     }
 
 
-def shape_errors(document: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of a parsed policy file that is wrong, in the schema's order."""
-    validator = _StrictValidator(document_schema(), format_checker=_formats())
+def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
+    """Everything about the shape of parsed TOML that is wrong, in the schema's order."""
+    validator = _StrictValidator(schema, format_checker=_formats())
     yield from map(_shape_error, validator.iter_errors(_json_image(document)))
 
 
@@ -2100,6 +2441,43 @@ def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
         known_keys=tuple(schema.get("properties", ())),
         cause=str(error.cause or ""),
     )
+
+
+def _ids_schema() -> dict[str, Any]:
+    policy_id = {"type": "string", "pattern": f"^{DOCUMENT_ID}$"}
+    return {"type": "array", "items": policy_id, "minItems": 1, "uniqueItems": True}
+
+
+def _limits_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "properties": {limit.name: _limit_schema(limit) for limit in LIMITS},
+    }
+
+
+def _scope_schema(text: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"type": "array", "items": dict(text), "minItems": 1, "uniqueItems": True}
+    conditions = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "properties": {name: names for name in SCOPE_ATTRIBUTES if name != "surface"}
+        | {"surface": {"enum": list(SURFACES), "description": "Through the tool, or through the button."}},
+    }
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["limits"],
+        "anyOf": [{"required": ["match"]}, {"required": ["except"]}],
+        "properties": {
+            "match": {**conditions, "description": "Only for whom every key is met by one of its values."},
+            "except": {**conditions, "description": "Not for whom any key is met by one of its values."},
+            "description": {**text, "description": "What it is for."},
+            "limits": {"$ref": "#/properties/limits"},
+        },
+    }
 
 
 def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
@@ -2193,6 +2571,8 @@ _StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave i
 class Layer(Enum):
     """Who speaks, from the highest precedence to the lowest."""
 
+    LOCKDOWN = "lockdown"
+    """Nobody: the values that hold once a policy set has been refused for too long."""
     ENVIRONMENT = "environment"
     POLICY = "policy"
     PERSON_VALVE = "valve"
@@ -2225,6 +2605,8 @@ class Origin:
     """What the policy tells people about it."""
     policy_id: str | None = None
     """The policy file's own id, for a statement out of one."""
+    scope: str = ""
+    """Whom the statement is for, in words, where it stands in a scope of the file."""
     serial: int | None = None
     """The policy file's serial."""
     key_ids: tuple[str, ...] = ()
@@ -2233,13 +2615,14 @@ class Origin:
     def __str__(self) -> str:
         """Name the place so that a person finds it."""
         match self.layer:
-            case Layer.ENVIRONMENT | Layer.BUILT_IN:
+            case Layer.LOCKDOWN | Layer.ENVIRONMENT | Layer.BUILT_IN:
                 return self.place
             case Layer.PERSON_VALVE | Layer.ADMIN_VALVE:
                 return f"{self.layer.value} {self.place}"
             case Layer.POLICY:
+                scope = f", {self.scope}" if self.scope else ""
                 signed = "" if self.key_ids else ", unsigned"
-                return f"{self.policy_id} serial {self.serial} ({self.place}{signed})"
+                return f"{self.policy_id} serial {self.serial} ({self.place}{scope}{signed})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2257,294 +2640,10 @@ class Stated:
     environment_may_loosen: bool = True
     """Whether an environment lock may be looser than this; only policy files say no."""
 
-
-# ======== policy/document.py ==========================================================================================
-# Reads one policy file: bytes to a frozen document, or every problem at once, each with its key path and line.
-#
-# Size and syntax are checked here, shape by the JSON Schema, and what a schema cannot say (contradictions inside one
-# file, the order of dates) here again. Signatures, audience and expiry are for whoever loads the set.
-#
-# Source: TOML 1.0.0; `policy/policy.schema.json`.
-
-
-MAX_DOCUMENT_BYTES = 64 * 1024
-_MAX_DEPTH = 16
-_MAX_KEYS = 2_000
-_NOT_YET_KEYS = ("scope", "rollout", "rollback_of", "requires", "retires")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyDocument:
-    """One policy file that is what it should be."""
-
-    origin: str
-    """The file's name, for people."""
-    policy_id: str
-    """Its own id."""
-    serial: int
-    """Raised with each change."""
-    issued_at: datetime
-    """With an offset."""
-    not_before: datetime | None
-    """With an offset; `None` where it holds from the start."""
-    expires_at: datetime
-    """With an offset; the first moment at which it no longer holds."""
-    audience: tuple[str, ...]
-    """Instances it is for; `*` is any."""
-    payload_sha256: str
-    """SHA-256 of the signed text, in hexadecimal."""
-    key_ids: tuple[str, ...]
-    """Trusted keys that signed it; empty for an unsigned one."""
-    statements: tuple[Stated, ...]
-    """What it says of limits, in the table's order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentSource:
-    """The bytes of a policy file whose signatures were already dealt with."""
-
-    origin: str
-    """The file's name, for people."""
-    text: bytes
-    """The signed text, without its signature block."""
-    payload_sha256: str
-    """SHA-256 of `text`, in hexadecimal."""
-    key_ids: tuple[str, ...]
-    """Trusted keys that signed it; empty for an unsigned one."""
-
-
-def parse_document(source: DocumentSource) -> PolicyDocument:
-    """Read a policy file.
-
-    Raises:
-        DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
-    """
-    text = _decoded(source)
-    positions = _located(source.origin, text)
-    untrusted = _parse_toml(source.origin, text)
-    problems = tuple(_number_problems(source.origin, untrusted, positions))
-    problems = problems or tuple(dict.fromkeys(_shape_problems(source.origin, untrusted, positions)))
-    if problems:
-        raise DocumentError(problems)
-    found = tuple(_limit_statements(source, untrusted, positions))
-    statements = tuple(item for item in found if isinstance(item, Stated))
-    problems = (
-        *(item for item in found if isinstance(item, Problem)),
-        *_own_contradictions(statements),
-        *_date_problems(source.origin, untrusted, positions),
-    )
-    if problems:
-        raise DocumentError(problems)
-    return PolicyDocument(
-        origin=source.origin,
-        policy_id=untrusted["id"],
-        serial=untrusted["serial"],
-        issued_at=untrusted["issued_at"],
-        not_before=untrusted.get("not_before"),
-        expires_at=untrusted["expires_at"],
-        audience=tuple(untrusted["audience"]),
-        payload_sha256=source.payload_sha256,
-        key_ids=source.key_ids,
-        statements=statements,
-    )
-
-
-def _decoded(source: DocumentSource) -> str:
-    if len(source.text) > MAX_DOCUMENT_BYTES:
-        size = f"{len(source.text)} bytes, more than {MAX_DOCUMENT_BYTES}"
-        raise _file_error(source.origin, f"it has {size}", "Split it into several files")
-    try:
-        text = source.text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = source.text.count(b"\n", 0, error.start) + 1
-        raise _file_error(f"{source.origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
-    foreign = re.search("[\r\x00\ufeff]", text)
-    if foreign:
-        line = text.count("\n", 0, foreign.start()) + 1
-        reason = "it holds a carriage return, a NUL or a byte order mark"
-        raise _file_error(f"{source.origin}:{line}", reason, "Save it with LF line ends and without a byte order mark")
-    return text
-
-
-def _located(origin: str, text: str) -> Positions:
-    """Where every key stands, of a text that is no larger than a policy may be.
-
-    This comes before the TOML parser, whose time and memory grow with the square of a dotted key's length.
-    """
-    try:
-        positions = locate(text)
-    except ValueError as error:
-        raise _syntax_error(origin, text, error) from error
-    depths = {0: 0}
-    for (parent, _key), node in positions.nodes.items():
-        depths[node] = depths[parent] + 1
-    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
-        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
-        raise _file_error(origin, reason, "A policy needs far less: simplify it")
-    return positions
-
-
-def _parse_toml(origin: str, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:
-        raise _syntax_error(origin, text, error) from error
-
-
-def _number_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
-    """Numbers beyond 64 bits, which Python would read but may not even be able to print."""
-    for path in _outsized_numbers(untrusted, ()):
-        yield _problem_at(origin, path, positions, "a TOML number has at most 64 bits", "Choose a value in range")
-
-
-def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
-    children: Iterable[tuple[str | int, object]] = ()
-    match untrusted:
-        case dict():
-            children = untrusted.items()
-        case list():
-            children = enumerate(untrusted)
-        case int() if not -(2**63) <= untrusted < 2**63:
-            yield path
-    for key, child in children:
-        yield from _outsized_numbers(child, (*path, key))
-
-
-def _shape_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
-    for error in shape_errors(untrusted):
-        if error.rule == "additionalProperties":
-            for key in error.value:
-                if key not in error.known_keys:
-                    yield _unknown_key(origin, (*error.path, key), error.known_keys, positions)
-        else:
-            reason, remedy = _shape_text(error)
-            yield _problem_at(origin, error.path, positions, reason, remedy)
-
-
-def _unknown_key(origin: str, path: KeyPath, known: tuple[str, ...], positions: Positions) -> Problem:
-    key = str(path[-1])
-    if len(path) == 1 and key in _NOT_YET_KEYS:
-        return _problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
-    alike = difflib.get_close_matches(key, known, n=1)
-    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
-    return _problem_at(origin, path, positions, "there is no such key", remedy)
-
-
-def _shape_text(error: ShapeError) -> tuple[str, str]:
-    """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
-    value, expected = _short(error.value), error.expected
-    match error.rule:
-        case "required":
-            text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
-        case "type":
-            text = f"{value} is not of type {expected}", "Write a value of that type"
-        case "format":
-            text = _format_text(error, value)
-        case "minimum" | "maximum":
-            side = "below the least" if error.rule == "minimum" else "above the greatest"
-            text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
-        case "const" | "enum":
-            text = _choice_text(error, value)
-        case "anyOf" | "minProperties":
-            text = "it says nothing", "State a lock, a ceiling or a default"
-        case "false":
-            text = "nothing else may be stated beside a lock", "Remove one of them"
-        case _:
-            text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
-    return text
-
-
-def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
-    if error.expected == "date-time":
-        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
-    return error.cause, "Correct the item"
-
-
-def _choice_text(error: ShapeError, value: str) -> tuple[str, str]:
-    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
-        return f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
-    if error.rule == "enum":
-        return f"{value} is not one of {', '.join(error.expected)}", "Choose among them"
-    return f"{value} is not {error.expected}", f"Write {error.expected}"
-
-
-def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
-    text = text.lower() if isinstance(value, bool) else text
-    longest = 80
-    return text if len(text) <= longest else f"{text[:longest]}…"
-
-
-def _limit_statements(
-    source: DocumentSource, untrusted: Mapping[str, Any], positions: Positions
-) -> Iterator[Stated | Problem]:
-    """What the file says of each limit, or why that cannot be read."""
-    for limit in LIMITS:
-        if limit.name not in untrusted["limits"]:
-            continue
-        said = untrusted["limits"][limit.name]
-        table = said if isinstance(said, dict) else {"lock": said}
-        for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
-            if verb.value in table:
-                path: KeyPath = ("limits", limit.name, verb.value) if table is said else ("limits", limit.name)
-                try:
-                    value = limit.kind.from_native(table[verb.value])
-                except ValueError as error:
-                    yield _problem_at(source.origin, path, positions, str(error), f"Expected {limit.kind.grammar}")
-                    continue
-                yield Stated(
-                    limit=limit,
-                    verb=verb,
-                    value=value,
-                    origin=Origin(
-                        layer=Layer.POLICY,
-                        place=f"{source.origin}:{positions.line(path)}",
-                        reason=table.get("reason", ""),
-                        policy_id=untrusted["id"],
-                        serial=untrusted["serial"],
-                        key_ids=source.key_ids,
-                    ),
-                    environment_may_loosen=table.get("env_may_loosen", True),
-                )
-
-
-def _own_contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
-    said = {(statement.limit.name, statement.verb): statement for statement in statements}
-    for default in statements:
-        ceiling = said.get((default.limit.name, Verb.CEILING))
-        if default.verb is Verb.DEFAULT and ceiling is not None:
-            kind = default.limit.kind
-            if not kind.within(default.value, ceiling.value):
-                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
-                key = f"limits.{default.limit.name}.default"
-                yield Problem(
-                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
-                )
-
-
-def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
-    begins = untrusted.get("not_before", untrusted["issued_at"])
-    for key in ("issued_at", "not_before"):
-        if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
-            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
-            yield _problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
-
-
-def _problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:
-    return Problem(
-        key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
-    )
-
-
-def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
-    """What the parser says, at the line that it names last; what it quotes of the text stands before that."""
-    named = re.findall(r"\bline ([0-9]+)", str(error))
-    line = named[-1] if named else text.count("\n") + 1
-    return _file_error(f"{origin}:{line}", f"it is not TOML: {error}", "Correct the syntax; https://toml.io shows it")
-
-
-def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:
-    return DocumentError((Problem(key="the file", origin=origin, reason=reason, remedy=remedy),))
+    @property
+    def scoped(self) -> bool:
+        """Whether it holds only for some; such a statement never loosens."""
+        return bool(self.origin.scope)
 
 
 # ======== policy/effective.py =========================================================================================
@@ -2921,7 +3020,7 @@ def _suggestion(name: str, variables: Mapping[str, _Variable]) -> str:
 
 
 def _edits(one: str, other: str) -> int:
-    """Levenshtein's distance, cut off one past what counts as near for names of very different length."""
+    """Levenshtein's distance, or some number past what counts as near once it can only be past it."""
     if abs(len(one) - len(other)) > _NEAR_EDITS:
         return _NEAR_EDITS + abs(len(one) - len(other))
     previous = list(range(len(other) + 1))
@@ -2930,19 +3029,625 @@ def _edits(one: str, other: str) -> int:
         for column, right in enumerate(other, 1):
             change = previous[column - 1] + (left != right)
             current.append(min(previous[column] + 1, current[-1] + 1, change))
+        if min(current) > _NEAR_EDITS:  # no later row holds less
+            return _NEAR_EDITS + 1
         previous = current
     return previous[-1]
+
+
+# ======== policy/toml_text.py =========================================================================================
+# Reads TOML of a known shape: bytes to a table and the place of each key, or every problem at once.
+#
+# For policy files, and for the files of cases they are tested with. Size and syntax are checked here, shape by a JSON
+# Schema; each problem has its key path and line.
+#
+# Source: TOML 1.0.0.
+
+
+_MAX_DEPTH = 16
+_MAX_KEYS = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TomlTable:
+    """A table of the right shape, whose values are still to be read."""
+
+    untrusted: Mapping[str, Any]
+    """As tomllib gives it."""
+    positions: Positions
+    """Where each key stands."""
+
+
+def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tuple[str, ...] = ()) -> TomlTable:
+    """Read a TOML text of this shape.
+
+    Args:
+        origin: the file's name, for people.
+        text: the whole text.
+        schema: a JSON Schema of the table.
+        not_yet: top-level keys that a later version may know, and that this one refuses as such.
+
+    Raises:
+        DocumentError: it is too large, no TOML, or not of that shape; every problem is listed.
+    """
+    decoded = _decoded(origin, text)
+    positions = _located(origin, decoded)
+    untrusted = _parse_toml(origin, decoded)
+    problems = tuple(_number_problems(origin, untrusted, positions))
+    if not problems:
+        problems = tuple(dict.fromkeys(_shape_problems(origin, untrusted, positions, schema, not_yet)))
+    if problems:
+        raise DocumentError(problems)
+    return TomlTable(untrusted=untrusted, positions=positions)
+
+
+def problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:
+    """A problem of one key, at the line where it stands."""
+    return Problem(
+        key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
+    )
+
+
+def _decoded(origin: str, data: bytes) -> str:
+    if len(data) > MAX_DOCUMENT_BYTES:
+        size = f"{len(data)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        raise _file_error(origin, f"it has {size}", "Split it into several files")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _file_error(f"{origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
+    foreign = re.search("[\r\x00\ufeff]", text)
+    if foreign:
+        line = text.count("\n", 0, foreign.start()) + 1
+        reason = "it holds a carriage return, a NUL or a byte order mark"
+        raise _file_error(f"{origin}:{line}", reason, "Save it with LF line ends and without a byte order mark")
+    return text
+
+
+def _located(origin: str, text: str) -> Positions:
+    """Where every key stands, of a text that is no larger than a policy may be.
+
+    This comes before the TOML parser, whose time and memory grow with the square of a dotted key's length.
+    """
+    try:
+        positions = locate(text)
+    except ValueError as error:
+        raise _syntax_error(origin, text, error) from error
+    depths = {0: 0}
+    for (parent, _key), node in positions.nodes.items():
+        depths[node] = depths[parent] + 1
+    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
+        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
+        raise _file_error(origin, reason, "A policy needs far less: simplify it")
+    return positions
+
+
+def _parse_toml(origin: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise _syntax_error(origin, text, error) from error
+
+
+def _number_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    """Numbers beyond 64 bits, which Python would read but may not even be able to print."""
+    for path in _outsized_numbers(untrusted, ()):
+        yield problem_at(origin, path, positions, "a TOML number has at most 64 bits", "Choose a value in range")
+
+
+def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
+    children: Iterable[tuple[str | int, object]] = ()
+    match untrusted:
+        case dict():
+            children = untrusted.items()
+        case list():
+            children = enumerate(untrusted)
+        case int() if not -(2**63) <= untrusted < 2**63:
+            yield path
+    for key, child in children:
+        yield from _outsized_numbers(child, (*path, key))
+
+
+def _shape_problems(
+    origin: str, untrusted: Mapping[str, Any], positions: Positions, schema: Mapping[str, Any], not_yet: tuple[str, ...]
+) -> Iterator[Problem]:
+    for error in shape_errors(untrusted, schema):
+        if error.rule == "additionalProperties":
+            for key in error.value:
+                path = (*error.path, key)
+                if path[0] in not_yet and len(path) == 1:
+                    yield problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
+                elif key not in error.known_keys:
+                    yield _unknown_key(origin, path, error.known_keys, positions)
+        else:
+            reason, remedy = _shape_text(error)
+            yield problem_at(origin, error.path, positions, reason, remedy)
+
+
+def _unknown_key(origin: str, path: KeyPath, known: tuple[str, ...], positions: Positions) -> Problem:
+    key = str(path[-1])
+    alike = difflib.get_close_matches(key, known, n=1)
+    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
+    return problem_at(origin, path, positions, "there is no such key", remedy)
+
+
+def _shape_text(error: ShapeError) -> tuple[str, str]:
+    """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
+    value, expected = _short(error.value), error.expected
+    match error.rule:
+        case "required":
+            text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
+        case "type":
+            text = f"{value} is not of type {expected}", "Write a value of that type"
+        case "format":
+            text = _format_text(error, value)
+        case "minimum" | "maximum":
+            side = "below the least" if error.rule == "minimum" else "above the greatest"
+            text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
+        case "const" | "enum":
+            text = _choice_text(error, value)
+        case "anyOf" | "minProperties" | "minItems":
+            text = _empty_text(error)
+        case "false":
+            text = "nothing else may be stated beside a lock", "Remove one of them"
+        case _:
+            text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
+    return text
+
+
+def _empty_text(error: ShapeError) -> tuple[str, str]:
+    if error.rule == "minItems":
+        return "it names nothing", "Name at least one, or leave the key out"
+    if error.path[:1] == ("scope",) and "limits" not in error.path:
+        return (
+            "it does not say whom it is for",
+            "Write match or except, each with roles, groups, users, models, surface",
+        )
+    return "it says nothing", "State a lock, a ceiling or a default"
+
+
+def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == "date-time":
+        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
+    return error.cause, "Correct the item"
+
+
+def _choice_text(error: ShapeError, value: str) -> tuple[str, str]:
+    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
+        return f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
+    if error.rule == "enum":
+        return f"{value} is not one of {', '.join(error.expected)}", "Choose among them"
+    return f"{value} is not {error.expected}", f"Write {error.expected}"
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    longest = 80
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
+    """What the parser says, at the line that it names last; what it quotes of the text stands before that."""
+    named = re.findall(r"\bline ([0-9]+)", str(error))
+    line = named[-1] if named else text.count("\n") + 1
+    return _file_error(f"{origin}:{line}", f"it is not TOML: {error}", "Correct the syntax; https://toml.io shows it")
+
+
+def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:
+    return DocumentError((Problem(key="the file", origin=origin, reason=reason, remedy=remedy),))
+
+
+# ======== policy/document.py ==========================================================================================
+# Reads one policy file: bytes to a frozen document, or every problem at once, each with its key path and line.
+#
+# What a schema cannot say is checked here: contradictions inside one file, the order of dates. Signatures, audience and
+# expiry are for whoever loads the set.
+#
+# Source: TOML 1.0.0; `policy/policy.schema.json`.
+
+
+_NOT_YET_KEYS = ("rollout",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyScope:
+    """One `[[scope]]` of a policy file: stricter limits for some."""
+
+    conditions: ScopeConditions
+    """Whom it is for."""
+    statements: tuple[Stated, ...]
+    """What it says of limits, in the table's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDocument:
+    """One policy file that is what it should be."""
+
+    origin: str
+    """The file's name, for people."""
+    policy_id: str
+    """Its own id."""
+    serial: int
+    """Raised with each change."""
+    issued_at: datetime
+    """With an offset."""
+    not_before: datetime | None
+    """With an offset; `None` where it holds from the start."""
+    expires_at: datetime
+    """With an offset; the first moment at which it no longer holds."""
+    audience: tuple[str, ...]
+    """Instances it is for; `*` is any."""
+    payload_sha256: str
+    """SHA-256 of the signed text, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+    statements: tuple[Stated, ...]
+    """What it says of limits for everybody, in the table's order."""
+    scopes: tuple[PolicyScope, ...] = ()
+    """What it says for some, in the file's order, which does not matter."""
+    requires: tuple[str, ...] = ()
+    """Ids that must be present beside it."""
+    retires: tuple[str, ...] = ()
+    """Ids that may be gone, and must be, from now on."""
+    rollback_of: int | None = None
+    """The earlier serial whose change this one takes back; `None` where it takes none back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSource:
+    """The bytes of a policy file whose signatures were already dealt with."""
+
+    origin: str
+    """The file's name, for people."""
+    text: bytes
+    """The signed text, without its signature block."""
+    payload_sha256: str
+    """SHA-256 of `text`, in hexadecimal."""
+    key_ids: tuple[str, ...]
+    """Trusted keys that signed it; empty for an unsigned one."""
+
+
+def parse_document(source: DocumentSource) -> PolicyDocument:
+    """Read a policy file.
+
+    Raises:
+        DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
+    """
+    toml = read_toml(source.origin, source.text, document_schema(), _NOT_YET_KEYS)
+    untrusted, positions = toml.untrusted, toml.positions
+    reader = _StatementReader(source=source, untrusted=untrusted, positions=positions)
+    found = tuple(reader.statements(("limits",), untrusted.get("limits", {}), ""))
+    scopes = tuple(reader.scope(number, scope) for number, scope in enumerate(untrusted.get("scope", ())))
+    blocks = {(): found} | {("scope", number): statements for number, (_, statements) in enumerate(scopes)}
+    problems = (
+        *(item for block in blocks.values() for item in block if isinstance(item, Problem)),
+        *(problem for path, block in blocks.items() for problem in _own_contradictions(path, _readable(block))),
+        *_date_problems(source.origin, untrusted, positions),
+        *_relation_problems(source.origin, untrusted, positions),
+    )
+    if problems:
+        raise DocumentError(problems)
+    return PolicyDocument(
+        origin=source.origin,
+        policy_id=untrusted["id"],
+        serial=untrusted["serial"],
+        issued_at=untrusted["issued_at"],
+        not_before=untrusted.get("not_before"),
+        expires_at=untrusted["expires_at"],
+        audience=tuple(untrusted["audience"]),
+        payload_sha256=source.payload_sha256,
+        key_ids=source.key_ids,
+        statements=_readable(found),
+        scopes=tuple(PolicyScope(conditions=who, statements=_readable(said)) for who, said in scopes),
+        requires=tuple(untrusted.get("requires", ())),
+        retires=tuple(untrusted.get("retires", ())),
+        rollback_of=untrusted.get("rollback_of"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StatementReader:
+    """Reads what one file says of limits, in its `[limits]` and in each scope alike."""
+
+    source: DocumentSource
+    untrusted: Mapping[str, Any]
+    positions: Positions
+
+    def scope(self, number: int, untrusted: Mapping[str, Any]) -> tuple[ScopeConditions, tuple[Stated | Problem, ...]]:
+        """Whom one scope is for, and what it says."""
+        conditions = ScopeConditions(
+            match=_named_values(untrusted.get("match", {})), excepted=_named_values(untrusted.get("except", {}))
+        )
+        path = ("scope", number, "limits")
+        return conditions, tuple(self.statements(path, untrusted["limits"], str(conditions)))
+
+    def statements(self, path: KeyPath, limits: Mapping[str, Any], scope: str) -> Iterator[Stated | Problem]:
+        """What one table says of each limit, or why that cannot be read."""
+        for limit in LIMITS:
+            if limit.name not in limits:
+                continue
+            said = limits[limit.name]
+            table = said if isinstance(said, dict) else {"lock": said}
+            for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
+                if verb.value in table:
+                    place = (*path, limit.name, verb.value) if table is said else (*path, limit.name)
+                    yield self._statement(place, limit, verb, table, scope)
+
+    def _statement(
+        self, path: KeyPath, limit: Limit[Any], verb: Verb, table: Mapping[str, Any], scope: str
+    ) -> Stated | Problem:
+        try:
+            value = limit.kind.from_native(table[verb.value])
+        except ValueError as error:
+            return problem_at(self.source.origin, path, self.positions, str(error), f"Expected {limit.kind.grammar}")
+        origin = Origin(
+            layer=Layer.POLICY,
+            place=f"{self.source.origin}:{self.positions.line(path)}",
+            reason=table.get("reason", ""),
+            policy_id=self.untrusted["id"],
+            scope=scope,
+            serial=self.untrusted["serial"],
+            key_ids=self.source.key_ids,
+        )
+        may_loosen = table.get("env_may_loosen", True)
+        return Stated(limit=limit, verb=verb, value=value, origin=origin, environment_may_loosen=may_loosen)
+
+
+def _named_values(untrusted: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Conditions by attribute; a word that stands alone is a list of one."""
+    return {name: frozenset([said] if isinstance(said, str) else said) for name, said in untrusted.items()}
+
+
+def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
+    return tuple(item for item in found if isinstance(item, Stated))
+
+
+def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...]) -> Iterator[Problem]:
+    """Defaults outside their own ceilings, in the block of statements at this path."""
+    said = {(statement.limit.name, statement.verb): statement for statement in statements}
+    for default in statements:
+        ceiling = said.get((default.limit.name, Verb.CEILING))
+        if default.verb is Verb.DEFAULT and ceiling is not None:
+            kind = default.limit.kind
+            if not kind.within(default.value, ceiling.value):
+                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
+                key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
+                yield Problem(
+                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
+                )
+
+
+def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    begins = untrusted.get("not_before", untrusted["issued_at"])
+    for key in ("issued_at", "not_before"):
+        if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
+            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+
+
+def _relation_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+    """What the file says of other files, and of its own past."""
+    for key in ("requires", "retires"):
+        if untrusted["id"] in untrusted.get(key, ()):
+            yield problem_at(origin, (key,), positions, "it names the file's own id", "Name other policies")
+    both = sorted(set(untrusted.get("requires", ())) & set(untrusted.get("retires", ())))
+    if both:
+        reason = f"{', '.join(both)} is retired here and required too"
+        yield problem_at(origin, ("retires",), positions, reason, "Keep one of the two")
+    if untrusted.get("rollback_of", 0) >= untrusted["serial"]:
+        reason = f"serial {untrusted['rollback_of']} is no earlier one than this file's {untrusted['serial']}"
+        yield problem_at(origin, ("rollback_of",), positions, reason, "Raise the serial, and name an earlier one")
+
+
+# ======== policy/refusals.py ==========================================================================================
+# Why a set of policy files is refused: one stable code each, and the checks on files that were already read.
+#
+# Pure functions of documents, settings, what is remembered, and a moment. Reading and verifying is left to `load`.
+
+
+class RefusalCode(Enum):
+    """Why a set of policy files is refused, in the order in which one is named where several hold."""
+
+    POLICY_MISSING = (
+        "policy-missing",
+        "A policy is required, by itself or by its id, and `SANDBOX_POLICY_PATH` is not set.",
+    )
+    KEYS_INVALID = "keys-invalid", "The keys, or their number beside the threshold, cannot be used."
+    STATE_INVALID = "state-invalid", "What this instance remembers cannot be read, written or trusted."
+    UNREADABLE = "unreadable", "A file cannot be read, there is none, or others could have written it."
+    SIGNATURE_INVALID = "signature-invalid", "Signatures are missing, malformed, too few, or do not verify."
+    DOCUMENT_INVALID = "document-invalid", "A file is not a policy that this version understands."
+    WRONG_AUDIENCE = "wrong-audience", "A file is for other instances."
+    SET_INVALID = "set-invalid", "Two files contradict each other: one id, different locks, or one retires the other."
+    ROLLBACK = "rollback", "A file's serial is lower than one this instance accepted before."
+    SERIAL_CONFLICT = "serial-conflict", "A file has the serial of one accepted before, and another text."
+    SERIAL_TOO_LOW = "serial-too-low", "A file is older than `SANDBOX_POLICY_MIN_SERIAL` permits."
+    ID_MISSING = "id-missing", "An id that `SANDBOX_POLICY_IDS` or another file requires is not in the set."
+    ID_GONE = "id-gone", "An id accepted before is not in the set, and no file retires it."
+    EXPIRED = "expired", "A file's time is over."
+    NOT_YET_VALID = "not-yet-valid", "A file's time has not come."
+    CLOCK_BEHIND = "clock-behind", "This clock is behind the moment a file was issued, one accepted before included."
+
+    def __init__(self, code: str, meaning: str) -> None:
+        self.code = code
+        """What messages, records and programs call it."""
+        self.meaning = meaning
+        """One sentence for people."""
+
+
+PASSING_CODES = frozenset({RefusalCode.EXPIRED, RefusalCode.NOT_YET_VALID, RefusalCode.CLOCK_BEHIND})
+"""What time alone brings about: a last good set may hold for a while all the same."""
+
+Refusal = tuple[RefusalCode, Problem]
+
+
+def refused(refusals: Sequence[Refusal]) -> SetRefusedError:
+    """The error for everything that was found, under the first code in the enum's order."""
+    order = list(RefusalCode)
+    code = min((code for code, _ in refusals), key=order.index)
+    return SetRefusedError(code.code, tuple(problem for _, problem in refusals))
+
+
+def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, now: datetime) -> Iterator[Refusal]:
+    """Everything that keeps these files from holding as one set, here and now."""
+    yield from _twice_used_ids(documents)
+    yield from _different_locks(documents)
+    yield from _relation_refusals(documents, settings)
+    for document in documents:
+        yield from _audience_refusal(document, settings[INSTANCE])
+        yield from _date_refusals(document, now)
+        least = settings[POLICY_MIN_SERIAL].get(document.policy_id, 1)
+        if document.serial < least:
+            reason = f"serial {document.serial} is below {least}, the least that {POLICY_MIN_SERIAL.variable} permits"
+            remedy = "Ship the newer policy; this may be a rollback"
+            yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
+
+
+def history_refusals(documents: Sequence[PolicyDocument], remembered: Remembered, now: datetime) -> Iterator[Refusal]:
+    """Everything about these files that what was accepted before forbids."""
+    for document in documents:
+        yield from _serial_refusal(document, remembered)
+    accounted = {document.policy_id for document in documents}.union(*(document.retires for document in documents))
+    for policy_id, known in sorted(remembered.policies.items()):
+        if policy_id not in accounted and known.retired_by is None:
+            reason = f"no file has this id, whose serial {known.serial} was accepted before, and none retires it"
+            remedy = f"Ship it again, retire it in another policy, or run policy status --forget {policy_id}"
+            yield RefusalCode.ID_GONE, Problem(key=policy_id, origin="policy set", reason=reason, remedy=remedy)
+    if remembered.newest_issued_at is not None and now < remembered.newest_issued_at:
+        newest = remembered.newest_issued_at.isoformat()
+        reason = f"it is {now.isoformat(timespec='seconds')}, and a policy issued at {newest} was accepted before"
+        problem = Problem(key="clock", origin="this host", reason=reason, remedy="Set this host's clock right")
+        yield RefusalCode.CLOCK_BEHIND, problem
+
+
+def required_ids(settings: SettingValues) -> Mapping[str, str]:
+    """The ids that the environment wants present, each with the variable that names it."""
+    with_serial, required = settings[POLICY_MIN_SERIAL], settings[POLICY_IDS]
+    return {**dict.fromkeys(with_serial, POLICY_MIN_SERIAL.variable), **dict.fromkeys(required, POLICY_IDS.variable)}
+
+
+def setting_problem(variable: str, reason: str, remedy: str) -> Problem:
+    """A problem that a variable has, or is the remedy for."""
+    return Problem(key=variable, origin="environment", reason=reason, remedy=remedy)
+
+
+def _serial_refusal(document: PolicyDocument, remembered: Remembered) -> Iterator[Refusal]:
+    known = remembered.policies.get(document.policy_id)
+    if known is None:
+        return
+    if document.serial < known.serial:
+        reason = f"serial {document.serial} is lower than {known.serial}, which this instance accepted before"
+        remedy = "Ship the newer policy; to go back, sign the older text with a higher serial and rollback_of"
+        yield RefusalCode.ROLLBACK, _document_problem(document, "serial", reason, remedy)
+    elif document.serial == known.serial and document.payload_sha256 != known.payload_sha256:
+        reason = f"serial {document.serial} was accepted before with another text"
+        yield RefusalCode.SERIAL_CONFLICT, _document_problem(document, "serial", reason, "Raise the serial")
+
+
+def _twice_used_ids(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
+    first: dict[str, PolicyDocument] = {}
+    for document in documents:
+        other = first.setdefault(document.policy_id, document)
+        if other is not document:
+            reason = f"{other.origin} has the id {document.policy_id} too"
+            yield RefusalCode.SET_INVALID, _document_problem(document, "id", reason, "Give each file an id of its own")
+
+
+def _different_locks(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
+    first: dict[str, Stated] = {}
+    for document in documents:
+        for stated in document.statements:
+            other = first.setdefault(stated.limit.name, stated) if stated.verb is Verb.LOCK else stated
+            if other.value != stated.value:
+                reason = f"it locks {stated.limit.words(stated.value)}, and {other.origin.place} locks another value"
+                key, place = f"limits.{stated.limit.name}", stated.origin.place
+                problem = Problem(key=key, origin=place, reason=reason, remedy="Keep one of the two locks")
+                yield RefusalCode.SET_INVALID, problem
+
+
+def _relation_refusals(documents: Sequence[PolicyDocument], settings: SettingValues) -> Iterator[Refusal]:
+    """What files say of each other, and the environment of them."""
+    present = {document.policy_id for document in documents}
+    for document in documents:
+        for missing in sorted(set(document.requires) - present):
+            reason = f"it requires {missing}, and no policy file has that id"
+            problem = _document_problem(document, "requires", reason, "Ship that file too")
+            yield RefusalCode.ID_MISSING, problem
+        for retired in sorted(set(document.retires) & present):
+            reason = f"it retires {retired}, which is still here"
+            problem = _document_problem(document, "retires", reason, "Remove the retired file")
+            yield RefusalCode.SET_INVALID, problem
+    for missing, variable in sorted(required_ids(settings).items()):
+        if missing not in present:
+            reason = f"no policy file has the id {missing}"
+            yield RefusalCode.ID_MISSING, setting_problem(variable, reason, "Ship that file, or correct the id")
+
+
+def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+    if "*" not in document.audience and instance not in document.audience:
+        here = f"this instance is {instance}" if instance else f"{INSTANCE.variable} is not set"
+        reason = f"it is for {', '.join(document.audience)}, and {here}"
+        remedy = f"Ship the policy meant for this instance, or correct {INSTANCE.variable}"
+        yield RefusalCode.WRONG_AUDIENCE, _document_problem(document, "audience", reason, remedy)
+
+
+def _date_refusals(document: PolicyDocument, now: datetime) -> Iterator[Refusal]:
+    if now >= document.expires_at:
+        reason = f"it expired at {document.expires_at.isoformat()}; it is now {now.isoformat(timespec='seconds')}"
+        remedy = "Issue it anew with a higher serial and a later date"
+        yield RefusalCode.EXPIRED, _document_problem(document, "expires_at", reason, remedy)
+    if document.not_before is not None and now < document.not_before:
+        reason = f"it holds from {document.not_before.isoformat()} on"
+        yield RefusalCode.NOT_YET_VALID, _document_problem(document, "not_before", reason, "Ship it later")
+    if now < document.issued_at:
+        reason = f"it was issued at {document.issued_at.isoformat()}, which this clock has not reached"
+        yield RefusalCode.CLOCK_BEHIND, _document_problem(document, "issued_at", reason, "Set this host's clock right")
+
+
+def _document_problem(document: PolicyDocument, key: str, reason: str, remedy: str) -> Problem:
+    return Problem(key=key, origin=document.origin, reason=reason, remedy=remedy)
 
 
 # ======== policy/resolve.py ===========================================================================================
 # Combines layers into effective limits: a pure function of values, one limit at a time.
 #
-# An environment lock decides; else the strictest lock of the policy files; else whoever chooses first of the person's
-# valve, the administrator's valve, the environment's default, the strictest policy default and the built-in, brought
-# within every ceiling. Each limit's values form a lattice, so ceilings only ever tighten and their order never matters.
+# An environment lock decides; else the strictest lock of the policy files and the scopes that are for this requester;
+# else whoever chooses first of the person's valve, the administrator's valve, the environment's default, the strictest
+# policy default and the built-in, brought within every ceiling. Each limit's values form a lattice, so ceilings only ever
+# tighten and their order never matters. Scopes only tighten: what a scope alone locks or presets is held to what the
+# person could reach without it, so that nobody gains by hiding who they are.
 
 
 BUILT_IN_PLACE = "built-in"
+LOCKDOWN_PLACE = "lockdown"
+_ELSEWHERE = "its scope is not for this request"
+
+
+def _built_in(limit: Limit[Any]) -> Stated:
+    origin = Origin(layer=Layer.BUILT_IN, place=BUILT_IN_PLACE)
+    return Stated(limit=limit, verb=Verb.DEFAULT, value=limit.built_in, origin=origin)
+
+
+def _candidate(stated: Stated, fate: Fate, note: str = "") -> Candidate:
+    text = stated.limit.kind.text(stated.value)
+    return Candidate(verb=stated.verb, text=text, origin=stated.origin, fate=fate, note=note)
+
+
+def _unspoken(built_in: Stated) -> Decision:
+    """The decision about a limit of which nobody says anything."""
+    return Decision(
+        limit=built_in.limit,
+        value=built_in.value,
+        verb=built_in.verb,
+        decided_by=built_in.origin,
+        candidates=(_candidate(built_in, Fate.WON),),
+    )
+
+
+_BUILT_INS: Mapping[str, Stated] = MappingProxyType({limit.name: _built_in(limit) for limit in LIMITS})
+_UNSPOKEN: Mapping[str, Decision] = MappingProxyType({name: _unspoken(said) for name, said in _BUILT_INS.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2957,28 +3662,75 @@ class Layers:
     """What the person's valves hold, by valve name; `None` values count as not set."""
     untrusted_admin_valves: Mapping[str, object] | None = None
     """What the plugin's valves hold, by valve name; `None` values count as not set."""
+    requester: Requester = UNDETERMINED
+    """Who asks; decides which scopes hold."""
+    lockdown: str | None = None
+    """Why the lockdown values bound everything, the environment too; `None` where they do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bid:
-    """A statement with what has become of it so far."""
+class _Valve:
+    """What one set of valves says of a limit."""
 
     stated: Stated
+    """The choice; the strict end where it could not be read."""
     fate: Fate = Fate.SHADOWED
+    """`IGNORED` or `INVALID`, or that nothing was decided about it yet."""
     note: str = ""
-    given: str | None = None
-    """The text it was given as, where that could not be read."""
+    """Why it is ignored or invalid."""
+    given: str = ""
+    """The text it was given as, where it is ignored or invalid."""
 
-    def candidate(self) -> Candidate:
-        kind = self.stated.limit.kind
-        text = kind.text(self.stated.value) if self.given is None else self.given
-        return Candidate(verb=self.stated.verb, text=text, origin=self.stated.origin, fate=self.fate, note=self.note)
+    @property
+    def counts(self) -> bool:
+        """Whether it has a say: an unreadable administrator's valve does, as the strict end of its limit."""
+        unreadable_admin = self.fate is Fate.INVALID and self.stated.origin.layer is Layer.ADMIN_VALVE
+        return self.fate is Fate.SHADOWED or unreadable_admin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """Everything that was said of one limit, above its built-in."""
+
+    lockdown: list[Stated] = field(default_factory=list)
+    environment: list[Stated] = field(default_factory=list)
+    policy: list[Stated] = field(default_factory=list)
+    """By files, and by their scopes that are for this requester."""
+    elsewhere: list[Stated] = field(default_factory=list)
+    """By scopes that are not for this requester, which have no say."""
+    valves: list[_Valve] = field(default_factory=list)
+    """The person's, then the administrator's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ruling:
+    """How the value of one limit came about."""
+
+    value: Any
+    """The value that holds."""
+    chosen: Stated
+    """Whose value it was to begin with."""
+    biting: Sequence[Stated]
+    """The bounds that brought it in, the first of which decided; empty where none had to."""
+
+    @property
+    def decider(self) -> Stated:
+        """Who decided."""
+        return self.biting[0] if self.biting else self.chosen
+
+    def fate(self, stated: Stated) -> Fate:
+        """What became of a statement that had a say."""
+        if self.biting and any(stated is bound for bound in self.biting):
+            return Fate.WON
+        if stated is self.chosen:
+            return Fate.CLAMPED if self.biting else Fate.WON
+        return Fate.SHADOWED
 
 
 def resolve(layers: Layers) -> EffectiveLimits:
     """The effective limits for one request."""
     documents = sorted(layers.documents, key=lambda each: (each.policy_id, each.origin, each.payload_sha256))
-    decisions = {limit.name: _decide(limit, layers, documents) for limit in LIMITS}
+    said = _grouped(layers, documents)
     policies = tuple(
         PolicyIdentity(
             policy_id=document.policy_id,
@@ -2988,165 +3740,207 @@ def resolve(layers: Layers) -> EffectiveLimits:
         )
         for document in documents
     )
+    decisions = {
+        limit.name: _decide(limit, said[limit.name]) if limit.name in said else _UNSPOKEN[limit.name]
+        for limit in LIMITS
+    }
     return EffectiveLimits(decisions=decisions, policies=policies)
 
 
-def _decide(limit: Limit[Any], layers: Layers, documents: Sequence[PolicyDocument]) -> Decision:
-    environment = [stated for stated in layers.environment if stated.limit is limit]
-    policy = [stated for document in documents for stated in document.statements if stated.limit is limit]
-    person = _valve_bid(limit, Layer.PERSON_VALVE, layers.untrusted_person_valves)
-    admin = _valve_bid(limit, Layer.ADMIN_VALVE, layers.untrusted_admin_valves)
-    bids = [*map(_bid, environment), *map(_bid, policy), *person, *admin, _bid(_built_in(limit))]
-    lock = next((stated for stated in environment if stated.verb is Verb.LOCK), None)
-    if lock is not None:
-        return _decide_by_environment_lock(limit, lock, policy, bids)
-    chosen = _chosen(limit, bids)
-    return _bring_in(limit, chosen, _bounds(limit, chosen, bids), bids)
+def _grouped(layers: Layers, documents: Iterable[PolicyDocument]) -> Mapping[str, _Said]:
+    """Everything that was said, under its limit; limits of which nothing was said are left out."""
+    said: dict[str, _Said] = defaultdict(_Said)
+    for stated in _lockdown(layers.lockdown):
+        said[stated.limit.name].lockdown.append(stated)
+    for stated in layers.environment:
+        said[stated.limit.name].environment.append(stated)
+    for document in documents:
+        for stated in document.statements:
+            said[stated.limit.name].policy.append(stated)
+        for scope in document.scopes:
+            here = scope.conditions.hold_for(layers.requester)
+            for stated in scope.statements:
+                of_limit = said[stated.limit.name]
+                (of_limit.policy if here else of_limit.elsewhere).append(stated)
+    for valve in _valves(layers):
+        said[valve.stated.limit.name].valves.append(valve)
+    return said
 
 
-def _bid(stated: Stated) -> _Bid:
-    return _Bid(stated=stated)
+def _lockdown(why: str | None) -> Iterator[Stated]:
+    """The lockdown values as ceilings that nobody is above."""
+    if why is not None:
+        origin = Origin(layer=Layer.LOCKDOWN, place=LOCKDOWN_PLACE, reason=why)
+        for limit in LIMITS:
+            yield Stated(
+                limit=limit, verb=Verb.CEILING, value=limit.lockdown, origin=origin, environment_may_loosen=False
+            )
 
 
-def _built_in(limit: Limit[Any]) -> Stated:
-    origin = Origin(layer=Layer.BUILT_IN, place=BUILT_IN_PLACE)
-    return Stated(limit=limit, verb=Verb.DEFAULT, value=limit.built_in, origin=origin)
+def _valves(layers: Layers) -> Iterator[_Valve]:
+    """Every valve that is set: the person's, then the administrator's."""
+    for layer, untrusted_valves in (
+        (Layer.PERSON_VALVE, layers.untrusted_person_valves or {}),
+        (Layer.ADMIN_VALVE, layers.untrusted_admin_valves or {}),
+    ):
+        for limit in LIMITS:
+            untrusted = untrusted_valves.get(limit.valve)
+            if untrusted is not None:
+                yield _valve(limit, layer, untrusted)
 
 
-def _valve_bid(limit: Limit[Any], layer: Layer, untrusted_valves: Mapping[str, object] | None) -> Iterator[_Bid]:
-    """What one set of valves says of a limit: nothing, something readable, or something that is not."""
-    untrusted = (untrusted_valves or {}).get(limit.valve)
-    if untrusted is None:
-        return
-    origin = Origin(layer=layer, place=limit.valve)
-    stated = Stated(limit=limit, verb=Verb.CHOICE, value=limit.kind.strictest, origin=origin)
-    given = spelt(untrusted)
+def _valve(limit: Limit[Any], layer: Layer, untrusted: object) -> _Valve:
+    """What one valve says: something readable, or something that is not."""
+    value, fate, note = limit.kind.strictest, Fate.SHADOWED, ""
     if layer is Layer.PERSON_VALVE and limit.chosen_by is not Chooser.PERSON:
-        yield _Bid(stated=stated, fate=Fate.IGNORED, note="only an administrator chooses this limit", given=given)
-        return
-    try:
-        yield _Bid(stated=replace(stated, value=from_untrusted_valve(limit.kind, untrusted)))
-    except ValueError as error:
-        note = f"{error}; expected {limit.kind.grammar}"
-        yield _Bid(stated=stated, fate=Fate.INVALID, note=note, given=given)
+        fate, note = Fate.IGNORED, "only an administrator chooses this limit"
+    else:
+        try:
+            value = from_untrusted_valve(limit.kind, untrusted)
+        except ValueError as error:
+            fate, note = Fate.INVALID, f"{error}; expected {limit.kind.grammar}"
+    origin = Origin(layer=layer, place=limit.valve)
+    stated = Stated(limit=limit, verb=Verb.CHOICE, value=value, origin=origin)
+    return _Valve(stated=stated, fate=fate, note=note, given=spelt(untrusted) if note else "")
 
 
-def _decide_by_environment_lock(
-    limit: Limit[Any], lock: Stated, policy: Sequence[Stated], bids: Sequence[_Bid]
-) -> Decision:
+def _decide(limit: Limit[Any], said: _Said) -> Decision:
+    lock = next((stated for stated in said.environment if stated.verb is Verb.LOCK), None)
+    if lock is not None:
+        return _decide_by_environment_lock(limit, lock, said)
+    statements = [*said.lockdown, *said.environment, *said.policy]
+    valves = [valve.stated for valve in said.valves if valve.counts]
+    choosing = _choosing(limit, statements, valves)
+    ruling = _ruling(limit, choosing, _bounds(limit, choosing, statements, valves))
+    return _decision(limit, said, ruling, _valve_notices(said, ruling))
+
+
+def _decide_by_environment_lock(limit: Limit[Any], lock: Stated, said: _Said) -> Decision:
     """An environment lock decides, within the bounds of policies that do not let it loosen them."""
-    chosen = _Bid(stated=lock)
-    firm = [stated for stated in policy if not stated.environment_may_loosen and stated.verb is not Verb.DEFAULT]
-    decision = _bring_in(limit, chosen, firm, bids)
-    said = [stated for stated in policy if stated.verb is not Verb.DEFAULT]
-    loosened = [stated for stated in said if not limit.kind.within(decision.value, stated.value)]
-    notices = tuple(
-        f"{lock.origin} loosens {limit.name} past {stated.origin}: {limit.words(decision.value)} instead of "
-        f"{limit.words(stated.value)}."
-        for stated in loosened
+    bounds = [stated for stated in (*said.lockdown, *said.policy) if stated.verb is not Verb.DEFAULT]
+    ruling = _ruling(limit, [lock], [bound for bound in bounds if not bound.environment_may_loosen])
+    loosened = [bound for bound in bounds if not limit.kind.within(ruling.value, bound.value)]
+    notices = (
+        f"{lock.origin} loosens {limit.name} past {bound.origin}: {limit.words(ruling.value)} instead of "
+        f"{limit.words(bound.value)}."
+        for bound in loosened
     )
-    return replace(decision, notices=(*_environment_notice(lock, decision), *decision.notices, *notices))
+    valve_notices = _valve_notices(said, ruling)
+    return _decision(limit, said, ruling, (*_environment_notice(lock, ruling), *valve_notices, *notices))
 
 
-def _environment_notice(lock: Stated, decision: Decision) -> Iterator[str]:
-    """What people are told about an environment lock that a policy did not let through as it is."""
-    if decision.value != lock.value:
-        words = lock.limit.words
-        yield (
-            f"{lock.origin} asks for {words(lock.value)}; {decision.decided_by} does not let it loosen the policy, "
-            f"and {words(decision.value)} holds."
-        )
+def _environment_notice(lock: Stated, ruling: _Ruling) -> Iterator[str]:
+    """What people are told about an environment lock that did not get through as it is."""
+    words, decider = lock.limit.words, ruling.decider
+    asked, now = f"{lock.origin} asks for {words(lock.value)}", words(ruling.value)
+    if decider.origin.layer is Layer.LOCKDOWN:
+        yield f"{asked}; {decider.origin} permits {now} ({decider.origin.reason})."
+    elif decider is not lock:
+        yield f"{asked}; {decider.origin} does not let it loosen the policy, and {now} holds."
 
 
-def _chosen(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
-    """Whose value it is to begin with, before any ceiling."""
-    locks = [bid for bid in bids if bid.stated.verb is Verb.LOCK]
+def _choosing(limit: Limit[Any], statements: Sequence[Stated], valves: Sequence[Stated]) -> Sequence[Stated]:
+    """The statements, all of one layer, whose meet is the value to begin with, before any bound."""
+    locks = [stated for stated in statements if stated.verb is Verb.LOCK]
     if locks:
-        return _strictest(limit, locks)
-    rank = list(Layer)
-    person, admin = rank.index(Layer.PERSON_VALVE), rank.index(Layer.ADMIN_VALVE)
-    order = {person: 0, admin: 1, rank.index(Layer.ENVIRONMENT): 2, rank.index(Layer.POLICY): 3}
-    choices = [bid for bid in bids if bid.stated.verb in {Verb.CHOICE, Verb.DEFAULT} and _counts(bid)]
-    first = min(order.get(rank.index(bid.stated.origin.layer), len(order)) for bid in choices)
-    speaking = [bid for bid in choices if order.get(rank.index(bid.stated.origin.layer), len(order)) == first]
-    return _strictest(limit, speaking)
+        return locks
+    if valves:
+        return valves[:1]
+    for layer in (Layer.ENVIRONMENT, Layer.POLICY):
+        defaults = [each for each in statements if each.verb is Verb.DEFAULT and each.origin.layer is layer]
+        if defaults:
+            return defaults
+    return [_BUILT_INS[limit.name]]
 
 
-def _counts(bid: _Bid) -> bool:
-    """Whether a bid has a say: an unreadable administrator's valve does, as the strict end of its limit."""
-    unreadable_admin = bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE
-    return bid.fate is Fate.SHADOWED or unreadable_admin
-
-
-def _strictest(limit: Limit[Any], bids: Sequence[_Bid]) -> _Bid:
-    """The bid whose value is the meet of all, or the first one carrying that meet where none alone is."""
-    value = reduce(limit.kind.meet, (bid.stated.value for bid in bids))
-    exact = next((bid for bid in bids if bid.stated.value == value), None)
-    return exact or replace(bids[0], stated=replace(bids[0].stated, value=value))
-
-
-def _bounds(limit: Limit[Any], chosen: _Bid, bids: Sequence[_Bid]) -> list[Stated]:
-    """Every statement that the chosen value may not be looser than."""
-    ceilings = [bid.stated for bid in bids if bid.stated.verb is Verb.CEILING]
-    if chosen.stated.origin.layer is not Layer.PERSON_VALVE:
+def _bounds(
+    limit: Limit[Any], choosing: Sequence[Stated], statements: Sequence[Stated], valves: Sequence[Stated]
+) -> list[Stated]:
+    """Every statement that the value to begin with may not be looser than."""
+    ceilings = [stated for stated in statements if stated.verb is Verb.CEILING]
+    scopes_alone = all(stated.scoped for stated in choosing)
+    if not scopes_alone and choosing[0].origin.layer is not Layer.PERSON_VALVE:
         return ceilings
-    admin = [bid.stated for bid in bids if bid.stated.origin.layer is Layer.ADMIN_VALVE and _counts(bid)]
-    return [*ceilings, *admin] or [_built_in(limit)]
+    if limit.chosen_by is not Chooser.PERSON:  # then what they could reach is what would hold without those scopes
+        others = [stated for stated in statements if not any(stated is each for each in choosing)]
+        instead = _choosing(limit, others, valves)
+        return [*_bounds(limit, instead, others, valves), *instead]
+    admin = [valve for valve in valves if valve.origin.layer is Layer.ADMIN_VALVE]
+    opened = admin or any(not ceiling.scoped for ceiling in ceilings)
+    return [*ceilings, *admin] if opened else [*ceilings, _BUILT_INS[limit.name]]
 
 
-def _bring_in(limit: Limit[Any], chosen: _Bid, bounds: Sequence[Stated], bids: Sequence[_Bid]) -> Decision:
-    """The chosen value, no looser than any bound, with every bid's fate."""
-    value = reduce(limit.kind.meet, (bound.value for bound in bounds), chosen.stated.value)
-    biting = _biting(limit, chosen.stated.value, value, bounds)
-    decider = biting[0] if biting else chosen.stated
-    settled = [_settled(limit, bid, chosen, biting) for bid in bids]
-    locked = chosen.stated.verb is Verb.LOCK
-    notices = [_notice(bid, value, decider, locked=locked) for bid in settled if bid.stated.verb is Verb.CHOICE]
+def _ruling(limit: Limit[Any], choosing: Sequence[Stated], bounds: Sequence[Stated]) -> _Ruling:
+    """The meet of what was chosen, no looser than any bound."""
+    meet = limit.kind.meet
+    begun = reduce(meet, (stated.value for stated in choosing))
+    value = reduce(meet, (bound.value for bound in bounds), begun)
+    chosen = next((stated for stated in choosing if stated.value == begun), choosing[0])
+    return _Ruling(value=value, chosen=chosen, biting=_biting(limit, begun, value, bounds))
+
+
+def _biting(limit: Limit[Any], begun: Any, value: Any, bounds: Sequence[Stated]) -> Sequence[Stated]:  # noqa: ANN401
+    """The bounds that brought the value in: one that does it alone, else all that had a part in it."""
+    if value == begun:
+        return ()
+    if len(bounds) == 1:
+        return bounds
+    exact = next((bound for bound in bounds if bound.value == value), None)
+    alone = exact or next((bound for bound in bounds if limit.kind.meet(begun, bound.value) == value), None)
+    return [alone] if alone else [bound for bound in bounds if not limit.kind.within(begun, bound.value)]
+
+
+def _decision(limit: Limit[Any], said: _Said, ruling: _Ruling, notices: tuple[str, ...]) -> Decision:
+    """The ruling, with what became of everybody who said something, in the order of the layers."""
+    holding = [*said.lockdown, *said.environment, *said.policy]
+    candidates = [_weighed(stated, ruling) for stated in holding]
+    candidates += [_weighed_valve(valve, ruling) for valve in said.valves]
+    candidates.append(_weighed(_BUILT_INS[limit.name], ruling))
+    candidates += [_candidate(stated, Fate.IGNORED, _ELSEWHERE) for stated in said.elsewhere]
+    decider = ruling.decider
     return Decision(
         limit=limit,
-        value=value,
+        value=ruling.value,
         verb=decider.verb,
         decided_by=decider.origin,
-        candidates=tuple(bid.candidate() for bid in settled),
-        notices=tuple(notice for notice in notices if notice),
+        candidates=tuple(candidates),
+        notices=notices,
     )
 
 
-def _biting(limit: Limit[Any], chosen: Any, value: Any, bounds: Sequence[Stated]) -> list[Stated]:  # noqa: ANN401
-    """The bounds that brought the value in: one that does it alone, else all that had a part in it."""
-    if value == chosen:
-        return []
-    alone = [bound for bound in bounds if limit.kind.meet(chosen, bound.value) == value]
-    return alone[:1] or [bound for bound in bounds if not limit.kind.within(chosen, bound.value)]
+def _weighed(stated: Stated, ruling: _Ruling) -> Candidate:
+    fate = ruling.fate(stated)
+    clamped = fate is Fate.CLAMPED
+    return _candidate(stated, fate, f"brought within {stated.limit.words(ruling.decider.value)}" if clamped else "")
 
 
-def _settled(limit: Limit[Any], bid: _Bid, chosen: _Bid, biting: Sequence[Stated]) -> _Bid:
-    if bid.fate is not Fate.SHADOWED:
-        return bid
-    if bid.stated in biting:
-        return replace(bid, fate=Fate.WON)
-    if bid.stated.origin == chosen.stated.origin and bid.stated.verb is chosen.stated.verb:
-        if not biting:
-            return replace(bid, fate=Fate.WON)
-        return replace(bid, fate=Fate.CLAMPED, note=f"brought within {limit.words(biting[0].value)}")
-    return bid
+def _weighed_valve(valve: _Valve, ruling: _Ruling) -> Candidate:
+    stated = valve.stated
+    if valve.fate is Fate.SHADOWED:
+        return _weighed(stated, ruling)
+    return Candidate(verb=stated.verb, text=valve.given, origin=stated.origin, fate=valve.fate, note=valve.note)
 
 
-def _notice(bid: _Bid, value: Any, decider: Stated, *, locked: bool) -> str:  # noqa: ANN401
+def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
+    """What people are told about the valves, the person's first."""
+    return tuple(notice for notice in (_notice(valve, ruling) for valve in said.valves) if notice)
+
+
+def _notice(valve: _Valve, ruling: _Ruling) -> str:
     """What people are told about a valve that did not get its way, if the limit is locked or not."""
-    limit = bid.stated.limit
-    name = f"{bid.stated.origin.layer.value} {limit.valve}"
-    now = limit.words(value)
-    if bid.fate is Fate.INVALID and bid.stated.origin.layer is Layer.ADMIN_VALVE:
-        return f"The {name} cannot be read ({bid.note}); its strict end counts, and {now} holds."
-    if bid.fate in {Fate.INVALID, Fate.IGNORED}:
-        return f"The {name} is ignored ({bid.note}); {now} holds."
-    overruled = bid.fate is Fate.SHADOWED and locked and bid.stated.value != value
-    if bid.fate is not Fate.CLAMPED and not overruled:
+    limit, decider = valve.stated.limit, ruling.decider
+    name, now = f"{valve.stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
+    if valve.fate is Fate.INVALID and valve.counts:
+        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
+    if valve.fate is not Fate.SHADOWED:
+        return f"The {name} is ignored ({valve.note}); {now} holds."
+    fate = ruling.fate(valve.stated)
+    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and valve.stated.value != ruling.value
+    if fate is not Fate.CLAMPED and not overruled:
         return ""
     why = f" ({decider.origin.reason})" if decider.origin.reason else ""
     says = "locks" if decider.verb is Verb.LOCK else "permits"
-    return f"The {name} asks for {limit.words(bid.stated.value)}; {decider.origin} {says} {now}{why}."
+    return f"The {name} asks for {limit.words(valve.stated.value)}; {decider.origin} {says} {now}{why}."
 
 
 # ======== policy/signatures.py ========================================================================================
@@ -3293,6 +4087,32 @@ def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: 
     )
 
 
+def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: int) -> DocumentSource:
+    """A policy file's text, signed by enough of the keys; where there are no keys, the text as it is.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: its signatures are broken, or too few.
+    """
+    if keys:
+        verified = verify_signatures(data, keys, threshold=threshold, origin=name)
+        return DocumentSource(
+            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+        )
+    return unsigned_source(name, data)
+
+
+def unsigned_source(name: str, data: bytes) -> DocumentSource:
+    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: it holds half a signature block.
+    """
+    text = split_signatures(data, origin=name).text
+    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+
+
 def _check_document_bytes(document: bytes, origin: str) -> None:
     problems = [
         _signed_file_problem(
@@ -3410,324 +4230,39 @@ def _signed_file_problem(origin: str, reason: str, remedy: str) -> Problem:
     return Problem(key="policy file", origin=origin, reason=reason, remedy=remedy)
 
 
-# ======== policy/trusted_files.py =====================================================================================
-# Reading files whose content is believed, and writing files that others will believe.
+# ======== policy/situation.py =========================================================================================
+# All that holds on an instance before anybody's valves, and the limits that come out of it for each request.
 #
-# A path is walked once, folder by folder and link by link, each opened without following; what was opened is checked,
-# never a name. Keys and unsigned policies must belong to root or the running user, and nobody else may write them,
-# their folders, or a folder that holds a link on the way; a read-only mount will do instead. What is written here is
-# whole or absent.
-# Source: the rules are those of OpenSSH (`safe_path`) and sudo (`visudo -P`), kept by descriptor as `openat(2)` advises.
+# A situation never changes; a new policy set is a new situation. Limits once resolved are kept with it, so that a
+# request seen before costs no second resolving, and nothing kept outlives the policy it came from.
 
 
-KEY_FILE_MAX_BYTES = 64 * 1024
-"""Size of one key file: far more than any number of keys that makes sense."""
+MOST_KEPT_REQUESTS = 512
+"""Requests whose limits are kept; past that, all are resolved anew."""
+LONGEST_KEPT_VALVE = 1_024
+"""Characters or items of a valve's value; a request with a longer one is resolved each time."""
 
-FOLDER_MAX_FILES = 256
-"""Files read from one folder."""
-
-LONGEST_SHOWN_PATH = 600
-"""Characters of a path that a message shows."""
-
-MAX_LINKS = 40
-"""Symbolic links followed on one path. Source: path_resolution(7)."""
-
-PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
-"""What public keys are called in a folder of them."""
-
-CONFIGMAP_DATA = "..data"
-"""The link by which Kubernetes swaps all files of a mounted ConfigMap at once."""
-
-WALK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How folders are passed: without permission to list them, where the system has `O_PATH`."""
-
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-"""How files are opened: a pipe without a writer or a terminal must not hold us up."""
-
-LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a folder is opened to be listed."""
-
-
-ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
-    {
-        errno.ENOENT: ("it does not exist", "Check the path"),
-        errno.EACCES: ("the running user may not open it", "Permit the running user to open it and its folders"),
-        errno.EPERM: ("the running user may not do this", "Do it as the file's owner"),
-        errno.ENOTDIR: ("a part of its path is not a folder", "Check the path"),
-        errno.EISDIR: ("it is a folder", "Name a file"),
-        errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
-        errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
-        errno.ENAMETOOLONG: ("its path is longer than the system permits", "Shorten it"),
-        errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
-        errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
-        errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
-        errno.EFBIG: ("the system permits no file of that size; nothing was changed", "Raise the limit (ulimit -f)"),
-        errno.EROFS: ("it lies on a read-only file system", "Write elsewhere, or mount it writable"),
-    }
-)
-"""What the system's errors mean here: reason and remedy."""
+_ValvesKey = tuple[tuple[str, str, object], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileRule:
-    """What a kind of file must be before its bytes are used."""
+class StandIn:
+    """The last good policy set, holding in place of one that is refused."""
 
-    kind: str
-    """What messages call it."""
-    max_bytes: int
-    """The largest size that is read."""
-    owner_checked: bool
-    """Whether only root and the running user may have been able to write it."""
-    secret: bool
-    """Whether nobody but its owner may read it."""
-    error: type[DocumentError] | type[KeyFileError]
-    """What is raised when it is refused."""
+    refusal: SetRefusedError
+    """Why the current set is refused."""
+    until: datetime
+    """When the lockdown values bound it."""
+    locked_down: bool
+    """Whether that is so already."""
 
-
-PUBLIC_KEY_FILE = FileRule(
-    kind="public key file",
-    max_bytes=KEY_FILE_MAX_BYTES,
-    owner_checked=True,
-    secret=False,
-    error=KeyFileError,
-)
-"""A file of keys that are trusted because an administrator put them there."""
-
-
-UNSIGNED_POLICY_FILE = FileRule(
-    kind="unsigned policy file",
-    max_bytes=MAX_DOCUMENT_BYTES,
-    owner_checked=True,
-    secret=False,
-    error=DocumentError,
-)
-"""A policy that is believed because of where it lies."""
-
-SIGNED_POLICY_FILE = FileRule(
-    kind="policy file",
-    max_bytes=MAX_DOCUMENT_BYTES,
-    owner_checked=False,
-    secret=False,
-    error=DocumentError,
-)
-"""A policy whose proof is its signature, or one that somebody names only to look at it."""
-
-
-def read_trusted(path: Path, rule: FileRule) -> bytes:
-    """Read a regular file once, whole, after checking what was opened.
-
-    Raises:
-        DocumentError, KeyFileError: as the rule says, if it cannot be read, is too large, or others could write it.
-    """
-    try:
-        descriptor, place = _open_walking(path, rule, folder=False)
-        with ExitStack() as opened:
-            opened.callback(os.close, descriptor)
-            _check_file(descriptor, place, rule)
-            data = _read_at_most(descriptor, rule.max_bytes + 1)
-    except OSError as error:
-        raise rule.error((_system_problem(rule.kind, path, error),)) from error
-    if len(data) > rule.max_bytes:
-        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
-    return data
-
-
-def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[Path, ...]:
-    """List a folder's files of these suffixes, sorted, without those whose names begin with a dot.
-
-    The files of a mounted Kubernetes ConfigMap are given by their real paths, so that all are of one generation.
-
-    Raises:
-        DocumentError, KeyFileError: as the rule says, if the folder cannot be listed, holds no such file or too
-            many, or others could add to it.
-    """
-    try:
-        generation = path / CONFIGMAP_DATA
-        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, folder=True)
-        with ExitStack() as opened:
-            opened.callback(os.close, descriptor)
-            _check_writers(descriptor, place, rule, sticky_will_do=False)
-            with os.scandir(descriptor) as entries:
-                names = sorted(entry.name for entry in entries)
-    except OSError as error:
-        raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    visible = [name for name in names if not name.startswith(".")]
-    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
-    if odd:
-        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    found = tuple(place / name for name in visible if name.endswith(suffixes))
-    if not 1 <= len(found) <= FOLDER_MAX_FILES:
-        wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
-        reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
-        raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
-    return found
-
-
-def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
-    """Read a file, or all files of a folder, sorted: each one's path as a person knows it, with its bytes.
-
-    Raises:
-        DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
-    """
-    # Unlike Path.is_dir, this says no where it may not look; reading then says why.
-    paths = list_folder(path, suffixes, rule) if os.path.isdir(path) else (path,)  # noqa: PTH112
-    contents: dict[str, bytes] = {}
-    problems: list[Problem] = []
-    for each in paths:
-        try:
-            contents[str(each if each == path else path / each.name)] = read_trusted(each, rule)
-        except (DocumentError, KeyFileError) as error:
-            problems.extend(error.problems)
-    if problems:
-        raise rule.error(tuple(problems))
-    return MappingProxyType(contents)
-
-
-def read_public_key_files(path: Path) -> Mapping[str, bytes]:
-    """Read the public key file, or the folder of them, at this path.
-
-    Raises:
-        KeyFileError: if any cannot be read or trusted.
-    """
-    return read_files(path, PUBLIC_KEY_SUFFIXES, PUBLIC_KEY_FILE)
-
-
-def _open_walking(path: Path, rule: FileRule, *, folder: bool) -> tuple[int, Path]:
-    """Open a path from the root downwards, link by link, checking each folder by what was opened.
-
-    Returns the descriptor, which the caller closes, and the real path.
-    """
-    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
-    here = os.open("/", WALK_FLAGS)
-    with ExitStack() as undo:
-        undo.callback(lambda: os.close(here))
-        while names:
-            name = names.popleft()
-            target = _link_target(name, here)
-            # In a sticky folder such as /tmp others may plant files and links, but cannot swap a folder of ours.
-            is_folder = target is None and (folder or bool(names))
-            _check_writers(here, place, rule, sticky_will_do=is_folder)
-            if target is not None:
-                links += 1
-                names.extendleft(reversed(target.parts))
-                if links > MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                continue
-            last_flags = LIST_FLAGS if folder else READ_FLAGS
-            opened = os.open(name, WALK_FLAGS if names else last_flags, dir_fd=here)
-            os.close(here)
-            here, place = opened, place.parent if name == ".." else place / name
-        undo.pop_all()
-    return here, place
-
-
-def _link_target(name: str, folder: int) -> Path | None:
-    """Read a symbolic link in an open folder; nothing if it is none."""
-    try:
-        return Path(os.readlink(name, dir_fd=folder))
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return None
-        raise
-
-
-def _read_at_most(descriptor: int, limit: int) -> bytes:
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        return file.read(limit)
-
-
-def _check_file(descriptor: int, place: Path, rule: FileRule) -> None:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise _distrusted(rule, place, _irregular_reason(status), "Name a regular file")
-    _check_writers(descriptor, place, rule, sticky_will_do=False)
-    if rule.secret and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
-        raise _distrusted(rule, place, reason, f"Take that away: chmod 600 {place}")
-
-
-def _check_writers(descriptor: int, place: Path, rule: FileRule, *, sticky_will_do: bool) -> None:
-    """Refuse what others than root and the running user can change, unless it is mounted read-only."""
-    if not rule.owner_checked or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
-        return
-    status = os.fstat(descriptor)
-    what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
-    if status.st_uid not in {0, os.geteuid()}:
-        reason = f"{what} belongs to uid {status.st_uid}, which is neither root nor the running user"
-        raise _distrusted(rule, place, reason, f"Run chown root {place}, or mount it read-only")
-    if sticky_will_do and status.st_mode & stat.S_ISVTX:
-        return
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        reason = f"others than its owner may write {what} (mode {stat.S_IMODE(status.st_mode):04o})"
-        raise _distrusted(rule, place, reason, f"Run chmod go-w {place}, or mount it read-only")
-
-
-def _irregular_reason(status: os.stat_result) -> str:
-    return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe, a socket or a device"
-
-
-def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> DocumentError | KeyFileError:
-    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
-
-
-def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
-    unknown = (f"the system says: {error.strerror}", "")
-    reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
-    shown = str(path) if len(str(path)) <= LONGEST_SHOWN_PATH else f"{str(path)[:LONGEST_SHOWN_PATH]}…"
-    return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)
-
-
-# ======== policy/load.py ==============================================================================================
-# Loads the set of policy files that the environment names, all of it or nothing.
-#
-# A set is refused for one stable reason code, with every problem listed. Several files make one set; their order never
-# matters. Time, the environment and how files are read are given, so every decision here can be repeated.
-
-
-POLICY_SUFFIXES = (".toml",)
-
-
-class RefusalCode(Enum):
-    """Why a set of policy files is refused, in the order in which one is named where several hold."""
-
-    POLICY_MISSING = "policy-missing"
-    """A policy is required, by itself or by its id, and `SANDBOX_POLICY_PATH` is not set."""
-    KEYS_INVALID = "keys-invalid"
-    """The keys, or their number beside the threshold, cannot be used."""
-    UNREADABLE = "unreadable"
-    """A file cannot be read, or others could have written it."""
-    SIGNATURE_INVALID = "signature-invalid"
-    """Signatures are missing, malformed, too few, or do not verify."""
-    DOCUMENT_INVALID = "document-invalid"
-    """A file is not a policy this version understands."""
-    SET_INVALID = "set-invalid"
-    """Two files contradict each other: the same id, or different locks of one limit."""
-    WRONG_AUDIENCE = "wrong-audience"
-    """A file is for other instances."""
-    EXPIRED = "expired"
-    """A file's time is over."""
-    NOT_YET_VALID = "not-yet-valid"
-    """A file's time has not come."""
-    CLOCK_BEHIND = "clock-behind"
-    """This clock is behind the moment a file was issued."""
-    ID_MISSING = "id-missing"
-    """An id named by `SANDBOX_POLICY_IDS` is not in the set."""
-    SERIAL_TOO_LOW = "serial-too-low"
-    """A file is older than `SANDBOX_POLICY_MIN_SERIAL` permits."""
-
-
-Refusal = tuple[RefusalCode, Problem]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyReader:
-    """How files are read; the real one checks who could have written them."""
-
-    policies: Callable[[Path, bool], Mapping[str, bytes]]
-    """The files at a path, by name; the flag says whether they need no signature."""
-    keys: Callable[[Path], Mapping[str, bytes]]
-    """The PEM files at a path, by name."""
+    @property
+    def sentence(self) -> str:
+        """What administrators should know."""
+        why = f"The policy set is refused [{self.refusal.code}]: {self.refusal.problems[0]}"
+        if self.locked_down:
+            return f"{why} The last good set holds, bounded by the lockdown values."
+        return f"{why} The last good set holds until {self.until.isoformat(timespec='seconds')}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3738,225 +4273,67 @@ class Situation:
     """What the environment says."""
     documents: tuple[PolicyDocument, ...]
     """The policy files, accepted as one set."""
+    stand_in: StandIn | None = None
+    """Why these are not the files that lie there now; `None` where they are."""
+    _resolved: dict[tuple[Requester, _ValvesKey, _ValvesKey], EffectiveLimits] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def limits(
         self,
         *,
+        requester: Requester = UNDETERMINED,
         untrusted_person_valves: Mapping[str, object] | None = None,
         untrusted_admin_valves: Mapping[str, object] | None = None,
     ) -> EffectiveLimits:
-        """The effective limits beside these valves."""
-        return resolve(
-            Layers(
-                environment=self.environment.statements,
-                documents=self.documents,
-                untrusted_person_valves=untrusted_person_valves,
-                untrusted_admin_valves=untrusted_admin_valves,
-            )
+        """The effective limits for this requester, beside these valves."""
+        layers = Layers(
+            environment=self.environment.statements,
+            documents=self.documents,
+            requester=requester,
+            untrusted_person_valves=untrusted_person_valves,
+            untrusted_admin_valves=untrusted_admin_valves,
+            lockdown=self._lockdown(),
         )
-
-
-def trusted_reader() -> PolicyReader:
-    """Read from this host's file system."""
-    return PolicyReader(policies=_read_policies, keys=read_public_key_files)
-
-
-def load_situation(environment: EnvironmentLayer, *, now: datetime, reader: PolicyReader) -> Situation:
-    """Read the policy files and keys that the environment names.
-
-    Raises:
-        ConfigurationError: the environment contradicts itself.
-        SetRefusedError: the policy set cannot be used.
-    """
-    settings = environment.settings
-    _refuse_unsigned_beside_keys(settings)
-    keys = read_keys(settings, reader)
-    path = settings[POLICY_PATH]
-    if path is None:
-        refusals = list(_pathless_refusals(settings))
-        if refusals:
-            raise _refused(refusals)
-        return Situation(environment=environment, documents=())
-    documents = _accepted_documents(Path(path), settings, keys, reader)
-    refusals = list(set_refusals(documents, settings, now))
-    if refusals:
-        raise _refused(refusals)
-    return Situation(environment=environment, documents=documents)
-
-
-def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, now: datetime) -> Iterator[Refusal]:
-    """Everything that keeps these files from holding as one set, here and now."""
-    yield from _twice_used_ids(documents)
-    yield from _different_locks(documents)
-    for document in documents:
-        yield from _audience_refusal(document, settings[INSTANCE])
-        yield from _date_refusals(document, now)
-        least = settings[POLICY_MIN_SERIAL].get(document.policy_id, 1)
-        if document.serial < least:
-            reason = f"serial {document.serial} is below {least}, the least that {POLICY_MIN_SERIAL.variable} permits"
-            remedy = "Ship the newer policy; this may be a rollback"
-            yield RefusalCode.SERIAL_TOO_LOW, _document_problem(document, "serial", reason, remedy)
-    present = {document.policy_id for document in documents}
-    for missing, variable in sorted(_named_ids(settings).items()):
-        if missing not in present:
-            reason = f"no policy file has the id {missing}"
-            yield RefusalCode.ID_MISSING, _setting_problem(variable, reason, "Ship that file, or correct the id")
-
-
-def _named_ids(settings: SettingValues) -> Mapping[str, str]:
-    """The ids that must be present, each with the variable that names it."""
-    with_serial, required = settings[POLICY_MIN_SERIAL], settings[POLICY_IDS]
-    return {**dict.fromkeys(with_serial, POLICY_MIN_SERIAL.variable), **dict.fromkeys(required, POLICY_IDS.variable)}
-
-
-def _pathless_refusals(settings: SettingValues) -> Iterator[Refusal]:
-    """Every setting that wants a policy, where no path says from where: going on would be going on without it."""
-    reasons = [f"{POLICY_REQUIRED.variable} is true"] if settings[POLICY_REQUIRED] else []
-    reasons += [f"{variable} names {policy_id}" for policy_id, variable in sorted(_named_ids(settings).items())]
-    for reason in reasons:
-        problem = _setting_problem(POLICY_PATH.variable, f"{reason}, and this is not set", "Set it")
-        yield RefusalCode.POLICY_MISSING, problem
-
-
-def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
-    return read_files(path, POLICY_SUFFIXES, UNSIGNED_POLICY_FILE if unsigned else SIGNED_POLICY_FILE)
-
-
-def _refuse_unsigned_beside_keys(settings: SettingValues) -> None:
-    if settings[POLICY_UNSIGNED_ALLOWED] and settings[POLICY_KEYS] is not None:
-        reason = f"it is true, yet {POLICY_KEYS.variable} names keys"
-        problem = _setting_problem(POLICY_UNSIGNED_ALLOWED.variable, reason, "Unset one of the two")
-        raise ConfigurationError((problem,))
-
-
-def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey, ...]:
-    """The keys that the environment trusts, at least as many as must sign; none where it names none.
-
-    Raises:
-        SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
-    """
-    setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
-    if setting is None and threshold == POLICY_THRESHOLD.default:
-        return ()
-    try:
-        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys) if setting is not None else ()
-    except KeyFileError as error:
-        raise _refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
-    if threshold > len(keys):
-        reason = f"it asks for {threshold} keys, and {POLICY_KEYS.variable} holds {len(keys)} distinct ones"
-        problem = _setting_problem(POLICY_THRESHOLD.variable, reason, "Lower it, or add keys")
-        raise _refused([(RefusalCode.KEYS_INVALID, problem)])
-    return keys
-
-
-def _accepted_documents(
-    path: Path, settings: SettingValues, keys: tuple[PublicKey, ...], reader: PolicyReader
-) -> tuple[PolicyDocument, ...]:
-    """Every file at the path, verified and read, or all that is wrong with any of them."""
-    unsigned = settings[POLICY_UNSIGNED_ALLOWED]
-    if not keys and not unsigned:
-        reason = f"{POLICY_PATH.variable} is set, and no key is, so no signature can count"
-        problem = _setting_problem(POLICY_KEYS.variable, reason, "Name the public keys that sign your policies")
-        raise _refused([(RefusalCode.KEYS_INVALID, problem)])
-    try:
-        contents = reader.policies(path, unsigned)
-    except DocumentError as error:
-        raise _refused([(RefusalCode.UNREADABLE, problem) for problem in error.problems]) from error
-    documents: list[PolicyDocument] = []
-    refusals: list[Refusal] = []
-    for name, data in contents.items():
         try:
-            documents.append(parse_document(policy_source(name, data, keys, settings[POLICY_THRESHOLD])))
-        except SignatureError as error:
-            refusals.extend((RefusalCode.SIGNATURE_INVALID, problem) for problem in error.problems)
-        except DocumentError as error:
-            refusals.extend((RefusalCode.DOCUMENT_INVALID, problem) for problem in error.problems)
-    if refusals:
-        raise _refused(refusals)
-    return tuple(documents)
+            key = (requester, _valves_key(untrusted_person_valves), _valves_key(untrusted_admin_valves))
+        except ValueError:
+            return resolve(layers)
+        kept = self._resolved.get(key)
+        if kept is None:
+            if len(self._resolved) >= MOST_KEPT_REQUESTS:
+                self._resolved.clear()
+            kept = self._resolved[key] = resolve(layers)
+        return kept
+
+    def _lockdown(self) -> str | None:
+        if self.stand_in is None or not self.stand_in.locked_down:
+            return None
+        return f"the policy set is refused: {self.stand_in.refusal.code}"
 
 
-def policy_source(name: str, data: bytes, keys: tuple[PublicKey, ...], threshold: int) -> DocumentSource:
-    """A policy file's text, signed by enough of the keys; where there are no keys, the text as it is.
-
-    Raises:
-        DocumentError: it holds bytes that no policy file may hold.
-        SignatureError: its signatures are broken, or too few.
-    """
-    if keys:
-        verified = verify_signatures(data, keys, threshold=threshold, origin=name)
-        return DocumentSource(
-            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
-        )
-    return unsigned_source(name, data)
-
-
-def unsigned_source(name: str, data: bytes) -> DocumentSource:
-    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
+def _valves_key(untrusted_valves: Mapping[str, object] | None) -> _ValvesKey:
+    """Valves as a key in which equal values of different types stay different, as `1` and `true`.
 
     Raises:
-        DocumentError: it holds bytes that no policy file may hold.
-        SignatureError: it holds half a signature block.
+        ValueError: a value is too long, or of a kind that makes no key.
     """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+    if not untrusted_valves:
+        return ()
+    of_ours = ((limit.valve, untrusted_valves.get(limit.valve)) for limit in LIMITS)
+    return tuple((name, type(value).__name__, _value_key(value)) for name, value in of_ours if value is not None)
 
 
-def _twice_used_ids(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
-    first: dict[str, PolicyDocument] = {}
-    for document in documents:
-        other = first.setdefault(document.policy_id, document)
-        if other is not document:
-            reason = f"{other.origin} has the id {document.policy_id} too"
-            yield RefusalCode.SET_INVALID, _document_problem(document, "id", reason, "Give each file an id of its own")
-
-
-def _different_locks(documents: Sequence[PolicyDocument]) -> Iterator[Refusal]:
-    first: dict[str, Stated] = {}
-    for document in documents:
-        for stated in document.statements:
-            other = first.setdefault(stated.limit.name, stated) if stated.verb is Verb.LOCK else stated
-            if other.value != stated.value:
-                reason = f"it locks {stated.limit.words(stated.value)}, and {other.origin.place} locks another value"
-                key, place = f"limits.{stated.limit.name}", stated.origin.place
-                problem = Problem(key=key, origin=place, reason=reason, remedy="Keep one of the two locks")
-                yield RefusalCode.SET_INVALID, problem
-
-
-def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
-    if "*" not in document.audience and instance not in document.audience:
-        here = f"this instance is {instance}" if instance else f"{INSTANCE.variable} is not set"
-        reason = f"it is for {', '.join(document.audience)}, and {here}"
-        remedy = f"Ship the policy meant for this instance, or correct {INSTANCE.variable}"
-        yield RefusalCode.WRONG_AUDIENCE, _document_problem(document, "audience", reason, remedy)
-
-
-def _date_refusals(document: PolicyDocument, now: datetime) -> Iterator[Refusal]:
-    if now >= document.expires_at:
-        reason = f"it expired at {document.expires_at.isoformat()}; it is now {now.isoformat(timespec='seconds')}"
-        remedy = "Issue it anew with a higher serial and a later date"
-        yield RefusalCode.EXPIRED, _document_problem(document, "expires_at", reason, remedy)
-    if document.not_before is not None and now < document.not_before:
-        reason = f"it holds from {document.not_before.isoformat()} on"
-        yield RefusalCode.NOT_YET_VALID, _document_problem(document, "not_before", reason, "Ship it later")
-    if now < document.issued_at:
-        reason = f"it was issued at {document.issued_at.isoformat()}, which this clock has not reached"
-        yield RefusalCode.CLOCK_BEHIND, _document_problem(document, "issued_at", reason, "Set this host's clock right")
-
-
-def _document_problem(document: PolicyDocument, key: str, reason: str, remedy: str) -> Problem:
-    return Problem(key=key, origin=document.origin, reason=reason, remedy=remedy)
-
-
-def _setting_problem(variable: str, reason: str, remedy: str) -> Problem:
-    return Problem(key=variable, origin="environment", reason=reason, remedy=remedy)
-
-
-def _refused(refusals: Sequence[Refusal]) -> SetRefusedError:
-    """The error for everything that was found, under the first code in the enum's order."""
-    order = list(RefusalCode)
-    code = min((code for code, _ in refusals), key=order.index)
-    return SetRefusedError(code.value, tuple(problem for _, problem in refusals))
+def _value_key(untrusted: object) -> object:
+    match untrusted:
+        case str() if len(untrusted) <= LONGEST_KEPT_VALVE:
+            return untrusted
+        case bool() | int() | float():
+            return untrusted
+        case list() if len(untrusted) <= LONGEST_KEPT_VALVE and all(isinstance(item, str) for item in untrusted):
+            return tuple(untrusted)
+        case _:
+            raise ValueError("no key")
 
 
 # ======== plugins/valves.py ===========================================================================================
@@ -4017,7 +4394,9 @@ def _description(limit: Limit[Any], situation: Situation | PolicyError, *, for_p
     warning = " **Warning: this opens your LAN and metadata services to code.**" if _opens_lan(limit) else ""
     if isinstance(situation, PolicyError):
         return f"{what}{warning} **No code runs at present: {situation.problems[0]}**"
-    return f"{what}{warning} {_standing(limit, situation, for_person=for_person)}"
+    some = _less_for_some(limit, situation)
+    aside = f" **{situation.stand_in.sentence}**" if situation.stand_in is not None else ""
+    return f"{what}{warning} {_standing(limit, situation, for_person=for_person)}{some}{aside}"
 
 
 def _opens_lan(limit: Limit[Any]) -> bool:
@@ -4025,11 +4404,12 @@ def _opens_lan(limit: Limit[Any]) -> bool:
 
 
 def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> str:
-    """How far this valve reaches here."""
+    """How far this valve reaches here for those of whom no scope speaks."""
     documents = (stated for document in situation.documents for stated in document.statements)
     said = [stated for stated in (*situation.environment.statements, *documents) if stated.limit is limit]
     if any(stated.verb is Verb.LOCK for stated in said):
-        decision = situation.limits().decisions[limit.name]  # by a ceiling, where one is stricter than the lock
+        # By a ceiling, where one is stricter than the lock.
+        decision = _without_scopes(situation).limits().decisions[limit.name]
         origin = decision.decided_by
         why = f" ({origin.reason})" if origin.reason else ""
         return f"**Locked to {limit.words(decision.value)} by {origin}{why}: this valve changes nothing.**"
@@ -4042,6 +4422,1333 @@ def _standing(limit: Limit[Any], situation: Situation, *, for_person: bool) -> s
     if for_person:
         return f"No looser than what the administrator's valve says, or else {limit.words(limit.built_in)}."
     return "Nothing constrains this valve here."
+
+
+def _without_scopes(situation: Situation) -> Situation:
+    """What holds for everybody: a form is read by people of whom some scope speaks, and by others."""
+    return replace(situation, documents=tuple(replace(document, scopes=()) for document in situation.documents))
+
+
+def _less_for_some(limit: Limit[Any], situation: Situation) -> str:
+    """A sentence that names the policies whose scopes are stricter about this limit, where there are any."""
+    said_here = situation.environment.statements
+    by_environment = any(stated.limit is limit and stated.verb is Verb.LOCK for stated in said_here)
+    scoped = (
+        (document.policy_id, stated)
+        for document in situation.documents
+        for scope in document.scopes
+        for stated in scope.statements
+    )
+    policies = sorted(
+        {
+            policy_id
+            for policy_id, stated in scoped
+            # A default makes nothing stricter, and of an environment's lock only a firm policy takes anything away.
+            if stated.limit is limit
+            and stated.verb is not Verb.DEFAULT
+            and not (by_environment and stated.environment_may_loosen)
+        }
+    )
+    return f" A policy may hold some people to less ({', '.join(policies)})." if policies else ""
+
+
+# ======== policy/trusted_files.py =====================================================================================
+# Reading files whose content is believed, and writing files that others will believe.
+#
+# A path is walked once, folder by folder and link by link, each opened without following; what was opened is checked,
+# never a name. Keys and unsigned policies must belong to root or the running user, and nobody else may write them,
+# their folders, or a folder that holds a link on the way; a read-only mount will do instead. What is written here is
+# whole or absent.
+# Source: the rules are those of OpenSSH (`safe_path`) and sudo (`visudo -P`), kept by descriptor as `openat(2)` advises.
+
+
+KEY_FILE_MAX_BYTES = 64 * 1024
+"""Size of one key file: far more than any number of keys that makes sense."""
+
+FOLDER_MAX_FILES = 256
+"""Files read from one folder."""
+
+LONGEST_SHOWN_PATH = 600
+"""Characters of a path that a message shows."""
+
+MAX_LINKS = 40
+"""Symbolic links followed on one path. Source: path_resolution(7)."""
+
+PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
+"""What public keys are called in a folder of them."""
+
+CONFIGMAP_DATA = "..data"
+"""The link by which Kubernetes swaps all files of a mounted ConfigMap at once."""
+
+WALK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How folders are passed: without permission to list them, where the system has `O_PATH`."""
+
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""How files are opened: a pipe without a writer or a terminal must not hold us up."""
+
+LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a folder is opened to be listed."""
+
+APPEND_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""How a file that grows is opened: read to find its end, and made where there is none."""
+
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How files are made: never over another, never through a link."""
+
+ERROR_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        errno.ENOENT: ("it does not exist", "Check the path"),
+        errno.EACCES: ("the running user may not open it", "Permit the running user to open it and its folders"),
+        errno.EPERM: ("the running user may not do this", "Do it as the file's owner"),
+        errno.ENOTDIR: ("a part of its path is not a folder", "Check the path"),
+        errno.EISDIR: ("it is a folder", "Name a file"),
+        errno.ELOOP: ("a symbolic link in its path changed, or too many follow each other", "Name the real path"),
+        errno.ENXIO: ("it is a pipe, a socket or a device", "Name a regular file"),
+        errno.ENAMETOOLONG: ("its path is longer than the system permits", "Shorten it"),
+        errno.EEXIST: ("it exists already, and is not overwritten", "Choose another name, or move it away"),
+        errno.ENOSPC: ("the disk is full; nothing was changed", "Free some space and do it again"),
+        errno.EDQUOT: ("the disk quota is used up; nothing was changed", "Free some space and do it again"),
+        errno.EFBIG: ("the system permits no file of that size; nothing was changed", "Raise the limit (ulimit -f)"),
+        errno.EROFS: ("it lies on a read-only file system", "Write elsewhere, or mount it writable"),
+    }
+)
+"""What the system's errors mean here: reason and remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRule:
+    """What a kind of file must be before its bytes are used."""
+
+    kind: str
+    """What messages call it."""
+    max_bytes: int
+    """The largest size that is read."""
+    owner_checked: bool
+    """Whether only root and the running user may have been able to write it."""
+    secret: bool
+    """Whether nobody but its owner may read it."""
+    error: type[DocumentError] | type[KeyFileError] | type[AuditError] | type[StateError]
+    """What is raised when it is refused."""
+
+
+PUBLIC_KEY_FILE = FileRule(
+    kind="public key file",
+    max_bytes=KEY_FILE_MAX_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=KeyFileError,
+)
+"""A file of keys that are trusted because an administrator put them there."""
+
+
+UNSIGNED_POLICY_FILE = FileRule(
+    kind="unsigned policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy that is believed because of where it lies."""
+
+SIGNED_POLICY_FILE = FileRule(
+    kind="policy file",
+    max_bytes=MAX_DOCUMENT_BYTES,
+    owner_checked=False,
+    secret=False,
+    error=DocumentError,
+)
+"""A policy whose proof is its signature, or one that somebody names only to look at it."""
+
+
+def read_trusted(path: Path, rule: FileRule) -> bytes:
+    """Read a regular file once, whole, after checking what was opened.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if it cannot be read, is too large, or others could write it.
+    """
+    try:
+        descriptor, place = _open_walking(path, rule, READ_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_file(descriptor, place, rule)
+            data = _read_at_most(descriptor, rule.max_bytes + 1)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    if len(data) > rule.max_bytes:
+        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
+    return data
+
+
+def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[Path, ...]:
+    """List a folder's files of these suffixes, sorted, without those whose names begin with a dot.
+
+    The files of a mounted Kubernetes ConfigMap are given by their real paths, so that all are of one generation.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if the folder cannot be listed, holds no such file or too
+            many, or others could add to it.
+    """
+    try:
+        generation = path / CONFIGMAP_DATA
+        descriptor, place = _open_walking(generation if generation.is_symlink() else path, rule, LIST_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_writers(descriptor, place, rule, sticky_will_do=False)
+            with os.scandir(descriptor) as entries:
+                names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
+    visible = [name for name in names if not name.startswith(".")]
+    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
+    if odd:
+        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    found = tuple(place / name for name in visible if name.endswith(suffixes))
+    if not 1 <= len(found) <= FOLDER_MAX_FILES:
+        wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
+        reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
+        raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
+    return found
+
+
+def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
+    """Read a file, or all files of a folder, sorted: each one's path as a person knows it, with its bytes.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, with a problem for each file that is refused.
+    """
+    # Unlike Path.is_dir, this says no where it may not look; reading then says why.
+    paths = list_folder(path, suffixes, rule) if os.path.isdir(path) else (path,)  # noqa: PTH112
+    contents: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    for each in paths:
+        try:
+            contents[str(each if each == path else path / each.name)] = read_trusted(each, rule)
+        except (DocumentError, KeyFileError) as error:
+            problems.extend(error.problems)
+    if problems:
+        raise rule.error(tuple(problems))
+    return MappingProxyType(contents)
+
+
+def read_public_key_files(path: Path) -> Mapping[str, bytes]:
+    """Read the public key file, or the folder of them, at this path.
+
+    Raises:
+        KeyFileError: if any cannot be read or trusted.
+    """
+    return read_files(path, PUBLIC_KEY_SUFFIXES, PUBLIC_KEY_FILE)
+
+
+@contextmanager
+def opened_to_append(path: Path, rule: FileRule) -> Iterator[tuple[int, Path]]:
+    """Open a file that grows, after checking what was opened: its descriptor, and its real path.
+
+    One that does not exist is made, for its owner alone. What the system refuses while it is open is the rule's error
+    too.
+
+    Raises:
+        AuditError: as the rule says, if it cannot be opened, read or written, or others could write it.
+    """
+    try:
+        descriptor, place = _open_walking(path, rule, APPEND_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            _check_file(descriptor, place, rule)
+            if not os.fstat(descriptor).st_size:
+                with suppress(PermissionError):  # where the folder may not be read, others made the file
+                    _sync_file_folder(place.parent)
+            yield descriptor, place
+    except FileNotFoundError as error:
+        raise _distrusted(rule, path, "its folder does not exist", "Make the folder") from error
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+
+
+def make_private_folder(path: Path, rule: FileRule) -> None:
+    """Make a folder for its owner alone where there is none, and refuse one that is not.
+
+    Raises:
+        StateError: as the rule says, if it cannot be made, opened or written, or others could use it.
+    """
+    if private_folder_exists(path, rule):
+        return
+    try:
+        with suppress(FileExistsError):  # another process made it meanwhile
+            path.mkdir(0o700)
+        with suppress(PermissionError):  # the folder around it may be one that we may not read
+            _sync_file_folder(path.parent)
+    except OSError as error:
+        raise rule.error((_system_problem(_folder_kind(rule), path, error),)) from error
+    private_folder_exists(path, rule)
+
+
+def private_folder_exists(path: Path, rule: FileRule) -> bool:
+    """Whether there is a folder that its owner alone can use; where there is none, one could be made.
+
+    Raises:
+        StateError: as the rule says, if it cannot be made, opened or written, or others could use it.
+    """
+    exists = os.path.lexists(path)
+    try:
+        descriptor, place = _open_walking(path if exists else path.parent, rule, WALK_FLAGS)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+            if exists:
+                _check_private(status, place, rule)
+            else:
+                _check_writers(descriptor, place, rule, sticky_will_do=True)
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+                reason = "the running user may not write it, or it is mounted read-only"
+                raise _distrusted(rule, place, reason, "Permit that, or name another folder")
+    except OSError as error:
+        raise rule.error((_system_problem(_folder_kind(rule), path, error),)) from error
+    return exists
+
+
+def replace_private_file(path: Path, data: bytes, rule: FileRule) -> None:
+    """Put bytes in a file's place, at once and for its owner alone; the caller holds the lock of its folder.
+
+    Raises:
+        StateError: as the rule says, if it cannot be written; then it is as it was.
+    """
+    if len(data) > rule.max_bytes:
+        # It could be written, and never be read again.
+        raise _distrusted(rule, path, f"it would be larger than {rule.max_bytes} bytes", "Use fewer or smaller files")
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)  # of a process that was ended while it wrote
+        with ExitStack() as undo:
+            _write_synced(temporary, data, 0o600)
+            undo.callback(temporary.unlink, missing_ok=True)
+            temporary.replace(path)
+        _sync_file_folder(path.parent)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+
+
+def _open_walking(path: Path, rule: FileRule, last_flags: int) -> tuple[int, Path]:
+    """Open a path from the root downwards, link by link, checking each folder by what was opened.
+
+    The flags are for what the path names; a file that they make is for its owner alone. Returns the descriptor, which
+    the caller closes, and the real path.
+    """
+    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    here = os.open("/", WALK_FLAGS)
+    with ExitStack() as undo:
+        undo.callback(lambda: os.close(here))
+        while names:
+            name = names.popleft()
+            target = _link_target(name, here, may_be_missing=not names and bool(last_flags & os.O_CREAT))
+            # In a sticky folder such as /tmp others may plant files and links, but cannot swap a folder of ours.
+            is_folder = target is None and bool(names or last_flags & os.O_DIRECTORY)
+            _check_writers(here, place, rule, sticky_will_do=is_folder)
+            if target is not None:
+                links += 1
+                names.extendleft(reversed(target.parts))
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                continue
+            opened = os.open(name, WALK_FLAGS if names else last_flags, 0o600, dir_fd=here)
+            os.close(here)
+            here, place = opened, place.parent if name == ".." else place / name
+        undo.pop_all()
+    return here, place
+
+
+def _link_target(name: str, folder: int, *, may_be_missing: bool) -> Path | None:
+    """Read a symbolic link in an open folder; nothing if it is none."""
+    try:
+        return Path(os.readlink(name, dir_fd=folder))
+    except OSError as error:
+        if error.errno == errno.EINVAL or (error.errno == errno.ENOENT and may_be_missing):
+            return None
+        raise
+
+
+def _read_at_most(descriptor: int, limit: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(limit)
+
+
+def _check_file(descriptor: int, place: Path, rule: FileRule) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _distrusted(rule, place, _irregular_reason(status), "Name a regular file")
+    _check_writers(descriptor, place, rule, sticky_will_do=False)
+    if rule.secret and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 600 {place}")
+
+
+def _check_private(status: os.stat_result, place: Path, rule: FileRule) -> None:
+    """Refuse a folder that is not the running user's alone."""
+    if status.st_uid != os.geteuid():
+        reason = f"it belongs to uid {status.st_uid}, and the running user is {os.geteuid()}"
+        raise _distrusted(rule, place, reason, f"Run this as uid {status.st_uid}, or chown {os.geteuid()} {place}")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        reason = f"others than its owner may use it (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Take that away: chmod 700 {place}")
+
+
+def _check_writers(descriptor: int, place: Path, rule: FileRule, *, sticky_will_do: bool) -> None:
+    """Refuse what others than root and the running user can change, unless it is mounted read-only."""
+    if not rule.owner_checked or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return
+    status = os.fstat(descriptor)
+    what = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
+    if status.st_uid not in {0, os.geteuid()}:
+        reason = f"{what} belongs to uid {status.st_uid}, which is neither root nor the running user"
+        raise _distrusted(rule, place, reason, f"Run chown root {place}, or mount it read-only")
+    if sticky_will_do and status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = f"others than its owner may write {what} (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise _distrusted(rule, place, reason, f"Run chmod go-w {place}, or mount it read-only")
+
+
+def _irregular_reason(status: os.stat_result) -> str:
+    return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe, a socket or a device"
+
+
+def _write_synced(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Make a file that does not exist yet, down to the disk; when this fails, none is left."""
+    with ExitStack() as undo:
+        descriptor = os.open(path, CREATE_FLAGS, 0o600)
+        undo.callback(path.unlink, missing_ok=True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            status = os.fstat(descriptor)
+            if owner and owner != (status.st_uid, status.st_gid):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        undo.pop_all()
+
+
+def _sync_file_folder(path: Path) -> None:
+    """Make the folder's own entries last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folder_kind(rule: FileRule) -> str:
+    return f"folder of the {rule.kind}"
+
+
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> PolicyError:
+    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+
+
+def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
+    unknown = (f"the system says: {error.strerror}", "")
+    reason, remedy = ERROR_WORDS.get(error.errno or 0, unknown)
+    shown = str(path) if len(str(path)) <= LONGEST_SHOWN_PATH else f"{str(path)[:LONGEST_SHOWN_PATH]}…"
+    return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)
+
+
+# ======== policy/audit.py =============================================================================================
+# The audit log: one line for each run, chained by hash, so that a line edited, removed or moved is noticed.
+#
+# A line is canonical JSON: keys sorted, no spaces, UTF-8. `hash` is the SHA-256 of the record without it, `previous` the
+# `hash` of the line before, `sequence` counts from 1, `time` is UTC. The code that ran never stands in it. Appending
+# takes the file's lock, checks the last line, and leaves a whole line on the disk, or the file as it was. A line that a
+# crash cut short stays where it is; the next line tells its size and SHA-256 under `after_torn`. Whoever may write the
+# file can compute a chain anew: only a head kept elsewhere shows that. `policy audit verify` reads the log.
+
+
+AUDIT_LINE_MAX_BYTES = 16 * 1024
+"""The longest line, its line feed included; a longer record is shortened."""
+
+AUDIT_TAIL_BYTES = 4 * AUDIT_LINE_MAX_BYTES
+"""How much of the log's end is read before a line is added: a whole line, and what crashes may have left behind it."""
+
+AUDIT_LOCK_SECONDS = 5.0
+"""How long a run waits for the log's lock: a line takes milliseconds, so a neighbour who holds it longer is stuck."""
+
+GENESIS_HASH = "0" * 64
+"""What the first line of a chain names as the one before it."""
+
+ADDED_FIELDS = frozenset({"time", "sequence", "previous", "hash", "after_torn", "shortened"})
+"""What the log says itself; a record may not."""
+
+SHORTENING_STEPS = ((1024, 64), (256, 16), (128, 4))
+"""Characters of a text and items of a list that a record too long keeps, tried in turn; a SHA-256 always fits."""
+
+AUDIT_LOG_FILE = FileRule(
+    kind=AUDIT_LOG.variable,
+    max_bytes=AUDIT_TAIL_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=AuditError,
+)
+"""A file that only root and the running user can have written; it may be read by others, such as a log shipper."""
+
+_AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
+_AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_MOVE_AWAY = "Look at it with `policy audit verify`, then move it away; the next run begins a new log"
+
+
+class LineFault(Enum):
+    """Why a line is no record of a run at all."""
+
+    UNREADABLE = "it is no JSON: cut short or overwritten"
+    """A crash may leave that."""
+    FOREIGN = "it lacks what every line of a log has: sequence, previous, hash and time"
+    """It is JSON that no log wrote."""
+    TOO_LONG = f"it is longer than {AUDIT_LINE_MAX_BYTES} bytes"
+    """No line of a log is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TornBytes:
+    """What crashes left of lines before a line, as that line tells it."""
+
+    size: int
+    """Bytes from the end of the last whole line to the beginning of this one, line feeds included."""
+    sha256: str
+    """Their SHA-256, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What one line says of its place in the chain."""
+
+    sequence: int
+    """Which run of the chain it is, from 1."""
+    previous: str
+    """The hash of the line before."""
+    digest: str
+    """Its own hash."""
+    time: str
+    """When it was written."""
+    after_torn: TornBytes | None
+    """What crashes left before it."""
+    edit: str
+    """What shows that it is not as it was written, in words; empty where nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditTail:
+    """Where the next line goes."""
+
+    size: int
+    """The file's size in bytes."""
+    sequence: int
+    """Of the last whole line; 0 where there is none."""
+    head: str
+    """The hash of the last whole line."""
+    torn: bytes
+    """What crashes left behind that line, with the line feed that will end it."""
+    line_feed: bytes
+    """What ends the line that the file ends in: nothing, where it is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLog:
+    """Adds lines to one log; blocks while it writes, so an event loop calls it in a thread."""
+
+    path: Path
+    """Where it is; the file is made where it is missing, its folder is not."""
+    clock: Callable[[], datetime]
+    """What time it is, with an offset."""
+    lock_seconds: float = AUDIT_LOCK_SECONDS
+    """How long to wait for other processes."""
+
+    def check(self) -> None:
+        """Find out before a run, without a line, whether its line could be written after it.
+
+        Raises:
+            AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
+        """
+        with self._locked() as descriptor:
+            _audit_tail(descriptor, self.path)
+            _refuse_full_disk(descriptor)
+
+    def append(self, record: Mapping[str, Any]) -> str:
+        """Write one run's line down to the disk, and return its hash: the new head of the chain.
+
+        A record too long for a line is shortened: long texts and lists keep their beginning, and `shortened` tells
+        the length of each.
+
+        Args:
+            record: what is to be said of the run, in JSON's own types; none of the log's own fields.
+
+        Raises:
+            AuditError: it was not written; the log is as it was, or ends in a line cut short that the next tells of.
+            ValueError: the record is none.
+        """
+        if not ADDED_FIELDS.isdisjoint(record):
+            raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
+        with self._locked() as descriptor:
+            tail = _audit_tail(descriptor, self.path)
+            line, head = _chained_line(record, tail, self.clock(), self.path)
+            _append_whole(descriptor, tail.line_feed + line, tail.size)
+        return head
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The log's descriptor, with its lock held, and still the file of that name: none that was rotated away."""
+        deadline = time.monotonic() + self.lock_seconds
+        held = False
+        while not held:
+            with opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place):
+                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
+                    raise _audit_error(
+                        self.path,
+                        f"another process has held its lock for {self.lock_seconds:g} seconds",
+                        "Find that process, for instance with fuser, and end it",
+                    )
+                held = _is_still_at(place, descriptor)
+                if held:
+                    try:
+                        yield descriptor
+                    finally:
+                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
+                        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def read_audit_line(text: bytes) -> AuditEntry | LineFault:
+    """Read one line, without its line feed, and check it by itself."""
+    if len(text) >= AUDIT_LINE_MAX_BYTES:
+        return LineFault.TOO_LONG
+    try:
+        record = json.loads(text.decode())
+    except ValueError:
+        return LineFault.UNREADABLE
+    except RecursionError:
+        return LineFault.FOREIGN
+    match record:
+        case {"sequence": int(sequence), "previous": str(previous), "hash": str(digest), "time": str(moment)}:
+            torn = _torn_bytes(record.get("after_torn"))
+            shapes = (_AUDIT_HASH.fullmatch(previous), _AUDIT_HASH.fullmatch(digest), _AUDIT_TIME.fullmatch(moment))
+            if not all(shapes) or not _is_count(sequence) or ("after_torn" in record and torn is None):
+                return LineFault.FOREIGN
+            edit = _edit_in(text, record)
+            return AuditEntry(
+                sequence=sequence, previous=previous, digest=digest, time=moment, after_torn=torn, edit=edit
+            )
+        case _:
+            return LineFault.FOREIGN
+
+
+def _edit_in(text: bytes, record: Mapping[str, Any]) -> str:
+    """What shows that a line was edited, in words; empty where nothing does."""
+    try:
+        written = _canonical_bytes(record)
+        hashed = _canonical_bytes({key: value for key, value in record.items() if key != "hash"})
+    except (ValueError, RecursionError):
+        return "it holds what no line of a log holds"
+    if hashlib.sha256(hashed).hexdigest() != record["hash"]:
+        return "its hash is not that of what it says"
+    return "" if written == text else "it is not written as a log writes it"
+
+
+def _canonical_bytes(record: Mapping[str, Any]) -> bytes:
+    """The record as lines hold it; half a surrogate pair, which UTF-8 does not know, becomes a question mark."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace")
+
+
+def _is_count(value: int) -> bool:
+    return value >= 1 and value is not True
+
+
+def _torn_bytes(value: object) -> TornBytes | None:
+    match value:
+        case {"bytes": int(size), "sha256": str(sha256)} if _is_count(size) and _AUDIT_HASH.fullmatch(sha256):
+            return TornBytes(size=size, sha256=sha256)
+        case _:
+            return None
+
+
+def _is_still_at(place: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(place.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _audit_tail(descriptor: int, path: Path) -> AuditTail:
+    """Find the last whole line, from the end backwards, over what crashes left; the whole log is never read.
+
+    Raises:
+        AuditError: behind that line stands what no crash leaves, or there is no such line.
+    """
+    size = os.fstat(descriptor).st_size
+    begin = max(0, size - AUDIT_TAIL_BYTES)
+    data = os.pread(descriptor, AUDIT_TAIL_BYTES, begin)
+    line_feed = b"\n" if data and not data.endswith(b"\n") else b""
+    end = len(data)
+    while end:
+        stop = end - 1 if data.endswith(b"\n", 0, end) else end
+        start = data.rfind(b"\n", 0, stop) + 1
+        if start == 0 and begin > 0:
+            raise _audit_error(path, f"its last {AUDIT_TAIL_BYTES} bytes hold no whole line", _MOVE_AWAY)
+        line = read_audit_line(data[start:stop])
+        if isinstance(line, AuditEntry) and not line.edit:
+            torn = data[end:] + line_feed if data[end:] else b""
+            return AuditTail(size=size, sequence=line.sequence, head=line.digest, torn=torn, line_feed=line_feed)
+        if line is not LineFault.UNREADABLE or not _may_be_torn(data[start:stop]):
+            reason = line.edit if isinstance(line, AuditEntry) else line.value
+            raise _audit_error(path, f"its end is no audit log as it was written: {reason}", _MOVE_AWAY)
+        end = start
+    return AuditTail(size=size, sequence=0, head=GENESIS_HASH, torn=data + line_feed, line_feed=line_feed)
+
+
+def _may_be_torn(text: bytes) -> bool:
+    """Whether a crash can have left this of a line: its beginning, or zeros where its bytes did not reach the disk."""
+    begins = b'{"'
+    return bool(text) and (text.startswith(begins) or begins.startswith(text) or not text.strip(b"\0"))
+
+
+def _chained_line(record: Mapping[str, Any], tail: AuditTail, now: datetime, path: Path) -> tuple[bytes, str]:
+    """The line for a record, behind this tail, and its hash.
+
+    Raises:
+        AuditError: it is too long even when it is shortened.
+    """
+    added: dict[str, Any] = {
+        "time": now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "sequence": tail.sequence + 1,
+        "previous": tail.head,
+    }
+    if tail.torn:
+        added["after_torn"] = {"bytes": len(tail.torn), "sha256": hashlib.sha256(tail.torn).hexdigest()}
+    for fields in _ever_shorter(record):
+        body = {**fields, **added}
+        digest = hashlib.sha256(_canonical_bytes(body)).hexdigest()
+        text = _canonical_bytes({**body, "hash": digest})
+        if len(text) < AUDIT_LINE_MAX_BYTES:
+            entry = read_audit_line(text)
+            if not isinstance(entry, AuditEntry) or entry.edit:  # a key that is no text, for instance
+                raise ValueError("the record cannot be read back as it is: nobody could verify that line")
+            return text + b"\n", digest
+    reason = f"the run's record is longer than {AUDIT_LINE_MAX_BYTES} bytes, even when it is shortened"
+    raise _audit_error(path, reason, "Please report this")
+
+
+def _ever_shorter(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The record, then ever shorter ones, each telling what it leaves out."""
+    yield record
+    for step in SHORTENING_STEPS:
+        lengths: dict[str, int] = {}
+        fields = {key: _shortened(value, key, step, lengths) for key, value in record.items()}
+        yield {**fields, "shortened": lengths}
+
+
+def _shortened(value: object, key: str, step: tuple[int, int], lengths: dict[str, int]) -> object:
+    """The value with the beginnings of its texts and lists; adds how long they were, by the path of their keys."""
+    characters, items = step
+    match value:
+        case str() if len(value) > characters:
+            lengths[key] = len(value)
+            return value[:characters]
+        case list() | tuple():
+            if len(value) > items:
+                lengths[key] = len(value)
+            return [_shortened(each, f"{key}.{place}", step, lengths) for place, each in enumerate(value[:items])]
+        case dict():
+            return {name: _shortened(each, f"{key}.{name}", step, lengths) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _append_whole(descriptor: int, data: bytes, size: int) -> None:
+    """Write all of this down to the disk, or take back what was written of it."""
+    with ExitStack() as undo:
+        undo.callback(os.ftruncate, descriptor, size)
+        while data:  # a disk that fills up takes a part, and says why only when asked again
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+        undo.pop_all()
+
+
+def _refuse_full_disk(descriptor: int) -> None:
+    room = os.fstatvfs(descriptor)
+    free = room.f_bfree if os.geteuid() == 0 else room.f_bavail
+    if room.f_blocks and free * room.f_frsize < AUDIT_LINE_MAX_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _audit_error(path: Path, reason: str, remedy: str) -> AuditError:
+    return AuditError((Problem(key=AUDIT_LOG.variable, origin=str(path), reason=reason, remedy=remedy),))
+
+
+# ======== policy/load.py ==============================================================================================
+# Reads the set of policy files that the environment names: all of it, verified, or nothing.
+#
+# What is read is handed on as bytes with the documents in them, so that a last good set can be kept and verified again.
+# Whether the set holds here and now is decided elsewhere, from values.
+
+
+POLICY_SUFFIXES = (".toml",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyReader:
+    """How files are read; the real one checks who could have written them."""
+
+    policies: Callable[[Path, bool], Mapping[str, bytes]]
+    """The files at a path, by name; the flag says whether they need no signature."""
+    keys: Callable[[Path], Mapping[str, bytes]]
+    """The PEM files at a path, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """Policy files whose signatures and shape are good."""
+
+    contents: Mapping[str, bytes]
+    """Each file whole, by name."""
+    documents: tuple[PolicyDocument, ...]
+    """What stands in them, in the same order."""
+
+
+def trusted_reader() -> PolicyReader:
+    """Read from this host's file system."""
+    return PolicyReader(policies=_read_policies, keys=read_public_key_files)
+
+
+def refuse_contradictions(settings: SettingValues) -> None:
+    """Refuse settings that exclude each other.
+
+    Raises:
+        ConfigurationError: two settings contradict each other.
+    """
+    problems = []
+    if settings[POLICY_UNSIGNED_ALLOWED] and settings[POLICY_KEYS] is not None:
+        reason = f"it is true, yet {POLICY_KEYS.variable} names keys"
+        problems.append(setting_problem(POLICY_UNSIGNED_ALLOWED.variable, reason, "Unset one of the two"))
+    if settings[AUDIT_REQUIRED] and settings[AUDIT_LOG] is None:
+        reason = f"it is true, yet {AUDIT_LOG.variable} is not set"
+        problems.append(setting_problem(AUDIT_REQUIRED.variable, reason, "Name the log, or unset it"))
+    if problems:
+        raise ConfigurationError(tuple(problems))
+
+
+def refuse_missing_path(settings: SettingValues) -> None:
+    """Refuse settings that want a policy where no path says from where: going on would be going on without it.
+
+    Raises:
+        SetRefusedError: some setting wants one.
+    """
+    reasons = [f"{POLICY_REQUIRED.variable} is true"] if settings[POLICY_REQUIRED] else []
+    reasons += [f"{variable} names {policy_id}" for policy_id, variable in sorted(required_ids(settings).items())]
+    refusals = [
+        (RefusalCode.POLICY_MISSING, setting_problem(POLICY_PATH.variable, f"{reason}, and this is not set", "Set it"))
+        for reason in reasons
+    ]
+    if refusals:
+        raise refused(refusals)
+
+
+def read_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey, ...]:
+    """The keys that the environment trusts, at least as many as must sign; none where it names none.
+
+    Raises:
+        SetRefusedError: any of them cannot be used, or they are fewer than the threshold.
+    """
+    setting, threshold = settings[POLICY_KEYS], settings[POLICY_THRESHOLD]
+    if setting is None and threshold == POLICY_THRESHOLD.default:
+        return ()
+    try:
+        keys = parse_keys(setting, POLICY_KEYS.variable, reader.keys) if setting is not None else ()
+    except KeyFileError as error:
+        raise refused([(RefusalCode.KEYS_INVALID, problem) for problem in error.problems]) from error
+    if threshold > len(keys):
+        reason = f"it asks for {threshold} keys, and {POLICY_KEYS.variable} holds {len(keys)} distinct ones"
+        problem = setting_problem(POLICY_THRESHOLD.variable, reason, "Lower it, or add keys")
+        raise refused([(RefusalCode.KEYS_INVALID, problem)])
+    return keys
+
+
+def read_set(path: Path, settings: SettingValues, reader: PolicyReader) -> PolicySet:
+    """Every file at the path, verified with the keys that the environment trusts, and parsed.
+
+    Raises:
+        SetRefusedError: the keys cannot be used, or any file cannot; all that is wrong is listed.
+    """
+    keys = _signing_keys(settings, reader)
+    try:
+        contents = reader.policies(path, settings[POLICY_UNSIGNED_ALLOWED])
+    except DocumentError as error:
+        raise refused([(RefusalCode.UNREADABLE, problem) for problem in error.problems]) from error
+    return _verified(contents, settings, keys)
+
+
+def verified_again(contents: Mapping[str, bytes], settings: SettingValues, reader: PolicyReader) -> PolicySet:
+    """Files that were accepted once, verified with the keys that the environment trusts today.
+
+    Raises:
+        SetRefusedError: the keys cannot be used, or any file cannot; all that is wrong is listed.
+    """
+    return _verified(contents, settings, _signing_keys(settings, reader))
+
+
+def _signing_keys(settings: SettingValues, reader: PolicyReader) -> tuple[PublicKey, ...]:
+    """The keys that must have signed: none only where policies need no signature."""
+    keys = read_keys(settings, reader)
+    if not keys and not settings[POLICY_UNSIGNED_ALLOWED]:
+        reason = f"{POLICY_PATH.variable} is set, and no key is, so no signature can count"
+        problem = setting_problem(POLICY_KEYS.variable, reason, "Name the public keys that sign your policies")
+        raise refused([(RefusalCode.KEYS_INVALID, problem)])
+    return keys
+
+
+def _verified(contents: Mapping[str, bytes], settings: SettingValues, keys: tuple[PublicKey, ...]) -> PolicySet:
+    documents: list[PolicyDocument] = []
+    refusals: list[Refusal] = []
+    for name, data in contents.items():
+        try:
+            documents.append(parse_document(policy_source(name, data, keys, settings[POLICY_THRESHOLD])))
+        except SignatureError as error:
+            refusals.extend((RefusalCode.SIGNATURE_INVALID, problem) for problem in error.problems)
+        except DocumentError as error:
+            refusals.extend((RefusalCode.DOCUMENT_INVALID, problem) for problem in error.problems)
+    if refusals:
+        raise refused(refusals)
+    return PolicySet(contents=contents, documents=tuple(documents))
+
+
+def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
+    return read_files(path, POLICY_SUFFIXES, UNSIGNED_POLICY_FILE if unsigned else SIGNED_POLICY_FILE)
+
+
+# ======== policy/standing.py ==========================================================================================
+# What stands: the policy set that was found, the last good one in its place, or nothing. Pure decisions on values.
+#
+# A set that was found and is good is remembered. One that is refused leaves the last good set in force, verified again
+# with today's keys and settings, for a time that is counted from its expiry or from the first refusal, and that nothing
+# restarts; after that the lockdown values bound the result until the set is mended.
+
+
+RETRY_AFTER = timedelta(minutes=1)
+"""How soon a refused set is judged again where nothing seems to have changed: a clock may have been set right."""
+
+Verify = Callable[[], PolicySet]
+"""Gives a policy set, or raises `SetRefusedError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What holds from one moment on."""
+
+    policy_set: PolicySet | None
+    """The set in force; `None` where there is none and nothing runs."""
+    refusal: SetRefusedError | None
+    """Why the set that was found is refused; `None` where it is in force."""
+    stand_in: StandIn | None
+    """What the last good set holds in place of, where it does."""
+    until: datetime
+    """When it must be judged again, though nothing else may have changed."""
+    remembered: Remembered
+    """What is to be remembered from here on."""
+
+
+def standing(
+    found: Verify, last_good: Verify, remembered: Remembered, settings: SettingValues, now: datetime
+) -> Standing:
+    """What stands at this moment.
+
+    Args:
+        found: reads and verifies the set that the environment names.
+        last_good: verifies the remembered set again, with today's keys and settings.
+        remembered: what was accepted before.
+        settings: the environment's.
+        now: with an offset.
+    """
+    try:
+        policy_set = found()
+        refusals = [
+            *set_refusals(policy_set.documents, settings, now),
+            *history_refusals(policy_set.documents, remembered, now),
+        ]
+        if refusals:
+            raise refused(refusals)
+    except SetRefusedError as refusal:
+        return _in_its_place(refusal, last_good, remembered, settings, now)
+    return Standing(
+        policy_set=policy_set,
+        refusal=None,
+        stand_in=None,
+        until=min(document.expires_at for document in policy_set.documents),
+        remembered=accepted(policy_set, remembered),
+    )
+
+
+def accepted(policy_set: PolicySet, remembered: Remembered) -> Remembered:
+    """What is remembered once this set holds."""
+    policies = dict(remembered.policies)
+    for document in policy_set.documents:
+        policies[document.policy_id] = RememberedPolicy(serial=document.serial, payload_sha256=document.payload_sha256)
+        for retired in set(document.retires) & set(policies):
+            policies[retired] = replace(policies[retired], retired_by=document.policy_id)
+    known = () if remembered.newest_issued_at is None else (remembered.newest_issued_at,)
+    return Remembered(
+        policies=policies,
+        newest_issued_at=max((*(document.issued_at for document in policy_set.documents), *known)),
+        last_good=policy_set.contents,
+    )
+
+
+def _in_its_place(
+    refusal: SetRefusedError, last_good: Verify, remembered: Remembered, settings: SettingValues, now: datetime
+) -> Standing:
+    """The last good set for as long as it may hold, or nothing."""
+    first = remembered.first_refusal or FirstRefusal(at=now, code=refusal.code)
+    remembered = replace(remembered, first_refusal=first)
+    try:
+        policy_set = _still_good(last_good, remembered, settings, now)
+    except SetRefusedError as unusable:
+        problems = (*refusal.problems, *unusable.problems)
+        both = SetRefusedError(refusal.code, tuple(dict.fromkeys(problems)))
+        return Standing(policy_set=None, refusal=both, stand_in=None, until=now + RETRY_AFTER, remembered=remembered)
+    begun = min((first.at, *(document.expires_at for document in policy_set.documents)))
+    until = begun if refusal.code == RefusalCode.WRONG_AUDIENCE.code else begun + settings[POLICY_MAX_STALE]
+    # A clock that was set back before the refusal that time is counted from makes no time longer.
+    stand_in = StandIn(refusal=refusal, until=until, locked_down=not begun <= now < until)
+    return Standing(
+        policy_set=policy_set,
+        refusal=refusal,
+        stand_in=stand_in,
+        until=min(moment for moment in (begun, until, now + RETRY_AFTER) if moment > now),
+        remembered=remembered,
+    )
+
+
+def _still_good(last_good: Verify, remembered: Remembered, settings: SettingValues, now: datetime) -> PolicySet:
+    """The last good set, if nothing but time speaks against it today."""
+    if not remembered.last_good:
+        reason = "no earlier set was accepted here that could hold in place of this one"
+        problem = Problem(key="last good set", origin="policy set", reason=reason, remedy="Mend the set")
+        raise refused([(RefusalCode.UNREADABLE, problem)])
+    policy_set = last_good()
+    refusals = set_refusals(policy_set.documents, settings, now)
+    lasting = [(code, problem) for code, problem in refusals if code not in PASSING_CODES]
+    if lasting:
+        raise refused(lasting)
+    return policy_set
+
+
+# ======== policy/state_folder.py ======================================================================================
+# The folder in which an instance remembers policy sets, safe under many processes and through any crash.
+#
+# It belongs to the running user alone (0700). Every change is read, decided and written under one lock, and the file is
+# replaced whole; who reads it without the lock finds the old memory or the new one.
+
+
+STATE_NAME = "policies.json"
+LOCK_NAME = "lock"
+LOCK_SECONDS = 10
+"""How long another process may hold the lock; it takes milliseconds."""
+STATE_MAX_BYTES = 32 << 20
+"""Room for 256 policy files of 64 KiB in base64, and for what is remembered of their ids."""
+
+STATE_FILE = FileRule(kind="policy state", max_bytes=STATE_MAX_BYTES, owner_checked=True, secret=True, error=StateError)
+"""What is believed of the past."""
+
+Decided = TypeVar("Decided")
+
+
+class Memory(Protocol):
+    """Where what is remembered of policy sets is kept."""
+
+    def read(self) -> Remembered:
+        """What is remembered now."""
+
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
+        """Decide from what is remembered, keep what is to be remembered, and give the decision."""
+
+
+class ProcessMemory:
+    """Remembers for as long as this process lives."""
+
+    def __init__(self) -> None:
+        self._remembered = FIRST_CONTACT
+
+    def read(self) -> Remembered:
+        """What is remembered now."""
+        return self._remembered
+
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
+        """Decide from what is remembered, and keep what is to be remembered."""
+        decision, self._remembered = decide(self._remembered)
+        return decision
+
+
+class StateFolder:
+    """Remembers in a folder, for all processes of this instance and for the next start."""
+
+    def __init__(self, folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._folder = folder
+        self._lock_seconds = lock_seconds
+        self.file = folder / STATE_NAME
+
+    def read(self) -> Remembered:
+        """What is remembered now; nothing was where there is no file yet.
+
+        Raises:
+            StateError: it cannot be read or could not be written, is damaged, or others could have written it.
+        """
+        return self._read_file() if private_folder_exists(self._folder, STATE_FILE) else FIRST_CONTACT
+
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
+        """Decide from what is remembered, keep what is to be remembered, and give the decision.
+
+        Raises:
+            StateError: it cannot be read, written, trusted or locked; then what is remembered is as it was.
+        """
+        make_private_folder(self._folder, STATE_FILE)
+        with self._locked():
+            before = self._read_file()
+            decision, after = decide(before)
+            if after != before:
+                replace_private_file(self.file, state_text(after), STATE_FILE)
+        return decision
+
+    def _read_file(self) -> Remembered:
+        try:
+            untrusted = read_trusted(self.file, STATE_FILE)
+        except StateError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return FIRST_CONTACT
+            raise
+        try:
+            return parse_state(untrusted)
+        except ValueError as error:
+            remedy = "Restore it from a backup; or move it away and begin anew, without memory of earlier serials"
+            raise StateError((_state_problem(self.file, f"it is damaged: {error}", remedy),)) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The lock held, on the file that others will lock too: none that was removed meanwhile."""
+        deadline, held = time.monotonic() + self._lock_seconds, False
+        while not held:
+            with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
+                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
+                    reason = f"another process has held its lock for {self._lock_seconds:g} seconds"
+                    raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
+                held = is_still_at(place, descriptor)
+                if held:
+                    try:
+                        yield
+                    finally:
+                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
+                        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _state_problem(place: Path, reason: str, remedy: str) -> Problem:
+    return Problem(key=STATE_FILE.kind, origin=str(place), reason=reason, remedy=remedy)
+
+
+# ======== policy/live.py ==============================================================================================
+# The policy set of one process, which follows the files: a change holds for the next run, without a restart.
+#
+# Whether anything changed is told by `stat`, which costs microseconds. What changed is read, verified and judged anew,
+# and only then put in place of what stood; whoever already has a situation keeps it.
+
+
+SETTLED_NANOSECONDS = 50_000_000
+"""How old a change must be before a look at the files counts: within a tick of the kernel's clock, a second change of
+the same size would look like the first."""
+SETTLED_WHOLE_SECONDS = 2_100_000_000
+"""The same where a file system keeps whole seconds, FAT every second one."""
+
+Look = tuple[object, ...]
+"""What `stat` says of every file that policy comes from; equal looks mean equal files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What stood when the files were last read."""
+
+    look: Look
+    """The files, just before they were read."""
+    settled: bool
+    """Whether a later change cannot have escaped the look."""
+    since: datetime
+    """When it was judged."""
+    standing: Standing
+    """The verdict."""
+    situation: Situation | None
+    """What holds; `None` where nothing runs."""
+
+
+class LivePolicy:
+    """What holds on this instance now."""
+
+    def __init__(
+        self,
+        environment: EnvironmentLayer,
+        *,
+        reader: PolicyReader,
+        now: Callable[[], datetime],
+        memory: Memory | None = None,
+    ) -> None:
+        """Follow the files that the environment names.
+
+        Args:
+            environment: what the environment says; it does not change while a process lives.
+            reader: how files are read.
+            now: the clock, with an offset.
+            memory: where it is kept what was accepted; by default as the environment says.
+
+        Raises:
+            ConfigurationError: the environment contradicts itself.
+        """
+        refuse_contradictions(environment.settings)
+        self._environment = environment
+        self._reader = reader
+        self._now = now
+        self._memory = memory or memory_of(environment)
+        self._judging = threading.Lock()
+        self._judged: _Judged | None = None
+        self._alone = Situation(environment=environment, documents=())
+
+    def situation(self) -> Situation:
+        """What holds at this moment.
+
+        Raises:
+            SetRefusedError: the policy set is refused, and no earlier one may hold in its place.
+        """
+        settings = self._environment.settings
+        if settings[POLICY_PATH] is None:
+            read_keys(settings, self._reader)  # keys that could verify nothing are an error, though nothing asks yet
+            refuse_missing_path(settings)
+            return self._alone
+        judged = self._current()
+        if judged.situation is None:
+            refusal = judged.standing.refusal
+            raise SetRefusedError(refusal.code, refusal.problems) if refusal else RuntimeError("nothing stands")
+        return judged.situation
+
+    def standing(self) -> Standing | None:
+        """The verdict on the policy set; `None` where the environment names none.
+
+        Raises:
+            SetRefusedError: what was accepted before cannot be told, so there is no verdict.
+        """
+        return None if self._environment.settings[POLICY_PATH] is None else self._current().standing
+
+    def _current(self) -> _Judged:
+        judged = self._judged
+        if judged is not None and _still(judged, self._look(), self._now()):
+            return judged
+        with self._judging:
+            # Others may have judged while this thread waited: the moment is taken anew, or it would be before theirs.
+            judged, look, now = self._judged, self._look(), self._now()
+            if judged is None or not _still(judged, look, now):
+                judged = self._judged = self._judge(look, now)
+            return judged
+
+    def _judge(self, look: Look, now: datetime) -> _Judged:
+        settings, path = self._environment.settings, Path(self._environment.settings[POLICY_PATH] or "")
+
+        settled = all_settled(_changes(look), time.time_ns())
+
+        def decide(remembered: Remembered) -> tuple[Standing, Remembered]:
+            last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
+            verdict = standing(
+                lambda: read_set(path, settings, self._reader),
+                lambda: verified_again(last_good, settings, self._reader),
+                remembered,
+                settings,
+                now,
+            )
+            return verdict, verdict.remembered
+
+        try:
+            verdict = self._memory.change(decide)
+        except StateError as error:
+            raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
+        return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))
+
+    def _situation(self, verdict: Standing) -> Situation | None:
+        """What holds by a verdict; the one that held, where it is the same, with all that it has resolved."""
+        if verdict.policy_set is None:
+            return None
+        before = self._judged.situation if self._judged is not None else None
+        now = Situation(
+            environment=self._environment, documents=verdict.policy_set.documents, stand_in=verdict.stand_in
+        )
+        return before if before == now else now
+
+    def _look(self) -> Look:
+        settings = self._environment.settings
+        policy, keys, state = settings[POLICY_PATH], settings[POLICY_KEYS], settings[POLICY_STATE]
+        parts = [*_seen(policy, POLICY_SUFFIXES)] if policy else []
+        if keys is not None and keys.startswith("/"):
+            parts += _seen(keys, PUBLIC_KEY_SUFFIXES)
+        if state is not None:
+            parts.append(_status(f"{state}/{STATE_NAME}"))
+        return tuple(parts)
+
+
+def current_moment() -> datetime:
+    """The clock of this host, with an offset."""
+    return datetime.now(UTC)
+
+
+def memory_of(environment: EnvironmentLayer) -> Memory:
+    """Where the environment says that accepted sets are remembered."""
+    folder = environment.settings[POLICY_STATE]
+    return ProcessMemory() if folder is None else StateFolder(Path(folder))
+
+
+def all_settled(changes: Iterable[int], now: int) -> bool:
+    """Whether files that changed at these moments, in nanoseconds, cannot have changed again within the same tick."""
+    return all(
+        now - changed > (SETTLED_NANOSECONDS if changed % 10**9 else SETTLED_WHOLE_SECONDS) for changed in changes
+    )
+
+
+def _still(judged: _Judged, look: Look, now: datetime) -> bool:
+    """Whether what was judged is what stands now."""
+    return judged.settled and judged.look == look and judged.since <= now < judged.standing.until
+
+
+def _seen(path: str, suffixes: tuple[str, ...]) -> Iterator[object]:
+    """What `stat` says of a file, or of a folder and the files in it that are read."""
+    yield _status(path)
+    if os.path.islink(f"{path}/{CONFIGMAP_DATA}"):  # noqa: PTH114 -- a third of pathlib's time, for each run
+        path = f"{path}/{CONFIGMAP_DATA}"  # what is read is this generation, whatever links lead into it
+        yield _status(path)
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(suffixes))
+    except OSError as error:
+        yield error.errno
+        return
+    for name in names:
+        yield name
+        yield _status(f"{path}/{name}")
+
+
+def _status(path: str) -> object:
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- half the time of pathlib's, for each run
+    except OSError as error:
+        return error.errno
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_uid,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _changes(look: Look) -> Iterator[int]:
+    """When each file in a look last changed, in nanoseconds of the kernel's clock."""
+    return (seen[-1] for seen in look if isinstance(seen, tuple))
 
 
 # ======== sandbox/cleaning.py =========================================================================================
@@ -4063,6 +5770,101 @@ def cleaned(untrusted_output: str) -> str:
     """Output without escape sequences, control characters and bidirectional controls; line ends become LF."""
     text = _ESCAPE_SEQUENCE.sub("", untrusted_output)
     return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+# ======== plugins/people.py ===========================================================================================
+# Who asks, out of what Open WebUI hands to a plugin and what it answers about groups.
+#
+# What only a client claims, and what Open WebUI does not tell, stays undetermined, which tightens: every scope of a
+# policy file that might be for this person holds. So no failure here stops a run, and none loosens one.
+#
+# Source: Open WebUI 0.12.4, `main.py`, `utils/middleware.py` (metadata of a chat), `models/groups.py`.
+
+
+GroupSource = Callable[[str], Awaitable[Any]]
+"""Gives the groups of a person's id, each with an `id` and a `name`."""
+GROUPS_SECONDS = 2.0
+"""How long Open WebUI may take to tell somebody's groups; 2 to 5 ms were seen, so each run asks anew."""
+_LONGEST_REASON = 200
+
+
+def requester_of(untrusted_user: object, *, surface: str, model: str | None = None) -> Requester:
+    """Who asks, but for their groups, out of the server's own record of the person.
+
+    Args:
+        untrusted_user: Open WebUI's `__user__`.
+        surface: `tool` or `function`.
+        model: the id of the model that runs the code; `None` where only a client says which it is.
+    """
+    user = untrusted_user if isinstance(untrusted_user, Mapping) else {}
+    return Requester(role=_text_in(user, "role"), user=_text_in(user, "id"), model=model, surface=surface)
+
+
+async def open_webui_groups(user_id: str) -> Any:  # noqa: ANN401 -- whatever this Open WebUI answers
+    """The groups that Open WebUI itself counts a person in, those above their own included."""
+    from open_webui.models.groups import Groups  # noqa: PLC0415 -- there is none outside Open WebUI
+
+    groups_of = Groups.get_groups_by_member_id
+    # Where groups nest, Open WebUI's own access checks count the groups above too.
+    options = {"include_inherited": True} if "include_inherited" in inspect.signature(groups_of).parameters else {}
+    if inspect.iscoroutinefunction(groups_of):
+        return await groups_of(user_id, **options)
+    # Open WebUI before 0.12 asks its database without awaiting it; that may keep nobody else waiting.
+    return await asyncio.to_thread(groups_of, user_id, **options)
+
+
+class GroupRegister:
+    """Tells which groups somebody is in; remembers nothing but what it last complained of."""
+
+    def __init__(self, source: GroupSource, warn: Callable[[str], None], deadline_seconds: float) -> None:
+        self._source = source
+        self._warn = warn
+        self._deadline_seconds = deadline_seconds
+        self._complained_of = ""
+
+    async def groups(self, user: str | None) -> frozenset[str] | None:
+        """Ids and names of somebody's groups; `None` where they cannot be determined, whatever the reason."""
+        if user is None:
+            return None
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                known = _ids_and_names(await self._source(user))
+        except TimeoutError:
+            self._complain("TimeoutError", f"no answer within {self._deadline_seconds:g} seconds")
+            return None
+        except Exception as error:  # noqa: BLE001 -- the source is Open WebUI's, and no failure of it may stop a run
+            self._complain(type(error).__name__, f"{type(error).__name__}: {error}")
+            return None
+        self._complained_of = ""
+        return known
+
+    def _complain(self, kind: str, reason: str) -> None:
+        """Log a kind of failure once, until there is an answer again or another kind."""
+        if kind != self._complained_of:
+            self._complained_of = kind
+            words = " ".join(cleaned(reason).split())[:_LONGEST_REASON]
+            self._warn(f"Open WebUI does not tell people's groups, so every policy scope about groups holds: {words}")
+
+
+def _ids_and_names(groups: Any) -> frozenset[str]:  # noqa: ANN401 -- what Open WebUI answered
+    """Each group's id and name.
+
+    Raises:
+        TypeError: that is no list of groups.
+        AttributeError: the same.
+    """
+    if not isinstance(groups, list):
+        raise TypeError(f"it answered {type(groups).__name__}, not a list of groups")
+    words = [word for group in groups for word in (group.id, group.name)]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("it answered groups whose id or name is no text")
+    return frozenset(words)
+
+
+def _text_in(untrusted: Mapping[str, Any], key: str) -> str | None:
+    """A text that is not empty, or nothing."""
+    value = untrusted.get(key)
+    return value if isinstance(value, str) and value else None
 
 
 # ======== sandbox/errors.py ===========================================================================================
@@ -6184,6 +7986,11 @@ class RunRequest:
         """The code as it is handed to the interpreter."""
         return self.code.encode()
 
+    @property
+    def code_sha256(self) -> str:
+        """SHA-256 of the code, in hexadecimal: what records hold in its place."""
+        return hashlib.sha256(self.code_bytes).hexdigest()
+
 
 def _code_problem(code: str) -> tuple[str, str] | None:
     """Why this text cannot be handed to an interpreter, and what to do; `None` where it can."""
@@ -6321,6 +8128,12 @@ class RunResult:
     """CPU time of the box, gVisor's own included; `None` where nothing counts it."""
     peak_memory_bytes: int | None
     """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+    code_sha256: str
+    """SHA-256 of the code, in hexadecimal."""
+    surface: str | None = None
+    """`tool` or `function`; `None` where it came from neither."""
+    audit_hash: str | None = None
+    """The hash of its line in the audit log; `None` where it has none."""
 
     @property
     def output(self) -> str:
@@ -6357,7 +8170,9 @@ class RunResult:
         """The run as JSON: everything but the output."""
         return {
             "outcome": self.outcome.value,
+            "surface": self.surface,
             "language": self.language,
+            "code_sha256": self.code_sha256,
             "exit_code": self.exit_code,
             "truncated": self.truncated,
             "notices": list(self.notices),
@@ -6369,6 +8184,7 @@ class RunResult:
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "audit_hash": self.audit_hash,
         }
 
 
@@ -6478,6 +8294,81 @@ def end_markdown(end: RunResult | PolicyError | SandboxError, heading: str) -> s
 def json_text(value: dict[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+# ======== sandbox/account.py ==========================================================================================
+# What the audit log is told of one run: who asked for what, under which limits, and how it ended. Never the code.
+#
+# Pure: whoever runs code appends it, for every end that a run can come to.
+
+
+REFUSED_OUTCOME = "refused"
+"""Nothing ran."""
+STOPPED_OUTCOME = "stopped"
+"""Whoever asked stopped it, or its server ended; code may have run until then."""
+FAILED_OUTCOME = "failed"
+"""A defect of ours ended it; code may have run until then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAccount:
+    """One run, as far as it has come."""
+
+    person: str
+    """Whose run it is."""
+    requester: Requester
+    """Who asked, as far as it can be determined."""
+    language: str
+    """What it was said to be."""
+    code: str
+    """The person's text, of which only size and SHA-256 are told."""
+    limits: EffectiveLimits | None = None
+    """What it ran under; `None` where it did not come to limits."""
+    policy_refusal: str | None = None
+    """The reason code of a policy set that is refused, while the last good one holds in its place."""
+
+    def of_result(self, result: RunResult) -> dict[str, Any]:
+        """The account of a run that came to a result."""
+        record = replace(result, surface=self.requester.surface).record()
+        return {**self._common(), **{name: value for name, value in record.items() if name != "audit_hash"}}
+
+    def of_refusal(self, refusal: PolicyError | SandboxError) -> dict[str, Any]:
+        """The account of a run that was refused, or that could not be carried out."""
+        return {**self._common(), "outcome": REFUSED_OUTCOME, "refused_for": _refused_for(refusal)}
+
+    def of_end(self, outcome: str) -> dict[str, Any]:
+        """The account of a run that ended without a result, as stopped or failed."""
+        return {**self._common(), "outcome": outcome}
+
+    def _common(self) -> dict[str, Any]:
+        code = str(self.code).encode(errors="surrogatepass")  # models hand over numbers too
+        return {
+            "person": self.person,
+            "who": self.requester.as_json(),
+            "language": self.language,
+            "code_bytes": len(code),
+            "code_sha256": hashlib.sha256(code).hexdigest(),
+            "policy_refusal": self.policy_refusal,
+            **_limits_account(self.limits),
+        }
+
+
+def _limits_account(limits: EffectiveLimits | None) -> Mapping[str, Any]:
+    if limits is None:
+        return {"limits_digest": None, "policies": []}
+    policies = [{"id": policy.policy_id, "serial": policy.serial} for policy in limits.policies]
+    return {"limits_digest": limits.digest, "policies": policies}
+
+
+def _refused_for(refusal: PolicyError | SandboxError) -> str:
+    """The reason code of a policy set, or the name of the thing that was refused."""
+    match refusal:
+        case SetRefusedError():
+            return refusal.code
+        case PolicyError():
+            return refusal.problems[0].key
+        case SandboxError():
+            return refusal.key
 
 
 # ======== sandbox/shared_libraries.py =================================================================================
@@ -7854,6 +9745,7 @@ class Runner:
             wall_seconds=ended - ready,
             cpu_seconds=counters.cpu_seconds,
             peak_memory_bytes=counters.peak_memory_bytes,
+            code_sha256=request.code_sha256,
         )
 
     async def _ready_box(
@@ -8011,10 +9903,27 @@ class RunOrder:
     """The person's text."""
     person: str
     """Whose run it is."""
+    requester: Requester
+    """Who asks, as far as it can be determined; scopes of policy files are held against it."""
     untrusted_person_valves: Mapping[str, object]
     """What the person's valves hold, by valve name."""
     untrusted_admin_valves: Mapping[str, object]
     """What the plugin's valves hold, by valve name."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one run has come; the account of it grows on the way."""
+
+    account: RunAccount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What the environment says, and the policy set that it names."""
+
+    settings: SettingValues
+    policy: LivePolicy
 
 
 class Session:
@@ -8023,34 +9932,103 @@ class Session:
     def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._environ = dict(environ)
         self._warn = warn
-        self._environment: EnvironmentLayer | None = None
+        self._opened: _Opened | None = None
+        self._opening = threading.Lock()
+        self._warned_of = ""
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
 
     def situation(self) -> Situation:
-        """What holds here now; policy files are read anew each time, the environment once.
+        """What holds here now: policy files as they are at this moment, the environment as it was at the start.
 
         Raises:
             PolicyError: the environment or the policy set cannot be used.
         """
-        if self._environment is None:
-            self._environment = read_environment(self._environ)
-            for warning in self._environment.warnings:
-                self._warn(warning)
-        return load_situation(self._environment, now=datetime.now(UTC), reader=trusted_reader())
+        situation = self._environment().policy.situation()
+        warning = "" if situation.stand_in is None else situation.stand_in.sentence
+        if warning and warning != self._warned_of:
+            self._warn(warning)
+        self._warned_of = warning
+        return situation
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
-        """Run code to its end, announcing each step.
+        """Run code to its end, announcing each step, and leave a line of it in the audit log, however it ends.
 
         Raises:
-            PolicyError: no limits come out of environment and policy files.
+            PolicyError: no limits come out of environment and policy files, or the audit log is required and cannot be
+                written; then a result that there is already is withheld.
             SandboxError: the run was refused, or could not be carried out.
         """
         await announce("Checking if environment supports sandboxing...")
+        log = await asyncio.to_thread(self._checked_log)
+        account = RunAccount(person=order.person, requester=order.requester, language=order.language, code=order.code)
+        progress = _Progress(account)
+        try:
+            result = await self._run(order, progress, announce)
+        except (PolicyError, SandboxError) as refusal:
+            await self._noted(log, progress.account.of_refusal(refusal))
+            raise
+        except asyncio.CancelledError:
+            await self._noted(log, progress.account.of_end(STOPPED_OUTCOME))
+            raise
+        except Exception:
+            await self._noted(log, progress.account.of_end(FAILED_OUTCOME))
+            raise
+        line = await self._noted(log, progress.account.of_result(result), withhold=True)
+        return replace(result, surface=order.requester.surface, audit_hash=line)
+
+    def _environment(self) -> _Opened:
+        """What the environment says, read once."""
+        with self._opening:
+            if self._opened is None:
+                environment = read_environment(self._environ)
+                for warning in environment.warnings:
+                    self._warn(warning)
+                policy = LivePolicy(environment, reader=trusted_reader(), now=current_moment)
+                self._opened = _Opened(settings=environment.settings, policy=policy)
+            return self._opened
+
+    def _checked_log(self) -> AuditLog | None:
+        """The audit log, if the environment names one.
+
+        Raises:
+            PolicyError: the environment cannot be used, or the log is required and cannot be written.
+        """
+        settings = self._environment().settings
+        path = settings[AUDIT_LOG]
+        if path is None:
+            return None
+        log = AuditLog(Path(path), current_moment)
+        if settings[AUDIT_REQUIRED]:
+            log.check()
+        return log
+
+    async def _noted(self, log: AuditLog | None, account: Mapping[str, Any], *, withhold: bool = False) -> str | None:
+        """Append the account, also where whoever waited for it is gone; the hash of its line, where there is one.
+
+        Raises:
+            AuditError: it cannot be written, the log is required, and a result can be withheld for that.
+        """
+        if log is None:
+            return None
+        try:
+            return await asyncio.shield(asyncio.to_thread(log.append, account))
+        except AuditError as error:
+            if withhold and self._environment().settings[AUDIT_REQUIRED]:
+                raise
+            self._warn(f"A run is missing from the audit log: {error}")
+            return None
+
+    async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
         situation = await asyncio.to_thread(self.situation)
         limits = situation.limits(
-            untrusted_person_valves=order.untrusted_person_valves, untrusted_admin_valves=order.untrusted_admin_valves
+            requester=order.requester,
+            untrusted_person_valves=order.untrusted_person_valves,
+            untrusted_admin_valves=order.untrusted_admin_valves,
         )
+        stand_in = situation.stand_in
+        refusal = None if stand_in is None else stand_in.refusal.code
+        progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
         request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
         async with self._preparing:
             equipment = await self._prepared(situation, limits, announce)
@@ -8121,8 +10099,10 @@ PluginEnd = RunResult | PolicyError | SandboxError
 class PluginHost:
     """Runs code for one plugin."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._session = Session(environ, logging.getLogger(LOGGER_NAME).warning)
+    def __init__(self, environ: Mapping[str, str], group_source: GroupSource = open_webui_groups) -> None:
+        warn = logging.getLogger(LOGGER_NAME).warning
+        self._session = Session(environ, warn)
+        self._groups = GroupRegister(group_source, warn, GROUPS_SECONDS)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
         """Run code, and say how it went; only cancellation and defects of ours come out as exceptions."""
@@ -8131,7 +10111,9 @@ class PluginHost:
             await _emit_status(emit, "in_progress", description, done=False)
 
         try:
-            result = await self._session.run(order, announce)
+            groups = await self._groups.groups(order.requester.user)
+            known = replace(order, requester=replace(order.requester, groups=groups))
+            result = await self._session.run(known, announce)
         except (PolicyError, SandboxError) as refusal:
             return await _told_refusal(emit, refusal)
         except Exception as defect:
@@ -8141,20 +10123,31 @@ class PluginHost:
         return result
 
 
-def run_order(language: str, code: str, admin_valves: object, untrusted_user: Mapping[str, Any] | None) -> RunOrder:
-    """What a person wants to run, with a snapshot of all valves.
+def run_order(
+    language: str,
+    code: str,
+    admin_valves: object,
+    untrusted_user: Mapping[str, Any] | None,
+    *,
+    surface: str,
+    model: str | None = None,
+) -> RunOrder:
+    """What a person wants to run, with a snapshot of all valves; their groups are asked for when it is run.
 
     Args:
         language: `python` or `bash`.
         code: the person's text.
         admin_valves: the plugin's valves, as Open WebUI stored them on the instance.
         untrusted_user: Open WebUI's `__user__`.
+        surface: `tool` or `function`.
+        model: the id of the model that runs the code, where the server knows it.
     """
     user = untrusted_user or {}
     return RunOrder(
         language=language,
         code=code,
         person=str(user.get("id") or UNKNOWN_PERSON),
+        requester=requester_of(user, surface=surface, model=model),
         untrusted_person_valves=untrusted_values(user.get("valves")),
         untrusted_admin_valves=untrusted_values(admin_valves),
     )
@@ -8242,6 +10235,7 @@ def self_test(arguments: Sequence[str]) -> int:
         language=options.language,
         code=code,
         person="self-test",
+        requester=UNDETERMINED,
         untrusted_person_valves={},
         untrusted_admin_valves=admin_valves,
     )
@@ -8285,7 +10279,9 @@ class Action:
         if block is None:
             await _emit_no_block(__event_emitter__)
             return None
-        order = run_order(block.language, block.code, self.valves, __user__)
+        # No model is named: which one wrote the message, and its text, are both the client's claims. Open WebUI checks
+        # only that the person may use the model that is claimed, or nothing at all of one of their own connection.
+        order = run_order(block.language, block.code, self.valves, __user__, surface=FUNCTION_SURFACE)
         end = await self._host.run(order, __event_emitter__)
         added = end_markdown(end, _heading(block, blocks))
         return {"messages": [{"id": message_id, "content": f"{with_closed_blocks(content)}\n\n---\n\n{added}\n"}]}

@@ -13,7 +13,7 @@ _SETTLING_SECONDS = 3.0
 
 
 def play(stage: Stage) -> None:
-    """7. The server, stopped in the middle of a run, leaves no process; after the next run, no cgroup or folder."""
+    """8. The server, stopped in the middle of a run, leaves no process; after the next run, no cgroup or folder."""
     start_python(stage, "import time\ntime.sleep(60)")
     wait_for(lambda: stage.watch.boxes() or None, what="a box below the server", seconds=30.0)
     time.sleep(1.0)

@@ -6,11 +6,11 @@ of Open WebUI, through the settings interface.
 
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from tests.e2e.client import Client
 from tests.e2e.host import LOCKED_RUNTIME_SECONDS
+from tests.e2e.listener import Listener, listening, reaching
 from tests.e2e.stage import FUNCTION_ID, TOOL_ID, Stage, ToolRun, press_action, run_python
 
 _LOOSE = {"MAX_RUNTIME_SECONDS": 600, "NETWORKING_ALLOWED": True, "NETWORK_PRIVATE_ALLOWED": True}
@@ -35,33 +35,9 @@ _SLEEPING = "import time\nprint('asleep', flush=True)\ntime.sleep(30)\nprint('aw
 _AROUND_RUN_SECONDS = 10.0
 
 
-class Listener:
-    """A server on this machine's loopback that only counts who connects."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(0.2)
-        self.port: int = self._socket.getsockname()[1]
-
-    def connections(self) -> int:
-        """Count the connections since the last look."""
-        count = 0
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except TimeoutError:
-                return count
-            connection.close()
-            count += 1
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._socket.close()
-
-
 def play(stage: Stage) -> None:
     """5. With both limits locked by the environment, no valve changes either."""
-    with _listener() as listener:
+    with listening() as listener:
         _check_listener(stage, listener)
         _administrator_asks_for_more(stage)
         _check_locked(stage, listener, "an administrator's valves")
@@ -72,15 +48,6 @@ def play(stage: Stage) -> None:
         _check_action_locked(stage, listener)
         _check_garbage(stage, listener)
     _forget_valves(stage)
-
-
-@contextmanager
-def _listener() -> Iterator[Listener]:
-    listener = Listener()
-    try:
-        yield listener
-    finally:
-        listener.close()
 
 
 def _check_listener(stage: Stage, listener: Listener) -> None:
@@ -114,8 +81,8 @@ def _store_past_checks(client: Client, valves: Mapping[str, object]) -> None:
 
 
 def _check_locked(stage: Stage, listener: Listener, by_what: str) -> None:
-    reaching = run_python(stage, _reaching(listener.port))
-    _check_no_network(stage, listener, reaching.output, f"{by_what} open no network", reaching.chat_error)
+    trying = run_python(stage, reaching(listener.port))
+    _check_no_network(stage, listener, trying.output, f"{by_what} open no network", trying.chat_error)
     sleeping = run_python(stage, _SLEEPING)
     _check_ended(stage, sleeping, f"{by_what} lengthen no run")
     told = "SANDBOX_MAX_RUNTIME_SECONDS" in sleeping.result
@@ -135,7 +102,7 @@ def _check_ended(stage: Stage, sleeping: ToolRun, sentence: str) -> None:
 
 
 def _check_action_locked(stage: Stage, listener: Listener) -> None:
-    added, _ = press_action(stage, _reaching(listener.port))
+    added, _ = press_action(stage, reaching(listener.port))
     _check_no_network(stage, listener, added, "the action opens no network either", None)
     added, seconds = press_action(stage, _SLEEPING)
     stopped = "runtime limit" in added and "awake" not in added.rpartition("```text")[2]
@@ -146,12 +113,12 @@ def _check_action_locked(stage: Stage, listener: Listener) -> None:
 def _check_garbage(stage: Stage, listener: Listener) -> None:
     for garbage in _GARBAGE:
         _store_past_checks(stage.person, dict.fromkeys(_PERSON_VALVES, garbage))
-        run = run_python(stage, _reaching(listener.port))
+        run = run_python(stage, reaching(listener.port))
         sentence = f"{_named(garbage)} stored in all valves breaks no chat and opens no network"
         _check_no_network(stage, listener, run.output or run.result, sentence, run.chat_error)
     _store_past_checks(stage.person, dict.fromkeys(_PERSON_VALVES, "abc"))
     _check_ended(stage, run_python(stage, _SLEEPING), "garbage in valves lengthens no run")
-    added, _ = press_action(stage, _reaching(listener.port))
+    added, _ = press_action(stage, reaching(listener.port))
     _check_no_network(stage, listener, added, "garbage in valves does not break the action", None)
     _administrator_garbage(stage, listener)
 
@@ -160,11 +127,11 @@ def _administrator_garbage(stage: Stage, listener: Listener) -> None:
     valves = {"MAX_RUNTIME_SECONDS": "abc", "NETWORKING_ALLOWED": [], "NETWORK_PRIVATE_ALLOWED": 1e99}
     for path in (f"tools/id/{TOOL_ID}", f"functions/id/{FUNCTION_ID}"):
         stage.administrator.request("POST", f"/api/v1/{path}/valves/update", valves)
-    run = run_python(stage, _reaching(listener.port))
+    run = run_python(stage, reaching(listener.port))
     _check_no_network(
         stage, listener, run.output, "garbage in an administrator's valves breaks no chat", run.chat_error
     )
-    added, _ = press_action(stage, _reaching(listener.port))
+    added, _ = press_action(stage, reaching(listener.port))
     _check_no_network(stage, listener, added, "garbage in an administrator's valves does not break the action", None)
 
 
@@ -172,19 +139,6 @@ def _forget_valves(stage: Stage) -> None:
     _store_past_checks(stage.person, {})
     for path in (f"tools/id/{TOOL_ID}", f"functions/id/{FUNCTION_ID}"):
         stage.administrator.post(f"/api/v1/{path}/valves/update", {})
-
-
-def _reaching(port: int) -> str:
-    """Python that tries to reach the listener, and tells which network interfaces it sees."""
-    return f"""\
-import socket
-print([name for _, name in socket.if_nameindex()])
-try:
-    socket.create_connection(("127.0.0.1", {port}), 2).close()
-    print("reached", "the listener")
-except OSError as error:
-    print("reached", "nothing:", error)
-"""
 
 
 def _named(garbage: object, limit: int = 30) -> str:

@@ -1,0 +1,175 @@
+"""`policy explain`: what holds, who decided it and who did not, for people and for programs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from policy.limits import LIMITS
+from tests.policy.commands.conftest import GOLDENS, POLICY, Command
+from tests.policy.factories import text_of
+
+
+def test_explain_table_is_golden(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_MAX_RAM_MEGABYTES", "64")
+    monkeypatch.setenv("SANDBOX_NETWORK_ALLOWLIST", "[fe80::1]:80,example.com")
+
+    ended = policy("explain", "--policy", "acme.toml", "--valve", "MAX_RUNTIME_SECONDS=600", "--candidates")
+
+    assert ended.code == 0
+    assert ended.out == (GOLDENS / "explain.txt").read_text()
+    assert ended.err == ("warning: would be refused here [signature-invalid]: "[:0])
+
+
+def test_explain_without_policy_shows_the_built_in_values(policy: Command) -> None:
+    told = policy.told()
+
+    assert {name: entry["decided_by"] for name, entry in told["limits"].items()} == {
+        limit.name: "built-in" for limit in LIMITS
+    }
+    assert (told["policies"], told["warnings"], told["notices"]) == ([], [], [])
+
+
+def test_explain_tells_programs_all_of_it(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_MAX_RAM_MEGABYTES", "64")
+
+    told = policy.told("--policy", "acme.toml", "--valve", "MAX_RUNTIME_SECONDS=600")
+
+    assert set(told) == {"limits", "digest", "notices", "policies", "warnings"}
+    assert re.fullmatch("[0-9a-f]{64}", told["digest"])
+    assert list(told["limits"]) == [limit.name for limit in LIMITS]
+    assert told["limits"]["max_ram_megabytes"]["value"] == 64
+    assert told["limits"]["max_ram_megabytes"]["decided_by"] == "environment"
+    runtime = told["limits"]["max_runtime_seconds"]
+    assert (runtime["value"], runtime["decided_by"], runtime["statement"]) == (60, "policy", "ceiling")
+    assert runtime["origin"] == "acme-prod serial 7 (acme.toml:13, unsigned)"
+    assert [(each["layer"], each["value"], each["fate"]) for each in runtime["candidates"]] == [
+        ("policy", "60", "won"),
+        ("policy", "20", "shadowed"),
+        ("valve", "600", "clamped"),
+        ("built-in", "30", "shadowed"),
+    ]
+    assert told["policies"][0]["id"] == "acme-prod"
+    assert told["policies"][0]["signed_by"] == []
+
+
+def test_explain_marks_files_that_would_be_refused_here(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("acme.toml").write_text(POLICY.replace('"*"', '"prod-us"').replace("9999-", "2021-"))
+    monkeypatch.setenv("SANDBOX_POLICY_MIN_SERIAL", "acme-prod=8")
+
+    warnings = policy.told("--policy", "acme.toml")["warnings"]
+
+    assert [re.search(r"\[(.*?)\]", warning)[1] for warning in warnings] == [  # type: ignore[index]  # all match
+        "wrong-audience",
+        "expired",
+        "serial-too-low",
+    ]
+    assert all(warning.startswith("would be refused here [") for warning in warnings)
+
+
+def test_explain_says_of_an_unsigned_file_that_trusted_keys_would_refuse_it(
+    policy: Command, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_POLICY_KEYS", str(Path("ops.pub").resolve()))
+    before = policy.told("--policy", "acme.toml")
+    policy.good("sign", "--key", "ops.key", "acme.toml")
+    after = policy.told("--policy", "acme.toml")
+
+    assert ["[signature-invalid]" in warning for warning in before["warnings"]] == [True]
+    assert after["warnings"] == []
+    assert after["policies"][0]["signed_by"] == [keys[0]]
+    assert after["digest"] == before["digest"]
+
+
+def test_explain_reads_what_the_environment_names(
+    policy: Command, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.good("sign", "--key", "ops.key", "acme.toml")
+    monkeypatch.setenv("SANDBOX_POLICY_KEYS", str(Path("ops.pub").resolve()))
+    monkeypatch.setenv("SANDBOX_POLICY_PATH", str(Path("acme.toml").resolve()))
+
+    told = policy.told()
+
+    assert told["policies"][0]["signed_by"] == [keys[0]]
+    assert told["limits"]["networking_allowed"]["value"] is False
+
+
+def test_explain_refuses_a_set_that_the_environment_names_with_its_code(
+    policy: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_POLICY_PATH", str(Path("acme.toml").resolve()))
+
+    ended = policy("explain")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("error [keys-invalid]: environment: SANDBOX_POLICY_KEYS: ")
+
+
+def test_malformed_environment_is_told_variable_by_variable(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_MAX_CPUS", "\x1b[31mmany")
+    monkeypatch.setenv("SANDBOX_MAX_RUNTIME_SECOND", "5")
+
+    ended = policy("explain", "--json")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert [line.split(": ")[2] for line in ended.err.splitlines()] == [
+        "SANDBOX_MAX_CPUS",
+        "SANDBOX_MAX_RUNTIME_SECOND",
+    ]
+    assert "Did you mean SANDBOX_MAX_RUNTIME_SECONDS?" in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_foreign_variable_is_warned_of_beside_the_table(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_WHATEVER", "1")
+
+    ended = policy("explain")
+
+    assert ended.code == 0
+    assert ended.err == "warning: SANDBOX_WHATEVER is not a variable of sandbox-lockdown; it has no effect here.\n"
+
+
+def test_problems_of_all_files_named_are_told_together(policy: Command) -> None:
+    Path("other.toml").write_text(POLICY.replace("max_cpus", "max_cpu"))
+    Path("acme.toml").write_text(POLICY.replace("serial", "seriel"))
+    Path("third.toml").write_bytes(b"\r\n")
+
+    ended = policy("explain", "--policy", "acme.toml", "--policy", "other.toml", "--policy", "third.toml")
+
+    assert ended.code == 1
+    places = {line.split(": ")[1].split(":")[0] for line in ended.err.splitlines()}
+    assert places == {"acme.toml", "other.toml", "third.toml"}
+
+
+def test_person_cannot_choose_what_only_administrators_do(policy: Command) -> None:
+    told = policy.told("--valve", "NETWORK_PRIVATE_ALLOWED=true")
+
+    entry = told["limits"]["network_private_allowed"]
+    assert entry["value"] is False
+    assert [each["fate"] for each in entry["candidates"] if each["layer"] == "valve"] == ["ignored"]
+    assert (
+        "The valve NETWORK_PRIVATE_ALLOWED is ignored (only an administrator chooses this limit)" in told["notices"][0]
+    )
+    assert policy.told("--admin-valve", "NETWORK_PRIVATE_ALLOWED=true")["limits"]["network_private_allowed"]["value"]
+
+
+def test_unreadable_valves_are_told_and_resolved_to_the_safe_side(policy: Command) -> None:
+    told = policy.told("--valve", "MAX_CPUS=[red]many", "--admin-valve", "MAX_RUNTIME_SECONDS=")
+
+    assert told["limits"]["max_cpus"]["value"] == 1
+    assert told["limits"]["max_runtime_seconds"]["value"] == 1
+    assert len(told["notices"]) == 2
+
+
+def test_table_shows_text_as_it_is_and_never_obeys_it(policy: Command) -> None:
+    reason = "\x1b]0;title\x07 \u202e [red]x[/red] \\[/b] :warning:"
+    limits = {"max_cpus": {"ceiling": 0.5, "reason": reason}}
+    Path("acme.toml").write_text(text_of(limits, audience=["*"]))
+
+    ended = policy("explain", "--policy", "acme.toml", "--candidates", "--valve", "LANGUAGES=[/bold] :smile:")
+
+    shown = re.sub(r"\s+", " ", ended.out)
+    assert ended.code == 0
+    assert r"\x1b]0;title\x07 \u202e [red]x[/red] \[/b] :warning:" in shown
+    assert "[/bold] :smile:" in shown
+    assert not re.search("[\x1b\x07\u202e]", ended.out + ended.err)

@@ -1,0 +1,133 @@
+"""The command `policy` itself: its list, wrong usage, and how it behaves as a program, with no traceback ever."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from policy.limits import LIMITS
+from tests.policy.commands.conftest import GOLDENS, Command, on_terminal, program
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", "keygen", "sign", "verify", "explain", "schema"])
+def test_help_is_golden(policy: Command, command: str) -> None:
+    shown = policy.good(*command.split(), "--help")
+
+    assert shown == (GOLDENS / f"help{command and '-'}{command}.txt").read_text()
+
+
+def test_every_command_shows_an_example(policy: Command) -> None:
+    for command in ("keygen", "sign", "verify", "explain", "schema"):
+        assert re.search(rf"Examples?:\n( .*\n)*  +.*policy {command}", policy.good(command, "--help"))
+
+
+def test_command_without_arguments_shows_help_and_is_wrong_usage(policy: Command) -> None:
+    ended = policy()
+
+    assert ended.code == 2
+    assert "Usage: policy" in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["keygen"],
+        ["keygen", ""],
+        ["keygen", ".."],
+        ["keygen", "/"],
+        ["sign", "acme.toml"],
+        ["sign", "--key", "missing.key", "acme.toml"],
+        ["sign", "--key", "acme.toml", "missing.toml"],
+        ["sign", "--key", "acme.toml", "."],
+        ["verify", "acme.toml"],
+        ["verify", "--key", "missing.pub", "acme.toml"],
+        ["verify", "--key", "acme.toml", "--threshold", "0", "acme.toml"],
+        ["verify", "--key", "acme.toml", "--threshold", "two", "acme.toml"],
+        ["explain", "--policy", "missing.toml"],
+        ["explain", "--valve", "MAX_CPUS"],
+        ["explain", "--valve", "MAX_CPU=1"],
+        ["explain", "--valve", "max_cpus=1"],
+        ["explain", "--admin-valve", "=1"],
+        ["schema", "extra"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_with_exit_code_2(policy: Command, arguments: list[str]) -> None:
+    before = sorted(Path().iterdir())
+
+    ended = policy(*arguments)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "Error: " in ended.err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_unknown_valve_is_answered_with_all_there_are(policy: Command) -> None:
+    ended = policy("explain", "--valve", "MAX_CPU=1")
+
+    assert "'MAX_CPU=1'" in ended.err
+    assert all(limit.valve in ended.err for limit in LIMITS)
+
+
+# As a program
+
+
+@pytest.mark.parametrize("arguments", [["explain", "--candidates"], ["schema"], ["--help"]], ids=" ".join)
+def test_program_without_a_terminal_writes_no_escape_codes(policy: Command, arguments: list[str]) -> None:
+    assert policy
+    ended = program(*arguments)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "\x1b" not in ended.stdout
+
+
+def test_terminal_gets_styles_unless_no_color_is_set(policy: Command) -> None:
+    assert policy
+
+    assert "\x1b[" in on_terminal("explain", "--candidates")
+    assert "\x1b[" not in on_terminal("explain", "--candidates", NO_COLOR="1")
+
+
+@pytest.mark.parametrize("arguments", [["explain"], ["explain", "--json"], ["schema"], ["--help"]], ids=" ".join)
+def test_reader_that_goes_away_is_no_traceback(policy: Command, arguments: list[str]) -> None:
+    assert policy
+    here, there = os.pipe()
+    os.close(here)
+    try:
+        ended = program(*arguments, capture_output=False, stdout=there, stderr=subprocess.PIPE)
+    finally:
+        os.close(there)
+
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_full_disk_is_an_internal_error_without_a_traceback(policy: Command) -> None:
+    assert policy
+    with Path("/dev/full").open("w") as full:
+        ended = program("explain", "--json", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+
+    assert ended.returncode == 70
+    assert ended.stderr == "internal error: OSError: [Errno 28] No space left on device. Please report this.\n"
+
+
+def test_name_that_is_no_text_is_shown_and_breaks_nothing(policy: Command) -> None:
+    assert policy
+    name = os.fsdecode(b"\xff.toml")
+    Path("acme.toml").rename(name)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+
+    for arguments in (["keygen", name], ["sign", "--key", f"{name}.key", name], ["explain", "--policy", name]):
+        ended = program(*arguments, env=strict, encoding="utf-8")
+
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ".toml" in ended.stdout
+
+
+def test_version_is_told(policy: Command) -> None:
+    assert re.fullmatch(r"policy, version \d+\.\d+\.\d+\n", policy.good("--version"))
