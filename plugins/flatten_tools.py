@@ -65,6 +65,10 @@ def _member_problems(module: SourceModule, statement: ast.stmt, classes: set[str
             | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
         ) if _is_no_function(name, value, classes):
             return
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Call()) if all(
+            isinstance(name, ast.Name) and name.id in HOST_ATTRIBUTES for name in names
+        ):
+            return
         case _:
             for name in bound_names([statement]):
                 if not name.startswith("_") and name not in TOOL_NAMES:

@@ -15,7 +15,7 @@ from plugins.blocks import CodeBlock, meant_block, runnable_blocks, with_closed_
 from plugins.host import PluginHost, run_order, situation_or_error
 from plugins.presentation import end_markdown
 from plugins.self_test import self_test
-from plugins.valves import admin_valves_model, person_valves_model
+from plugins.valves import valves_models
 from policy.requester import FUNCTION_SURFACE
 from sandbox.request import LANGUAGE_NAMES
 
@@ -23,8 +23,7 @@ from sandbox.request import LANGUAGE_NAMES
 class Action:
     """What a person can press."""
 
-    Valves = admin_valves_model(situation_or_error())
-    UserValves = person_valves_model(situation_or_error())
+    Valves, UserValves = valves_models(situation_or_error())
 
     def __init__(self) -> None:
         self.valves = self.Valves()

@@ -15,7 +15,7 @@ from plugins.host import PluginHost, run_order, situation_or_error
 from plugins.people import answering_model
 from plugins.presentation import end_json, json_text
 from plugins.self_test import self_test
-from plugins.valves import admin_valves_model, person_valves_model
+from plugins.valves import valves_models
 from policy.requester import TOOL_SURFACE
 from sandbox.session import RunOrder
 
@@ -23,8 +23,7 @@ from sandbox.session import RunOrder
 class Tools:
     """What a language model can call."""
 
-    Valves = admin_valves_model(situation_or_error())
-    UserValves = person_valves_model(situation_or_error())
+    Valves, UserValves = valves_models(situation_or_error())
 
     def __init__(self) -> None:
         self.valves = self.Valves()

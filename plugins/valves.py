@@ -20,6 +20,11 @@ from policy.statements import Verb
 from policy.values import Switch, Thousandths, Whole
 
 
+def valves_models(situation: Situation | PolicyError) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The plugin's valves and a person's own, as Open WebUI wants them on a plugin."""
+    return admin_valves_model(situation), person_valves_model(situation)
+
+
 def admin_valves_model(situation: Situation | PolicyError) -> type[BaseModel]:
     """The plugin's valves, which administrators set: every limit."""
     return _valves_model("Valves", LIMITS, situation, for_person=False)

@@ -687,6 +687,8 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "method under a condition": (tools("if True:\n    def helper(self): ..."), f"Tools.helper: {OFFERED}"),
     "method in a loop": (tools("for helper in (print,):\n    pass"), f"Tools.helper: {OFFERED}"),
     "unpacked functions": (tools("helper, other = print, print"), f"Tools.other: {OFFERED}"),
+    "valves and more unpacked from a call": (tools("Valves, helper = made()"), f"Tools.helper: {OFFERED}"),
+    "valves unpacked from functions": (tools("Valves, UserValves = print, print"), f"Tools.Valves: {OFFERED}"),
     "attribute of the instance": (
         tools("def __init__(self):\n    self.helper = print"),
         f"plugins/tool.py:13: Tools.helper: {OFFERED}",

@@ -32,38 +32,38 @@ license: Apache-2.0
 #   policy/signatures.py ......... line 3946
 #   policy/situation.py .......... line 4233
 #   plugins/valves.py ............ line 4339
-#   policy/trusted_files.py ...... line 4455
-#   policy/audit.py .............. line 4855
-#   policy/load.py ............... line 5183
-#   policy/standing.py ........... line 5323
-#   policy/state_folder.py ....... line 5439
-#   policy/live.py ............... line 5550
-#   sandbox/cleaning.py .......... line 5754
-#   plugins/people.py ............ line 5775
-#   sandbox/errors.py ............ line 5870
-#   sandbox/cgroups.py ........... line 5926
-#   sandbox/folders.py ........... line 6625
-#   sandbox/leases.py ............ line 6848
-#   sandbox/pipes.py ............. line 6929
-#   sandbox/release.py ........... line 6988
-#   sandbox/debian.py ............ line 7348
-#   sandbox/gvisor.py ............ line 7611
-#   sandbox/request.py ........... line 7939
-#   sandbox/outcome.py ........... line 8014
-#   plugins/presentation.py ...... line 8202
-#   sandbox/account.py ........... line 8299
-#   sandbox/shared_libraries.py .. line 8374
-#   sandbox/slots.py ............. line 8501
-#   sandbox/starters.py .......... line 8560
-#   sandbox/box.py ............... line 8616
-#   sandbox/tree.py .............. line 8864
-#   sandbox/equipment.py ......... line 9428
-#   sandbox/spec.py .............. line 9507
-#   sandbox/runner.py ............ line 9659
-#   sandbox/session.py ........... line 9886
-#   plugins/host.py .............. line 10083
-#   plugins/self_test.py ......... line 10201
-#   plugins/function.py .......... line 10256
+#   policy/trusted_files.py ...... line 4460
+#   policy/audit.py .............. line 4865
+#   policy/load.py ............... line 5193
+#   policy/standing.py ........... line 5333
+#   policy/state_folder.py ....... line 5449
+#   policy/live.py ............... line 5560
+#   sandbox/cleaning.py .......... line 5764
+#   plugins/people.py ............ line 5785
+#   sandbox/errors.py ............ line 5880
+#   sandbox/cgroups.py ........... line 5936
+#   sandbox/folders.py ........... line 6635
+#   sandbox/leases.py ............ line 6858
+#   sandbox/pipes.py ............. line 6939
+#   sandbox/release.py ........... line 6998
+#   sandbox/debian.py ............ line 7358
+#   sandbox/gvisor.py ............ line 7621
+#   sandbox/request.py ........... line 7949
+#   sandbox/outcome.py ........... line 8024
+#   plugins/presentation.py ...... line 8212
+#   sandbox/account.py ........... line 8309
+#   sandbox/shared_libraries.py .. line 8384
+#   sandbox/slots.py ............. line 8511
+#   sandbox/starters.py .......... line 8570
+#   sandbox/box.py ............... line 8626
+#   sandbox/tree.py .............. line 8874
+#   sandbox/equipment.py ......... line 9438
+#   sandbox/spec.py .............. line 9517
+#   sandbox/runner.py ............ line 9669
+#   sandbox/session.py ........... line 9896
+#   plugins/host.py .............. line 10093
+#   plugins/self_test.py ......... line 10211
+#   plugins/function.py .......... line 10266
 
 import argparse
 import asyncio
@@ -4345,6 +4345,11 @@ def _value_key(untrusted: object) -> object:
 # why.
 
 
+def valves_models(situation: Situation | PolicyError) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The plugin's valves and a person's own, as Open WebUI wants them on a plugin."""
+    return admin_valves_model(situation), person_valves_model(situation)
+
+
 def admin_valves_model(situation: Situation | PolicyError) -> type[BaseModel]:
     """The plugin's valves, which administrators set: every limit."""
     return _valves_model("Valves", LIMITS, situation, for_person=False)
@@ -4602,6 +4607,11 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
     odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
     if odd:
         reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    unprintable = [name for name in visible if name.endswith(suffixes) and not name.isprintable()]
+    if unprintable:
+        # Names go into messages and logs, and who may write the folder need not be trusted.
+        reason = f"there are characters in the name {ascii(unprintable[0])} that a terminal would obey"
         raise _distrusted(rule, path, reason, "Rename it, or move it away")
     found = tuple(place / name for name in visible if name.endswith(suffixes))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
@@ -10259,8 +10269,7 @@ async def _print_event(event: dict[str, Any]) -> None:
 class Action:
     """What a person can press."""
 
-    Valves = admin_valves_model(situation_or_error())
-    UserValves = person_valves_model(situation_or_error())
+    Valves, UserValves = valves_models(situation_or_error())
 
     def __init__(self) -> None:
         self.valves = self.Valves()

@@ -31,38 +31,38 @@ license: Apache-2.0
 #   policy/signatures.py ......... line 3609
 #   policy/situation.py .......... line 3896
 #   plugins/valves.py ............ line 4002
-#   policy/trusted_files.py ...... line 4118
-#   policy/audit.py .............. line 4518
-#   policy/load.py ............... line 4846
-#   policy/standing.py ........... line 4986
-#   policy/state_folder.py ....... line 5102
-#   policy/live.py ............... line 5213
-#   sandbox/cleaning.py .......... line 5417
-#   plugins/people.py ............ line 5438
-#   sandbox/errors.py ............ line 5562
-#   sandbox/cgroups.py ........... line 5618
-#   sandbox/folders.py ........... line 6317
-#   sandbox/leases.py ............ line 6540
-#   sandbox/pipes.py ............. line 6621
-#   sandbox/release.py ........... line 6680
-#   sandbox/debian.py ............ line 7040
-#   sandbox/gvisor.py ............ line 7303
-#   sandbox/request.py ........... line 7631
-#   sandbox/outcome.py ........... line 7706
-#   plugins/presentation.py ...... line 7894
-#   sandbox/account.py ........... line 7947
-#   sandbox/shared_libraries.py .. line 8022
-#   sandbox/slots.py ............. line 8149
-#   sandbox/starters.py .......... line 8208
-#   sandbox/box.py ............... line 8264
-#   sandbox/tree.py .............. line 8512
-#   sandbox/equipment.py ......... line 9076
-#   sandbox/spec.py .............. line 9155
-#   sandbox/runner.py ............ line 9307
-#   sandbox/session.py ........... line 9534
-#   plugins/host.py .............. line 9731
-#   plugins/self_test.py ......... line 9849
-#   plugins/tool.py .............. line 9904
+#   policy/trusted_files.py ...... line 4123
+#   policy/audit.py .............. line 4528
+#   policy/load.py ............... line 4856
+#   policy/standing.py ........... line 4996
+#   policy/state_folder.py ....... line 5112
+#   policy/live.py ............... line 5223
+#   sandbox/cleaning.py .......... line 5427
+#   plugins/people.py ............ line 5448
+#   sandbox/errors.py ............ line 5572
+#   sandbox/cgroups.py ........... line 5628
+#   sandbox/folders.py ........... line 6327
+#   sandbox/leases.py ............ line 6550
+#   sandbox/pipes.py ............. line 6631
+#   sandbox/release.py ........... line 6690
+#   sandbox/debian.py ............ line 7050
+#   sandbox/gvisor.py ............ line 7313
+#   sandbox/request.py ........... line 7641
+#   sandbox/outcome.py ........... line 7716
+#   plugins/presentation.py ...... line 7904
+#   sandbox/account.py ........... line 7957
+#   sandbox/shared_libraries.py .. line 8032
+#   sandbox/slots.py ............. line 8159
+#   sandbox/starters.py .......... line 8218
+#   sandbox/box.py ............... line 8274
+#   sandbox/tree.py .............. line 8522
+#   sandbox/equipment.py ......... line 9086
+#   sandbox/spec.py .............. line 9165
+#   sandbox/runner.py ............ line 9317
+#   sandbox/session.py ........... line 9544
+#   plugins/host.py .............. line 9741
+#   plugins/self_test.py ......... line 9859
+#   plugins/tool.py .............. line 9914
 
 import argparse
 import asyncio
@@ -4008,6 +4008,11 @@ def _value_key(untrusted: object) -> object:
 # why.
 
 
+def valves_models(situation: Situation | PolicyError) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The plugin's valves and a person's own, as Open WebUI wants them on a plugin."""
+    return admin_valves_model(situation), person_valves_model(situation)
+
+
 def admin_valves_model(situation: Situation | PolicyError) -> type[BaseModel]:
     """The plugin's valves, which administrators set: every limit."""
     return _valves_model("Valves", LIMITS, situation, for_person=False)
@@ -4265,6 +4270,11 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
     odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
     if odd:
         reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
+        raise _distrusted(rule, path, reason, "Rename it, or move it away")
+    unprintable = [name for name in visible if name.endswith(suffixes) and not name.isprintable()]
+    if unprintable:
+        # Names go into messages and logs, and who may write the folder need not be trusted.
+        reason = f"there are characters in the name {ascii(unprintable[0])} that a terminal would obey"
         raise _distrusted(rule, path, reason, "Rename it, or move it away")
     found = tuple(place / name for name in visible if name.endswith(suffixes))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
@@ -9907,8 +9917,7 @@ async def _print_event(event: dict[str, Any]) -> None:
 class Tools:
     """What a language model can call."""
 
-    Valves = admin_valves_model(situation_or_error())
-    UserValves = person_valves_model(situation_or_error())
+    Valves, UserValves = valves_models(situation_or_error())
 
     def __init__(self) -> None:
         self.valves = self.Valves()
