@@ -81,6 +81,8 @@ def parse_destination(text: str) -> Destination:
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
+    if len(unique) <= 1:
+        return unique
     return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
 
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from policy.limits import LIMITS, Limit
-from policy.statements import Layer, Origin, Verb
+from policy.statements import Layer, Origin, Stated, Verb
 from policy.values import Native
 
 V = TypeVar("V")
@@ -40,16 +40,29 @@ class Fate(Enum):
 class Candidate:
     """One statement that was weighed for a limit."""
 
-    verb: Verb
-    """What was said."""
-    text: str
-    """The value as it is spelt; for an unreadable one, as it was given."""
-    origin: Origin
-    """Where it stands."""
+    stated: Stated
+    """What was said, and where."""
     fate: Fate
     """What became of it."""
     note: str = ""
     """Why, where its fate alone does not say it."""
+    given: str = ""
+    """The text it was given as, where that could not be read or did not count."""
+
+    @property
+    def verb(self) -> Verb:
+        """What was said."""
+        return self.stated.verb
+
+    @property
+    def origin(self) -> Origin:
+        """Where it stands."""
+        return self.stated.origin
+
+    @property
+    def text(self) -> str:
+        """The value as it is spelt; where it could not be read or did not count, as it was given."""
+        return self.given or self.stated.limit.kind.text(self.stated.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

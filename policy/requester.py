@@ -106,10 +106,17 @@ class ScopeConditions:
 
     def __str__(self) -> str:
         """Whom it is for, as it completes a file's line."""
-        matched = [f"{name} {_listed(values)}" for name, values in self.match.items()]
-        excepted = [f"{name} {_listed(values)}" for name, values in self.excepted.items()]
+        matched = [_condition_words(name, values) for name, values in self.match.items()]
+        excepted = [_condition_words(name, values) for name, values in self.excepted.items()]
         words = f"for {' and '.join(matched)}" if matched else "for everybody"
         return f"{words} except {' and '.join(excepted)}" if excepted else words
+
+
+def _condition_words(attribute: str, values: frozenset[str]) -> str:
+    """One condition as people who meet it may read it, which names no other person."""
+    if attribute == "users":
+        return "1 user" if len(values) == 1 else f"{len(values)} users"
+    return f"{attribute} {_listed(values)}"
 
 
 def _listed(values: frozenset[str]) -> str:

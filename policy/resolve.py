@@ -32,8 +32,7 @@ def _built_in(limit: Limit[Any]) -> Stated:
 
 
 def _candidate(stated: Stated, fate: Fate, note: str = "") -> Candidate:
-    text = stated.limit.kind.text(stated.value)
-    return Candidate(verb=stated.verb, text=text, origin=stated.origin, fate=fate, note=note)
+    return Candidate(stated=stated, fate=fate, note=note)
 
 
 def _unspoken(built_in: Stated) -> Decision:
@@ -319,7 +318,7 @@ def _weighed_valve(valve: _Valve, ruling: _Ruling) -> Candidate:
     stated = valve.stated
     if valve.fate is Fate.SHADOWED:
         return _weighed(stated, ruling)
-    return Candidate(verb=stated.verb, text=valve.given, origin=stated.origin, fate=valve.fate, note=valve.note)
+    return Candidate(stated=stated, fate=valve.fate, note=valve.note, given=valve.given)
 
 
 def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
@@ -329,16 +328,17 @@ def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
 
 def _notice(valve: _Valve, ruling: _Ruling) -> str:
     """What people are told about a valve that did not get its way, if the limit is locked or not."""
-    limit, decider = valve.stated.limit, ruling.decider
-    name, now = f"{valve.stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
-    if valve.fate is Fate.INVALID and valve.counts:
-        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
-    if valve.fate is not Fate.SHADOWED:
-        return f"The {name} is ignored ({valve.note}); {now} holds."
-    fate = ruling.fate(valve.stated)
-    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and valve.stated.value != ruling.value
-    if fate is not Fate.CLAMPED and not overruled:
+    stated, decider = valve.stated, ruling.decider
+    fate = ruling.fate(stated) if valve.fate is Fate.SHADOWED else valve.fate
+    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and stated.value != ruling.value
+    if fate in (Fate.WON, Fate.SHADOWED) and not overruled:
         return ""
+    limit = stated.limit
+    name, now = f"{stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
+    if fate is Fate.INVALID and valve.counts:
+        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
+    if fate in (Fate.INVALID, Fate.IGNORED):
+        return f"The {name} is ignored ({valve.note}); {now} holds."
     why = f" ({decider.origin.reason})" if decider.origin.reason else ""
     says = "locks" if decider.verb is Verb.LOCK else "permits"
-    return f"The {name} asks for {limit.words(valve.stated.value)}; {decider.origin} {says} {now}{why}."
+    return f"The {name} asks for {limit.words(stated.value)}; {decider.origin} {says} {now}{why}."

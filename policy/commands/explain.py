@@ -101,7 +101,7 @@ def _print_undetermined(requester: Requester, situation: Situation) -> None:
     }
     unknown = [name for name in SCOPE_ATTRIBUTES if name in asked and requester.lacks(name)]
     if unknown:
-        say(f"note: you did not say the person's {', '.join(unknown)}; every scope that asks for them holds.")
+        say(f"note: you did not say the person's {', '.join(unknown)}; a scope that asks for them may hold for that reason alone.")
 
 
 def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:

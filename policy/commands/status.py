@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from policy.command_line import env_file_option, environment_variables, printable, say
 from policy.document import PolicyDocument
@@ -18,7 +17,7 @@ from policy.live import memory_of, onlooker
 from policy.refusals import RefusalCode
 from policy.remembered import FIRST_CONTACT, Remembered
 from policy.settings import POLICY_MIN_SERIAL, POLICY_STATE
-from policy.tables import table_console, unstyled
+from policy.tables import table_console
 
 STANDING_STYLES = {"good": "green", "last-good": "yellow", "locked-down": "red", "refused": "red", "none": "dim"}
 STANDING_WORDS = {
@@ -49,7 +48,7 @@ class StatusReport:
     state: str | None
     """The folder in which that is kept."""
     rollback_unprotected: tuple[str, ...] = ()
-    """Ids of which an older serial would be accepted, since nothing is remembered of them."""
+    """Ids of which an older serial would be accepted: nothing is remembered of them, and no variable forbids it."""
     notices: tuple[str, ...] = ()
     """Where the environment is looser than a policy."""
 
@@ -95,13 +94,16 @@ def _report(environment: EnvironmentLayer) -> StatusReport:
         return replace(blank, word="refused", code=RefusalCode.STATE_INVALID.code, problems=error.problems)
     if not situation.documents:
         return blank
-    known = {*floors, *blank.remembered.policies}
     report = replace(
         blank,
         word="good",
         until=min(document.expires_at for document in situation.documents),
         documents=situation.documents,
-        rollback_unprotected=tuple(each.policy_id for each in situation.documents if each.policy_id not in known),
+        rollback_unprotected=tuple(
+            each.policy_id
+            for each in situation.documents
+            if each.policy_id not in blank.remembered.policies and floors.get(each.policy_id, 0) < each.serial
+        ),
         notices=situation.limits().notices,
     )
     stand_in = situation.stand_in
@@ -124,16 +126,15 @@ def _forget(policy_id: str, environment: EnvironmentLayer) -> None:
         raise click.UsageError(f"{POLICY_STATE.variable} is not set, so nothing is remembered")
 
     def without(remembered: Remembered) -> tuple[None, Remembered]:
-        if policy_id not in remembered.policies:
-            known = ", ".join(remembered.policies) or "none"
-            problem = Problem(
-                key=policy_id, origin=folder, reason="it is not remembered", remedy=f"Remembered are: {known}"
-            )
-            raise StateError((problem,))
         kept = {name: policy for name, policy in remembered.policies.items() if name != policy_id}
         return None, replace(remembered, policies=kept)
 
-    memory_of(environment).change(without)
+    memory = memory_of(environment)
+    known = memory.read().policies
+    if policy_id not in known:
+        remedy = f"Remembered are: {', '.join(known) or 'none'}"
+        raise StateError((Problem(key=policy_id, origin=folder, reason="it is not remembered", remedy=remedy),))
+    memory.change(without)
     click.echo(printable(f"Forgot {policy_id}: any serial of it would be accepted, and it may be gone."), err=True)
 
 
@@ -186,25 +187,20 @@ def _print_report(report: StatusReport) -> None:
         moment = _moment_json(report.until)
         good = report.word == "good"
         say(f"It expires at {moment}." if good else f"From {moment} on the lockdown values bound it.")
-    if report.documents:
-        console.print(_documents_table(report.documents))
+    for document in report.documents:
+        _say_document(document)
     for notice in report.notices:
         say(f"note: {notice}")
     _say_memory(report)
 
 
-def _documents_table(documents: tuple[PolicyDocument, ...]) -> Table:
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for heading in ("policy", "serial", "issued", "expires", "signed by", "file"):
-        table.add_column(heading, overflow="fold")
-    for document in documents:
-        serial = str(document.serial)
-        if document.rollback_of is not None:
-            serial += f" (takes back {document.rollback_of})"
-        signed = "\n".join(document.key_ids) or "nobody (unsigned)"
-        dates = (_moment_json(document.issued_at), _moment_json(document.expires_at))
-        table.add_row(document.policy_id, serial, *dates, signed, unstyled(document.origin))
-    return table
+def _say_document(document: PolicyDocument) -> None:
+    """One policy in force; not in a table, which would break key ids and paths in two."""
+    back = "" if document.rollback_of is None else f" (takes back {document.rollback_of})"
+    issued, expires = _moment_json(document.issued_at), _moment_json(document.expires_at)
+    say(f"{document.policy_id}, serial {document.serial}{back}, issued {issued}, expires {expires}")
+    say(f"  file: {document.origin}")
+    say(f"  signed by: {', '.join(document.key_ids) or 'nobody (unsigned)'}")
 
 
 def _say_memory(report: StatusReport) -> None:
@@ -214,5 +210,5 @@ def _say_memory(report: StatusReport) -> None:
         say(f"Remembered: {policy_id}, serial {known.serial}{gone}.")
     if report.rollback_unprotected:
         ids = ", ".join(report.rollback_unprotected)
-        remedy = "" if report.state else f" Set {POLICY_STATE.variable}, or {POLICY_MIN_SERIAL.variable}."
+        remedy = "" if report.state else f" Set {POLICY_STATE.variable}, or raise {POLICY_MIN_SERIAL.variable}."
         say(f"rollback_unprotected: an older serial of {ids} would be accepted: nothing is remembered of it.{remedy}")

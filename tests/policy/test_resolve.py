@@ -8,20 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.document import PolicyDocument
+from policy.document import PolicyDocument, parse_document
 from policy.effective import Candidate, Decision, Fate
 from policy.limits import (
     LANGUAGES,
     LIMITS,
+    MAX_CONCURRENT_RUNS,
     MAX_CPUS,
     MAX_INSTANCE_RUNS,
     MAX_OUTPUT_KILOBYTES,
+    MAX_RAM_MEGABYTES,
     MAX_RUNTIME_SECONDS,
     NETWORK_ALLOWLIST,
     NETWORKING_ALLOWED,
     REQUIRE_RESOURCE_LIMITING,
     Limit,
 )
+from policy.requester import UNDETERMINED, Requester
 from policy.resolve import Layers, resolve
 from policy.statements import Layer, Origin, Stated, Verb
 from policy.values import UNLIMITED, from_untrusted_valve
@@ -31,7 +34,10 @@ from tests.policy.factories import (
     destinations,
     document_of,
     document_saying,
+    loosest,
     said_by_environment,
+    source_of,
+    text_of,
     values_of,
 )
 
@@ -63,12 +69,16 @@ def decide(
     person: object = None,
     admin: object = None,
     limit: Limit[Any] = RUNTIME,
+    requester: Requester = UNDETERMINED,
+    lockdown: str | None = None,
 ) -> Decision:
     layers = Layers(
         environment=environment,
         documents=documents,
         untrusted_person_valves={limit.valve: person},
         untrusted_admin_valves={limit.valve: admin},
+        requester=requester,
+        lockdown=lockdown,
     )
     return resolve(layers).decisions[limit.name]
 
@@ -297,6 +307,234 @@ def test_sets_intersect_and_switches_meet(
 ) -> None:
     environment = () if ceiling is None else capped(ceiling, limit)
     assert decide(environment=environment, person=person, admin=admin, limit=limit).value == value
+
+
+# Scopes: they only tighten.
+
+STUDENT = Requester(role="user", groups=frozenset({"students"}), user="u-1", model="llama", surface="tool")
+TEACHER = dataclasses.replace(STUDENT, groups=frozenset({"staff"}))
+
+
+def scoped(
+    *said: dict[str, Any] | object, limit: Limit[Any] = RUNTIME, unscoped: object = None
+) -> tuple[PolicyDocument, ...]:
+    """Make one file with a scope of students for each thing said, and perhaps something for everybody."""
+    scopes = [{"match": {"groups": ["students"]}, "limits": {limit.name: each}} for each in said]
+    limits = {} if unscoped is None else {limit.name: unscoped}
+    text = text_of(limits or {"debug": False}, id="p1", scope=scopes)
+    return (parse_document(source_of(text, origin="p1.toml")),)
+
+
+def test_scope_holds_for_its_own_and_for_nobody_else() -> None:
+    documents = scoped({"ceiling": 10}, unscoped={"ceiling": 60})
+    assert decide(documents=documents, person=50, requester=STUDENT).value == 10
+    assert decide(documents=documents, person=50, requester=TEACHER).value == 50
+    assert decide(documents=documents, person=50, requester=UNDETERMINED).value == 10
+
+
+def test_ceilings_of_all_matching_scopes_are_met_whatever_their_order() -> None:
+    for ceilings in (10, 20, 15), (20, 15, 10):
+        documents = scoped(*({"ceiling": each} for each in ceilings), unscoped={"ceiling": 60})
+        assert decide(documents=documents, person=50, requester=STUDENT).value == 10
+
+
+def test_ceiling_of_a_scope_does_not_lift_what_a_person_may_have() -> None:
+    documents = scoped({"ceiling": 60})
+    assert decide(documents=documents, person=50, requester=STUDENT).value == 30
+    assert decide(documents=documents, person=50, requester=TEACHER).value == 30
+    assert decide(documents=documents, person=50, requester=UNDETERMINED).value == 30
+    assert decide(documents=scoped({"ceiling": 20}), person=50, requester=STUDENT).value == 20
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        {"documents": scoped({"ceiling": 60}, unscoped={"ceiling": 90})},
+        {"documents": scoped({"ceiling": 60}), "environment": capped(90)},
+        {"documents": scoped({"ceiling": 60}), "admin": 90},
+    ],
+    ids=["a file's own ceiling", "the environment's ceiling", "the administrator's valve"],
+)
+def test_person_may_reach_the_ceiling_of_a_scope_where_somebody_else_lifts_the_bound(opened: dict[str, Any]) -> None:
+    assert decide(**opened, person=70, requester=STUDENT).value == 60
+
+
+@pytest.mark.parametrize("verb", ["lock", "default"])
+def test_what_a_scope_alone_states_is_held_to_the_bounds_of_a_persons_valve(verb: str) -> None:
+    loose = scoped({verb: 50})
+    assert decide(documents=loose, requester=STUDENT).value == 30
+    assert decide(documents=loose, requester=STUDENT).decided_by.layer is Layer.BUILT_IN
+    assert decide(documents=loose, requester=STUDENT, environment=capped(60)).value == 50
+    assert decide(documents=scoped({verb: 50}, unscoped={"ceiling": 40}), requester=STUDENT).value == 40
+    assert decide(documents=scoped({verb: 20}), requester=STUDENT).value == 20
+    assert decide(documents=loose, requester=TEACHER).value == 30
+
+
+def test_lock_that_a_scope_alone_states_is_held_to_the_administrators_valve() -> None:
+    assert decide(documents=scoped({"lock": 50}), admin=40, requester=STUDENT).value == 40
+    assert decide(documents=scoped({"lock": 50}), admin="x", requester=STUDENT).value == 1
+    assert decide(documents=scoped({"lock": 50}), admin=60, requester=STUDENT).value == 50
+
+
+@pytest.mark.parametrize("verb", ["lock", "default"])
+@pytest.mark.parametrize(
+    ("below", "value"),
+    [
+        ({}, 2),
+        ({"environment": preset(3, MAX_CONCURRENT_RUNS)}, 3),
+        ({"admin": 4}, 4),
+        ({"environment": capped(9, MAX_CONCURRENT_RUNS)}, 2),
+    ],
+    ids=["built-in", "environment's default", "administrator's valve", "under a ceiling"],
+)
+def test_scope_gives_no_more_of_an_administrators_limit_than_there_is_without_it(
+    verb: str, below: dict[str, Any], value: int
+) -> None:
+    """A person cannot choose here, so a scope's own value past what would hold could be had by hiding."""
+    documents = scoped({verb: 8}, limit=MAX_CONCURRENT_RUNS)
+    assert decide(**below, documents=documents, requester=STUDENT, limit=MAX_CONCURRENT_RUNS).value == value
+    assert decide(**below, documents=documents, requester=TEACHER, limit=MAX_CONCURRENT_RUNS).value == value
+
+
+def test_scopes_that_lock_and_preset_an_administrators_limit_give_the_stricter() -> None:
+    documents = scoped({"lock": 8}, {"default": 1}, limit=MAX_CONCURRENT_RUNS, unscoped={"ceiling": 9})
+    assert decide(documents=documents, requester=STUDENT, limit=MAX_CONCURRENT_RUNS).value == 1
+    assert decide(documents=documents, requester=STUDENT, admin=5, limit=MAX_CONCURRENT_RUNS).value == 5
+    both_loose = scoped({"lock": 8}, {"default": 7}, limit=MAX_CONCURRENT_RUNS, unscoped={"ceiling": 9})
+    assert decide(documents=both_loose, requester=STUDENT, limit=MAX_CONCURRENT_RUNS).value == 2
+
+
+def test_strictest_lock_of_files_and_scopes_decides() -> None:
+    documents = scoped({"lock": 20}, {"lock": 15}, unscoped={"lock": 40})
+    assert decide(documents=documents, person=5, requester=STUDENT).value == 15
+    assert decide(documents=documents, person=5, requester=TEACHER).value == 40
+    assert decide(documents=scoped({"lock": 50}, unscoped={"lock": 40}), requester=STUDENT).value == 40
+
+
+def test_locks_of_scopes_meet_as_sets() -> None:
+    documents = scoped({"lock": ["python"]}, {"lock": ["bash"]}, limit=LANGUAGES)
+    assert decide(documents=documents, requester=STUDENT, limit=LANGUAGES).value == frozenset()
+    assert decide(documents=documents, requester=TEACHER, limit=LANGUAGES).value == {"python", "bash"}
+
+
+def test_default_of_a_scope_is_met_with_the_files_own() -> None:
+    documents = scoped({"default": 20}, unscoped={"default": 50})
+    assert decide(documents=documents, requester=STUDENT).value == 20
+    assert decide(documents=documents, requester=TEACHER).value == 50
+    assert decide(documents=scoped({"default": 60}, unscoped={"default": 50}), requester=STUDENT).value == 50
+
+
+def test_default_of_a_scope_is_below_the_environments_and_below_every_valve() -> None:
+    documents = scoped({"default": 5})
+    assert decide(documents=documents, environment=preset(9), requester=STUDENT).value == 9
+    assert decide(documents=documents, person=12, requester=STUDENT).value == 12
+    assert decide(documents=documents, admin=40, requester=STUDENT).value == 40
+
+
+@pytest.mark.parametrize(("firm", "value"), [(True, 10), (False, 100)], ids=["firm", "not firm"])
+def test_environment_lock_meets_scopes_as_it_meets_files(firm: bool, value: int) -> None:  # noqa: FBT001 -- a table
+    documents = scoped({"ceiling": 10, "env_may_loosen": not firm})
+    decision = decide(environment=locked(100), documents=documents, requester=STUDENT)
+    assert decision.value == value
+    (notice,) = decision.notices
+    assert "for groups students" in notice
+    assert decide(environment=locked(100), documents=documents, requester=TEACHER).value == 100
+    assert decide(environment=locked(100), documents=documents, requester=TEACHER).notices == ()
+
+
+def test_scope_for_others_is_listed_as_ignored_and_says_why() -> None:
+    documents = scoped({"ceiling": 10, "default": 5}, unscoped={"ceiling": 60})
+    decision = decide(documents=documents, person=50, requester=TEACHER)
+    assert [(each.origin.layer.value, each.verb.value, each.text, each.fate.value) for each in decision.candidates] == [
+        ("policy", "ceiling", "60", "shadowed"),
+        ("valve", "choice", "50", "won"),
+        ("built-in", "default", "30", "shadowed"),
+        ("policy", "ceiling", "10", "ignored"),
+        ("policy", "default", "5", "ignored"),
+    ]
+    assert {each.note for each in decision.candidates[3:]} == {"its scope is not for this request"}
+    assert decision.notices == ()
+    only = decide(documents=scoped({"ceiling": 10}), requester=TEACHER)
+    assert [each.fate for each in only.candidates] == [Fate.WON, Fate.IGNORED]
+
+
+def test_person_is_told_which_scope_brought_theirs_in() -> None:
+    documents = scoped({"ceiling": 10, "reason": "one small host"}, unscoped={"ceiling": 60})
+    decision = decide(documents=documents, person=50, requester=STUDENT)
+    (notice,) = decision.notices
+    assert decision.decided_by.scope == "for groups students"
+    assert notice.startswith("The valve MAX_RUNTIME_SECONDS asks for 50 seconds; p1 serial 7 (p1.toml:")
+    assert notice.endswith(", for groups students, unsigned) permits 10 seconds (one small host).")
+
+
+def test_same_scope_in_one_line_twice_wins_once() -> None:
+    scope = '{ match.groups = ["students"], limits.max_runtime_seconds.ceiling = 10 }'
+    text = f"scope = [{scope}, {scope}]\n{text_of({'debug': False})}"
+    decision = decide(documents=(parse_document(source_of(text)),), requester=STUDENT)
+    assert decision.value == 10
+    assert [each.fate for each in decision.candidates] == [Fate.WON, Fate.SHADOWED, Fate.CLAMPED]
+
+
+def test_attribute_out_of_a_scopes_reach_changes_nothing() -> None:
+    documents = scoped({"ceiling": 10})
+    for other in (dataclasses.replace(TEACHER, user=None), dataclasses.replace(TEACHER, model="qwen")):
+        assert decide(documents=documents, requester=other).value == 30
+
+
+# Lockdown: above everything, the environment too.
+
+WHY = "the policy set has been refused for two days"
+
+
+@EVERY_LIMIT
+def test_lockdown_bounds_every_limit_by_its_lockdown_value(limit: Limit[Any]) -> None:
+    decision = decide(admin=limit.kind.native(loosest(limit)), limit=limit, lockdown=WHY)
+    assert decision.value == limit.lockdown
+    assert limit.kind.within(limit.lockdown, limit.built_in)
+    assert decision.candidates[0].origin.layer is Layer.LOCKDOWN
+    assert (decision.candidates[0].verb, decision.candidates[0].text) == (Verb.CEILING, limit.kind.text(limit.lockdown))
+
+
+def test_lockdown_says_in_the_provenance_why_it_holds() -> None:
+    decision = decide(lockdown=WHY)
+    assert (decision.value, decision.verb, decision.decided_by.layer) == (10, Verb.CEILING, Layer.LOCKDOWN)
+    assert (str(decision.decided_by), decision.decided_by.reason) == ("lockdown", WHY)
+    assert fates(decision) == [("lockdown", Fate.WON), ("built-in", Fate.CLAMPED)]
+    told = resolve(Layers(lockdown=WHY)).as_json()["limits"]["max_runtime_seconds"]
+    assert (told["decided_by"], told["statement"], told["reason"]) == ("lockdown", "ceiling", WHY)
+
+
+def test_lockdown_is_above_an_environment_lock_and_says_so() -> None:
+    decision = decide(environment=locked(100), lockdown=WHY)
+    assert (decision.value, decision.decided_by.layer) == (10, Layer.LOCKDOWN)
+    assert decision.notices == (
+        f"SANDBOX_MAX_RUNTIME_SECONDS asks for 100 seconds; lockdown permits 10 seconds ({WHY}).",
+    )
+    assert fates(decision)[:2] == [("lockdown", Fate.WON), ("SANDBOX_MAX_RUNTIME_SECONDS", Fate.CLAMPED)]
+
+
+def test_lockdown_only_ever_tightens() -> None:
+    assert decide(environment=locked(5), lockdown=WHY).value == 5
+    assert decide(documents=policies({"ceiling": 7}), lockdown=WHY).value == 7
+    assert decide(documents=policies(4), lockdown=WHY).value == 4
+    assert decide(person=3, admin=20, lockdown=WHY).value == 3
+    assert decide(environment=locked(5), lockdown=WHY).notices == ()
+
+
+def test_lockdown_does_not_lift_what_a_person_may_have() -> None:
+    decision = decide(person=64, limit=MAX_RAM_MEGABYTES, lockdown=WHY)
+    assert (decision.value, decide(person=512, limit=MAX_RAM_MEGABYTES, lockdown=WHY).value) == (64, 128)
+
+
+def test_person_is_told_of_the_lockdown() -> None:
+    (notice,) = decide(person=20, lockdown=WHY).notices
+    assert notice == f"The valve MAX_RUNTIME_SECONDS asks for 20 seconds; lockdown permits 10 seconds ({WHY})."
+
+
+def test_lock_that_loosens_a_policy_is_reported_under_lockdown_too() -> None:
+    decision = decide(environment=locked(100), documents=policies({"ceiling": 5}), lockdown=WHY)
+    assert decision.value == 10
+    assert ["loosens" in notice for notice in decision.notices] == [False, True]
 
 
 # Malformed valves.

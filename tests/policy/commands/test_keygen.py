@@ -1,5 +1,6 @@
 """`policy keygen`: a key pair with the right modes, and nothing overwritten."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -46,3 +47,12 @@ def test_keygen_into_a_folder_that_is_not_there_is_refused(policy: Command) -> N
 
     assert ended.code == 1
     assert "nowhere/ops.key" in ended.err
+
+
+def test_keygen_tells_programs_the_key_id_and_never_the_key(policy: Command) -> None:
+    shown = policy.good("keygen", "--json", "ops")
+
+    told = json.loads(shown)
+    assert (told["private_key"], told["public_key"]) == ("ops.key", "ops.pub")
+    assert told["key_id"].startswith("sha256:")
+    assert Path("ops.key").read_text().splitlines()[1] not in shown

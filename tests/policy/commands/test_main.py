@@ -3,26 +3,54 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from policy.limits import LIMITS
+from policy.main import COMMANDS
 from tests.policy.commands.conftest import GOLDENS, Command, on_terminal, program
 
 # Help
 
 
-@pytest.mark.parametrize("command", ["", "keygen", "sign", "verify", "explain", "schema"])
+def test_help_of_the_whole_is_golden_and_lists_every_command(policy: Command) -> None:
+    shown, _, listed = policy.good("--help").partition("Commands:\n")
+
+    assert shown == (GOLDENS / "help.txt").read_text()
+    assert [line.split(maxsplit=1) for line in listed.splitlines()] == [
+        [name, said] for name, (_, said) in COMMANDS.items()
+    ]
+
+
+@pytest.mark.parametrize("command", ["keygen", "sign", "verify", "explain", "schema"])
 def test_help_is_golden(policy: Command, command: str) -> None:
-    shown = policy.good(*command.split(), "--help")
-
-    assert shown == (GOLDENS / f"help{command and '-'}{command}.txt").read_text()
+    assert policy.good(command, "--help") == (GOLDENS / f"help-{command}.txt").read_text()
 
 
-def test_every_command_shows_an_example(policy: Command) -> None:
-    for command in ("keygen", "sign", "verify", "explain", "schema"):
-        assert re.search(rf"Examples?:\n( .*\n)*  +.*policy {command}", policy.good(command, "--help"))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(policy: Command, command: str) -> None:
+    assert re.search(rf"Examples?:\n( .*\n)*  +.*policy {command}", policy.good(command, "--help"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_line_in_the_list_has_a_full_stop_and_no_more_room_than_there_is(command: str) -> None:
+    said = COMMANDS[command][1]
+
+    assert re.fullmatch(r"[A-Z][^.]{,60}\.", said)
+
+
+@pytest.mark.parametrize("command", ["keygen", "sign", "verify", "schema"])
+def test_command_loads_nothing_that_it_does_not_use(policy: Command, command: str) -> None:
+    assert policy
+    heavy = ("pydantic_settings", "rich", "policy.environment", "policy.resolve")
+    load = f"import sys, policy.main; policy.main.cli.get_command(None, {command!r})"
+    code = f"{load}; print([name for name in {heavy} if name in sys.modules])"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout == "[]\n"
 
 
 def test_command_without_arguments_shows_help_and_is_wrong_usage(policy: Command) -> None:

@@ -1,5 +1,6 @@
 """`policy sign`: one line more and every other byte as it was; what is no policy is not signed."""
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -131,3 +132,14 @@ def test_file_that_is_no_key_is_refused(policy: Command, content: str) -> None:
 
     assert policy("sign", "--key", "ops.key", "acme.toml").code == 1
     assert policy("verify", "--key", "ops.key", "acme.toml").code == 1
+
+
+def test_signing_tells_programs_what_was_signed_and_by_whom(policy: Command, keys: tuple[str, str]) -> None:
+    policy.good("sign", "--key", "ops.key", "acme.toml")
+
+    told = json.loads(policy.good("sign", "--json", "--key", "sec.key", "acme.toml"))
+
+    assert (told["file"], told["id"], told["serial"]) == ("acme.toml", "acme-prod", 7)
+    assert told["signed_by"] == sorted(keys)
+    assert told["key_id"] == keys[1]
+    assert len(told["payload_sha256"]) == 64
