@@ -7,7 +7,7 @@ and only then put in place of what stood; whoever already has a situation keeps 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from policy.errors import SetRefusedError, StateError
 from policy.load import (
     POLICY_SUFFIXES,
     PolicyReader,
+    read_keys,
     read_set,
     refuse_contradictions,
     refuse_missing_path,
@@ -34,6 +35,8 @@ from policy.trusted_files import CONFIGMAP_DATA, PUBLIC_KEY_SUFFIXES
 SETTLED_NANOSECONDS = 50_000_000
 """How old a change must be before a look at the files counts: within a tick of the kernel's clock, a second change of
 the same size would look like the first."""
+SETTLED_WHOLE_SECONDS = 2_100_000_000
+"""The same where a file system keeps whole seconds, FAT every second one."""
 
 Look = tuple[object, ...]
 """What `stat` says of every file that policy comes from; equal looks mean equal files."""
@@ -92,8 +95,10 @@ class LivePolicy:
         Raises:
             SetRefusedError: the policy set is refused, and no earlier one may hold in its place.
         """
-        if self._environment.settings[POLICY_PATH] is None:
-            refuse_missing_path(self._environment.settings)
+        settings = self._environment.settings
+        if settings[POLICY_PATH] is None:
+            read_keys(settings, self._reader)  # keys that could verify nothing are an error, though nothing asks yet
+            refuse_missing_path(settings)
             return self._alone
         judged = self._current()
         if judged.situation is None:
@@ -102,24 +107,30 @@ class LivePolicy:
         return judged.situation
 
     def standing(self) -> Standing | None:
-        """The verdict on the policy set; `None` where the environment names none."""
+        """The verdict on the policy set; `None` where the environment names none.
+
+        Raises:
+            SetRefusedError: what was accepted before cannot be told, so there is no verdict.
+        """
         return None if self._environment.settings[POLICY_PATH] is None else self._current().standing
 
     def _current(self) -> _Judged:
-        judged, look, now = self._judged, self._look(), self._now()
-        if judged is not None and _still(judged, look, now):
+        judged = self._judged
+        if judged is not None and _still(judged, self._look(), self._now()):
             return judged
         with self._judging:
+            # Others may have judged while this thread waited: the moment is taken anew, or it would be before theirs.
             judged, look = self._judged, self._look()
-            if judged is None or not _still(judged, look, now):
-                judged = self._judged = self._judge(look, now)
+            if judged is None or not _still(judged, look, self._now()):
+                judged = self._judged = self._judge(look)
             return judged
 
-    def _judge(self, look: Look, now: datetime) -> _Judged:
+    def _judge(self, look: Look) -> _Judged:
         settings, path = self._environment.settings, Path(self._environment.settings[POLICY_PATH] or "")
-        settled = all(changed < time.time_ns() - SETTLED_NANOSECONDS for changed in _changes(look))
+        settled = all_settled(_changes(look), time.time_ns())
 
-        def decide(remembered: Remembered) -> tuple[Standing, Remembered]:
+        def decide(remembered: Remembered) -> tuple[tuple[datetime, Standing], Remembered]:
+            now = self._now()  # once the memory's lock is ours: what it holds may be younger than the wait for it
             last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
             verdict = standing(
                 lambda: read_set(path, settings, self._reader),
@@ -128,10 +139,10 @@ class LivePolicy:
                 settings,
                 now,
             )
-            return verdict, verdict.remembered
+            return (now, verdict), verdict.remembered
 
         try:
-            verdict = self._memory.change(decide)
+            now, verdict = self._memory.change(decide)
         except StateError as error:
             raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
         return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))
@@ -178,6 +189,13 @@ def memory_of(environment: EnvironmentLayer) -> Memory:
     return ProcessMemory() if folder is None else StateFolder(Path(folder))
 
 
+def all_settled(changes: Iterable[int], now: int) -> bool:
+    """Whether files that changed at these moments, in nanoseconds, cannot have changed again within the same tick."""
+    return all(
+        now - changed > (SETTLED_NANOSECONDS if changed % 10**9 else SETTLED_WHOLE_SECONDS) for changed in changes
+    )
+
+
 def _still(judged: _Judged, look: Look, now: datetime) -> bool:
     """Whether what was judged is what stands now."""
     return judged.settled and judged.look == look and judged.since <= now < judged.standing.until
@@ -186,9 +204,12 @@ def _still(judged: _Judged, look: Look, now: datetime) -> bool:
 def _seen(path: str, suffixes: tuple[str, ...]) -> Iterator[object]:
     """What `stat` says of a file, or of a folder and the files in it that are read."""
     yield _status(path)
+    if os.path.islink(f"{path}/{CONFIGMAP_DATA}"):  # noqa: PTH114 -- a third of pathlib's time, for each run
+        path = f"{path}/{CONFIGMAP_DATA}"  # what is read is this generation, whatever links lead into it
+        yield _status(path)
     try:
         with os.scandir(path) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith((*suffixes, CONFIGMAP_DATA)))
+            names = sorted(entry.name for entry in entries if entry.name.endswith(suffixes))
     except OSError as error:
         yield error.errno
         return

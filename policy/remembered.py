@@ -6,11 +6,12 @@ judged against half a memory could be an old one.
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -67,19 +68,23 @@ FIRST_CONTACT = Remembered()
 
 
 def state_text(remembered: Remembered) -> bytes:
-    """The memory as it is kept: JSON, readable by people, files in base64."""
+    """The memory as it is kept: JSON, readable by people, files in base64.
+
+    Its digest shows damage, where a digit of a serial would still be one; it is no proof of who wrote it.
+    """
     newest, first = remembered.newest_issued_at, remembered.first_refusal
-    told = {
+    told: dict[str, Any] = {
         "version": STATE_VERSION,
         "policies": {
             policy_id: {"serial": known.serial, "payload_sha256": known.payload_sha256, "retired_by": known.retired_by}
             for policy_id, known in sorted(remembered.policies.items())
         },
-        "newest_issued_at": None if newest is None else _moment_text(newest),
-        "first_refusal": None if first is None else {"at": _moment_text(first.at), "code": first.code},
+        "newest_issued_at": None if newest is None else newest.isoformat(),
+        "first_refusal": None if first is None else {"at": first.at.isoformat(), "code": first.code},
         "last_good": {name: base64.b64encode(data).decode() for name, data in remembered.last_good.items()},
     }
-    return json.dumps(told, indent=1, ensure_ascii=True).encode() + b"\n"
+    told["sha256"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return json.dumps(told, indent=1).encode() + b"\n"
 
 
 def parse_state(untrusted: bytes) -> Remembered:
@@ -94,7 +99,7 @@ def parse_state(untrusted: bytes) -> Remembered:
     except (KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise ValueError(f"it is not of the known form ({type(error).__name__})") from error
     if state_text(remembered) != untrusted:
-        raise ValueError("it is not spelt as it was written")
+        raise ValueError("it is not as it was written")
     return remembered
 
 
@@ -136,7 +141,3 @@ def _moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a date in it has no offset")
     return moment
-
-
-def _moment_text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat()

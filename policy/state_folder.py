@@ -5,15 +5,23 @@ replaced whole; who reads it without the lock finds the old memory or the new on
 """
 
 import fcntl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from policy.errors import Problem, StateError
-from policy.locks import locked_within
+from policy.locks import is_still_at, locked_within
 from policy.remembered import FIRST_CONTACT, Remembered, parse_state, state_text
-from policy.trusted_files import FileRule, make_private_folder, opened_to_append, read_trusted, replace_private_file
+from policy.trusted_files import (
+    FileRule,
+    make_private_folder,
+    opened_to_append,
+    private_folder_exists,
+    read_trusted,
+    replace_private_file,
+)
 
 STATE_NAME = "policies.json"
 LOCK_NAME = "lock"
@@ -25,7 +33,7 @@ STATE_MAX_BYTES = 32 << 20
 STATE_FILE = FileRule(kind="policy state", max_bytes=STATE_MAX_BYTES, owner_checked=True, secret=True, error=StateError)
 """What is believed of the past."""
 
-T = TypeVar("T")
+Decided = TypeVar("Decided")
 
 
 class Memory(Protocol):
@@ -34,7 +42,7 @@ class Memory(Protocol):
     def read(self) -> Remembered:
         """What is remembered now."""
 
-    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
         """Decide from what is remembered, keep what is to be remembered, and give the decision."""
 
 
@@ -48,7 +56,7 @@ class ProcessMemory:
         """What is remembered now."""
         return self._remembered
 
-    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
         """Decide from what is remembered, and keep what is to be remembered."""
         decision, self._remembered = decide(self._remembered)
         return decision
@@ -64,7 +72,7 @@ class OnlookerMemory:
         """What is remembered now."""
         return self._memory.read()
 
-    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
         """Decide from what is remembered, and leave it as it is."""
         return decide(self.read())[0]
 
@@ -72,21 +80,20 @@ class OnlookerMemory:
 class StateFolder:
     """Remembers in a folder, for all processes of this instance and for the next start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self._folder = folder
+        self._lock_seconds = lock_seconds
         self.file = folder / STATE_NAME
 
     def read(self) -> Remembered:
         """What is remembered now; nothing was where there is no file yet.
 
         Raises:
-            StateError: it cannot be read, is damaged, or others could have written it.
+            StateError: it cannot be read or could not be written, is damaged, or others could have written it.
         """
-        if not self._made():
-            return FIRST_CONTACT
-        return self._read_file()
+        return self._read_file() if private_folder_exists(self._folder, STATE_FILE) else FIRST_CONTACT
 
-    def change(self, decide: Callable[[Remembered], tuple[T, Remembered]]) -> T:
+    def change(self, decide: Callable[[Remembered], tuple[Decided, Remembered]]) -> Decided:
         """Decide from what is remembered, keep what is to be remembered, and give the decision.
 
         Raises:
@@ -99,12 +106,6 @@ class StateFolder:
             if after != before:
                 replace_private_file(self.file, state_text(after), STATE_FILE)
         return decision
-
-    def _made(self) -> bool:
-        try:
-            return self._folder.exists()
-        except OSError:
-            return True  # reading then says why it cannot be looked at
 
     def _read_file(self) -> Remembered:
         try:
@@ -121,15 +122,20 @@ class StateFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
-            if not locked_within(descriptor, fcntl.LOCK_EX, LOCK_SECONDS):
-                reason = f"another process has held its lock for {LOCK_SECONDS} seconds"
-                raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
-            try:
-                yield
-            finally:
-                # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        """The lock held, on the file that others will lock too: none that was removed meanwhile."""
+        deadline, held = time.monotonic() + self._lock_seconds, False
+        while not held:
+            with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
+                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
+                    reason = f"another process has held its lock for {self._lock_seconds:g} seconds"
+                    raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
+                held = is_still_at(place, descriptor)
+                if held:
+                    try:
+                        yield
+                    finally:
+                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
+                        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _state_problem(place: Path, reason: str, remedy: str) -> Problem:

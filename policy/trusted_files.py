@@ -165,17 +165,28 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    visible = [name for name in names if not name.startswith(".")]
-    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
-    if odd:
-        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    found = tuple(place / name for name in visible if name.endswith(suffixes))
+    found = tuple(place / name for name in _names_to_read(names, suffixes, rule, path))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
         raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
     return found
+
+
+def _names_to_read(names: Iterable[str], suffixes: tuple[str, ...], rule: FileRule, path: Path) -> Iterator[str]:
+    """Names of these suffixes that are not hidden; none of them may be passed over, or write into a log."""
+    for name in names:
+        if name.startswith(".") or not name.lower().endswith(suffixes):
+            continue
+        reason = ""
+        if not name.isprintable():
+            # Names stand in messages, and whoever may write the folder need not be trusted with a terminal.
+            reason = f"the name {name!a} holds characters that a terminal would obey"
+        elif not name.endswith(suffixes):
+            reason = f"{name} would be passed over, since its ending is not in lower case"
+        if reason:
+            raise _distrusted(rule, path, reason, "Rename it, or move it away")
+        yield name
 
 
 def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
@@ -351,7 +362,8 @@ def _open_walking(path: Path, rule: FileRule, last_flags: int) -> tuple[int, Pat
     The flags are for what the path names; a file that they make is for its owner alone. Returns the descriptor, which
     the caller closes, and the real path.
     """
-    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    absolute = path if path.is_absolute() else Path.cwd() / path  # the working folder may be gone
+    names, place, links = deque(absolute.parts), Path("/"), 0
     here = os.open("/", WALK_FLAGS)
     with ExitStack() as undo:
         undo.callback(lambda: os.close(here))

@@ -12,58 +12,58 @@ license: Apache-2.0
 #
 #   plugins/blocks.py ............ line 134
 #   policy/destinations.py ....... line 470
-#   policy/errors.py ............. line 675
-#   policy/keys.py ............... line 743
-#   policy/locks.py .............. line 955
-#   policy/positions.py .......... line 985
-#   policy/requester.py .......... line 1203
-#   policy/values.py ............. line 1326
-#   policy/limits.py ............. line 1667
-#   policy/settings.py ........... line 1913
-#   policy/remembered.py ......... line 2204
-#   policy/schema.py ............. line 2337
-#   policy/statements.py ......... line 2567
-#   policy/effective.py .......... line 2649
-#   policy/environment.py ........ line 2809
-#   policy/toml_text.py .......... line 3038
-#   policy/document.py ........... line 3242
-#   policy/refusals.py ........... line 3444
-#   policy/resolve.py ............ line 3613
-#   policy/signatures.py ......... line 3946
-#   policy/situation.py .......... line 4233
-#   plugins/valves.py ............ line 4339
-#   policy/trusted_files.py ...... line 4460
-#   policy/audit.py .............. line 4865
-#   policy/load.py ............... line 5193
-#   policy/standing.py ........... line 5333
-#   policy/state_folder.py ....... line 5449
-#   policy/live.py ............... line 5560
-#   sandbox/cleaning.py .......... line 5764
-#   plugins/people.py ............ line 5785
-#   sandbox/errors.py ............ line 5880
-#   sandbox/cgroups.py ........... line 5936
-#   sandbox/folders.py ........... line 6635
-#   sandbox/leases.py ............ line 6858
-#   sandbox/pipes.py ............. line 6939
-#   sandbox/release.py ........... line 6998
-#   sandbox/debian.py ............ line 7358
-#   sandbox/gvisor.py ............ line 7621
-#   sandbox/request.py ........... line 7949
-#   sandbox/outcome.py ........... line 8024
-#   plugins/presentation.py ...... line 8212
-#   sandbox/account.py ........... line 8309
-#   sandbox/shared_libraries.py .. line 8384
-#   sandbox/slots.py ............. line 8511
-#   sandbox/starters.py .......... line 8570
-#   sandbox/box.py ............... line 8626
-#   sandbox/tree.py .............. line 8874
-#   sandbox/equipment.py ......... line 9438
-#   sandbox/spec.py .............. line 9517
-#   sandbox/runner.py ............ line 9669
-#   sandbox/session.py ........... line 9896
-#   plugins/host.py .............. line 10093
-#   plugins/self_test.py ......... line 10211
-#   plugins/function.py .......... line 10266
+#   policy/errors.py ............. line 677
+#   policy/keys.py ............... line 745
+#   policy/locks.py .............. line 957
+#   policy/positions.py .......... line 987
+#   policy/requester.py .......... line 1205
+#   policy/values.py ............. line 1335
+#   policy/limits.py ............. line 1676
+#   policy/settings.py ........... line 1922
+#   policy/remembered.py ......... line 2213
+#   policy/schema.py ............. line 2346
+#   policy/statements.py ......... line 2576
+#   policy/effective.py .......... line 2658
+#   policy/environment.py ........ line 2831
+#   policy/toml_text.py .......... line 3060
+#   policy/document.py ........... line 3264
+#   policy/refusals.py ........... line 3466
+#   policy/resolve.py ............ line 3635
+#   policy/signatures.py ......... line 3968
+#   policy/situation.py .......... line 4255
+#   plugins/valves.py ............ line 4361
+#   policy/trusted_files.py ...... line 4482
+#   policy/audit.py .............. line 4894
+#   policy/load.py ............... line 5222
+#   policy/standing.py ........... line 5362
+#   policy/state_folder.py ....... line 5478
+#   policy/live.py ............... line 5589
+#   sandbox/cleaning.py .......... line 5793
+#   plugins/people.py ............ line 5814
+#   sandbox/errors.py ............ line 5909
+#   sandbox/cgroups.py ........... line 5965
+#   sandbox/folders.py ........... line 6664
+#   sandbox/leases.py ............ line 6887
+#   sandbox/pipes.py ............. line 6968
+#   sandbox/release.py ........... line 7027
+#   sandbox/debian.py ............ line 7387
+#   sandbox/gvisor.py ............ line 7650
+#   sandbox/request.py ........... line 7978
+#   sandbox/outcome.py ........... line 8053
+#   plugins/presentation.py ...... line 8241
+#   sandbox/account.py ........... line 8338
+#   sandbox/shared_libraries.py .. line 8413
+#   sandbox/slots.py ............. line 8540
+#   sandbox/starters.py .......... line 8599
+#   sandbox/box.py ............... line 8655
+#   sandbox/tree.py .............. line 8903
+#   sandbox/equipment.py ......... line 9467
+#   sandbox/spec.py .............. line 9546
+#   sandbox/runner.py ............ line 9698
+#   sandbox/session.py ........... line 9925
+#   plugins/host.py .............. line 10122
+#   plugins/self_test.py ......... line 10240
+#   plugins/function.py .......... line 10295
 
 import argparse
 import asyncio
@@ -546,6 +546,8 @@ def parse_destination(text: str) -> Destination:
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
+    if len(unique) <= 1:
+        return unique
     return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
 
 
@@ -1304,10 +1306,17 @@ class ScopeConditions:
 
     def __str__(self) -> str:
         """Whom it is for, as it completes a file's line."""
-        matched = [f"{name} {_listed(values)}" for name, values in self.match.items()]
-        excepted = [f"{name} {_listed(values)}" for name, values in self.excepted.items()]
+        matched = [_condition_words(name, values) for name, values in self.match.items()]
+        excepted = [_condition_words(name, values) for name, values in self.excepted.items()]
         words = f"for {' and '.join(matched)}" if matched else "for everybody"
         return f"{words} except {' and '.join(excepted)}" if excepted else words
+
+
+def _condition_words(attribute: str, values: frozenset[str]) -> str:
+    """One condition as people who meet it may read it, which names no other person."""
+    if attribute == "users":
+        return "1 user" if len(values) == 1 else f"{len(values)} users"
+    return f"{attribute} {_listed(values)}"
 
 
 def _listed(values: frozenset[str]) -> str:
@@ -2677,16 +2686,29 @@ class Fate(Enum):
 class Candidate:
     """One statement that was weighed for a limit."""
 
-    verb: Verb
-    """What was said."""
-    text: str
-    """The value as it is spelt; for an unreadable one, as it was given."""
-    origin: Origin
-    """Where it stands."""
+    stated: Stated
+    """What was said, and where."""
     fate: Fate
     """What became of it."""
     note: str = ""
     """Why, where its fate alone does not say it."""
+    given: str = ""
+    """The text it was given as, where that could not be read or did not count."""
+
+    @property
+    def verb(self) -> Verb:
+        """What was said."""
+        return self.stated.verb
+
+    @property
+    def origin(self) -> Origin:
+        """Where it stands."""
+        return self.stated.origin
+
+    @property
+    def text(self) -> str:
+        """The value as it is spelt; where it could not be read or did not count, as it was given."""
+        return self.given or self.stated.limit.kind.text(self.stated.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3631,8 +3653,7 @@ def _built_in(limit: Limit[Any]) -> Stated:
 
 
 def _candidate(stated: Stated, fate: Fate, note: str = "") -> Candidate:
-    text = stated.limit.kind.text(stated.value)
-    return Candidate(verb=stated.verb, text=text, origin=stated.origin, fate=fate, note=note)
+    return Candidate(stated=stated, fate=fate, note=note)
 
 
 def _unspoken(built_in: Stated) -> Decision:
@@ -3918,7 +3939,7 @@ def _weighed_valve(valve: _Valve, ruling: _Ruling) -> Candidate:
     stated = valve.stated
     if valve.fate is Fate.SHADOWED:
         return _weighed(stated, ruling)
-    return Candidate(verb=stated.verb, text=valve.given, origin=stated.origin, fate=valve.fate, note=valve.note)
+    return Candidate(stated=stated, fate=valve.fate, note=valve.note, given=valve.given)
 
 
 def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
@@ -3928,19 +3949,20 @@ def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
 
 def _notice(valve: _Valve, ruling: _Ruling) -> str:
     """What people are told about a valve that did not get its way, if the limit is locked or not."""
-    limit, decider = valve.stated.limit, ruling.decider
-    name, now = f"{valve.stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
-    if valve.fate is Fate.INVALID and valve.counts:
-        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
-    if valve.fate is not Fate.SHADOWED:
-        return f"The {name} is ignored ({valve.note}); {now} holds."
-    fate = ruling.fate(valve.stated)
-    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and valve.stated.value != ruling.value
-    if fate is not Fate.CLAMPED and not overruled:
+    stated, decider = valve.stated, ruling.decider
+    fate = ruling.fate(stated) if valve.fate is Fate.SHADOWED else valve.fate
+    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and stated.value != ruling.value
+    if fate in (Fate.WON, Fate.SHADOWED) and not overruled:
         return ""
+    limit = stated.limit
+    name, now = f"{stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
+    if fate is Fate.INVALID and valve.counts:
+        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
+    if fate in (Fate.INVALID, Fate.IGNORED):
+        return f"The {name} is ignored ({valve.note}); {now} holds."
     why = f" ({decider.origin.reason})" if decider.origin.reason else ""
     says = "locks" if decider.verb is Verb.LOCK else "permits"
-    return f"The {name} asks for {limit.words(valve.stated.value)}; {decider.origin} {says} {now}{why}."
+    return f"The {name} asks for {limit.words(stated.value)}; {decider.origin} {says} {now}{why}."
 
 
 # ======== policy/signatures.py ========================================================================================
@@ -4603,22 +4625,28 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    visible = [name for name in names if not name.startswith(".")]
-    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
-    if odd:
-        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    unprintable = [name for name in visible if name.endswith(suffixes) and not name.isprintable()]
-    if unprintable:
-        # Names go into messages and logs, and who may write the folder need not be trusted.
-        reason = f"there are characters in the name {ascii(unprintable[0])} that a terminal would obey"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    found = tuple(place / name for name in visible if name.endswith(suffixes))
+    found = tuple(place / name for name in _names_to_read(names, suffixes, rule, path))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
         raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
     return found
+
+
+def _names_to_read(names: Iterable[str], suffixes: tuple[str, ...], rule: FileRule, path: Path) -> Iterator[str]:
+    """Names of these suffixes that are not hidden; none of them may be passed over, or write into a log."""
+    for name in names:
+        if name.startswith(".") or not name.lower().endswith(suffixes):
+            continue
+        reason = ""
+        if not name.isprintable():
+            # Names stand in messages, and whoever may write the folder need not be trusted with a terminal.
+            reason = f"the name {name!a} holds characters that a terminal would obey"
+        elif not name.endswith(suffixes):
+            reason = f"{name} would be passed over, since its ending is not in lower case"
+        if reason:
+            raise _distrusted(rule, path, reason, "Rename it, or move it away")
+        yield name
 
 
 def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
@@ -4744,7 +4772,8 @@ def _open_walking(path: Path, rule: FileRule, last_flags: int) -> tuple[int, Pat
     The flags are for what the path names; a file that they make is for its owner alone. Returns the descriptor, which
     the caller closes, and the real path.
     """
-    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    absolute = path if path.is_absolute() else Path.cwd() / path  # the working folder may be gone
+    names, place, links = deque(absolute.parts), Path("/"), 0
     here = os.open("/", WALK_FLAGS)
     with ExitStack() as undo:
         undo.callback(lambda: os.close(here))
@@ -5652,17 +5681,17 @@ class LivePolicy:
             return judged
         with self._judging:
             # Others may have judged while this thread waited: the moment is taken anew, or it would be before theirs.
-            judged, look, now = self._judged, self._look(), self._now()
-            if judged is None or not _still(judged, look, now):
-                judged = self._judged = self._judge(look, now)
+            judged, look = self._judged, self._look()
+            if judged is None or not _still(judged, look, self._now()):
+                judged = self._judged = self._judge(look)
             return judged
 
-    def _judge(self, look: Look, now: datetime) -> _Judged:
+    def _judge(self, look: Look) -> _Judged:
         settings, path = self._environment.settings, Path(self._environment.settings[POLICY_PATH] or "")
-
         settled = all_settled(_changes(look), time.time_ns())
 
-        def decide(remembered: Remembered) -> tuple[Standing, Remembered]:
+        def decide(remembered: Remembered) -> tuple[tuple[datetime, Standing], Remembered]:
+            now = self._now()  # once the memory's lock is ours: what it holds may be younger than the wait for it
             last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
             verdict = standing(
                 lambda: read_set(path, settings, self._reader),
@@ -5671,10 +5700,10 @@ class LivePolicy:
                 settings,
                 now,
             )
-            return verdict, verdict.remembered
+            return (now, verdict), verdict.remembered
 
         try:
-            verdict = self._memory.change(decide)
+            now, verdict = self._memory.change(decide)
         except StateError as error:
             raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
         return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))

@@ -11,58 +11,58 @@ license: Apache-2.0
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
 #   policy/destinations.py ....... line 133
-#   policy/errors.py ............. line 338
-#   policy/keys.py ............... line 406
-#   policy/locks.py .............. line 618
-#   policy/positions.py .......... line 648
-#   policy/requester.py .......... line 866
-#   policy/values.py ............. line 989
-#   policy/limits.py ............. line 1330
-#   policy/settings.py ........... line 1576
-#   policy/remembered.py ......... line 1867
-#   policy/schema.py ............. line 2000
-#   policy/statements.py ......... line 2230
-#   policy/effective.py .......... line 2312
-#   policy/environment.py ........ line 2472
-#   policy/toml_text.py .......... line 2701
-#   policy/document.py ........... line 2905
-#   policy/refusals.py ........... line 3107
-#   policy/resolve.py ............ line 3276
-#   policy/signatures.py ......... line 3609
-#   policy/situation.py .......... line 3896
-#   plugins/valves.py ............ line 4002
-#   policy/trusted_files.py ...... line 4123
-#   policy/audit.py .............. line 4528
-#   policy/load.py ............... line 4856
-#   policy/standing.py ........... line 4996
-#   policy/state_folder.py ....... line 5112
-#   policy/live.py ............... line 5223
-#   sandbox/cleaning.py .......... line 5427
-#   plugins/people.py ............ line 5448
-#   sandbox/errors.py ............ line 5572
-#   sandbox/cgroups.py ........... line 5628
-#   sandbox/folders.py ........... line 6327
-#   sandbox/leases.py ............ line 6550
-#   sandbox/pipes.py ............. line 6631
-#   sandbox/release.py ........... line 6690
-#   sandbox/debian.py ............ line 7050
-#   sandbox/gvisor.py ............ line 7313
-#   sandbox/request.py ........... line 7641
-#   sandbox/outcome.py ........... line 7716
-#   plugins/presentation.py ...... line 7904
-#   sandbox/account.py ........... line 7957
-#   sandbox/shared_libraries.py .. line 8032
-#   sandbox/slots.py ............. line 8159
-#   sandbox/starters.py .......... line 8218
-#   sandbox/box.py ............... line 8274
-#   sandbox/tree.py .............. line 8522
-#   sandbox/equipment.py ......... line 9086
-#   sandbox/spec.py .............. line 9165
-#   sandbox/runner.py ............ line 9317
-#   sandbox/session.py ........... line 9544
-#   plugins/host.py .............. line 9741
-#   plugins/self_test.py ......... line 9859
-#   plugins/tool.py .............. line 9914
+#   policy/errors.py ............. line 340
+#   policy/keys.py ............... line 408
+#   policy/locks.py .............. line 620
+#   policy/positions.py .......... line 650
+#   policy/requester.py .......... line 868
+#   policy/values.py ............. line 998
+#   policy/limits.py ............. line 1339
+#   policy/settings.py ........... line 1585
+#   policy/remembered.py ......... line 1876
+#   policy/schema.py ............. line 2009
+#   policy/statements.py ......... line 2239
+#   policy/effective.py .......... line 2321
+#   policy/environment.py ........ line 2494
+#   policy/toml_text.py .......... line 2723
+#   policy/document.py ........... line 2927
+#   policy/refusals.py ........... line 3129
+#   policy/resolve.py ............ line 3298
+#   policy/signatures.py ......... line 3631
+#   policy/situation.py .......... line 3918
+#   plugins/valves.py ............ line 4024
+#   policy/trusted_files.py ...... line 4145
+#   policy/audit.py .............. line 4557
+#   policy/load.py ............... line 4885
+#   policy/standing.py ........... line 5025
+#   policy/state_folder.py ....... line 5141
+#   policy/live.py ............... line 5252
+#   sandbox/cleaning.py .......... line 5456
+#   plugins/people.py ............ line 5477
+#   sandbox/errors.py ............ line 5601
+#   sandbox/cgroups.py ........... line 5657
+#   sandbox/folders.py ........... line 6356
+#   sandbox/leases.py ............ line 6579
+#   sandbox/pipes.py ............. line 6660
+#   sandbox/release.py ........... line 6719
+#   sandbox/debian.py ............ line 7079
+#   sandbox/gvisor.py ............ line 7342
+#   sandbox/request.py ........... line 7670
+#   sandbox/outcome.py ........... line 7745
+#   plugins/presentation.py ...... line 7933
+#   sandbox/account.py ........... line 7986
+#   sandbox/shared_libraries.py .. line 8061
+#   sandbox/slots.py ............. line 8188
+#   sandbox/starters.py .......... line 8247
+#   sandbox/box.py ............... line 8303
+#   sandbox/tree.py .............. line 8551
+#   sandbox/equipment.py ......... line 9115
+#   sandbox/spec.py .............. line 9194
+#   sandbox/runner.py ............ line 9346
+#   sandbox/session.py ........... line 9573
+#   plugins/host.py .............. line 9770
+#   plugins/self_test.py ......... line 9888
+#   plugins/tool.py .............. line 9943
 
 import argparse
 import asyncio
@@ -209,6 +209,8 @@ def parse_destination(text: str) -> Destination:
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
+    if len(unique) <= 1:
+        return unique
     return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
 
 
@@ -967,10 +969,17 @@ class ScopeConditions:
 
     def __str__(self) -> str:
         """Whom it is for, as it completes a file's line."""
-        matched = [f"{name} {_listed(values)}" for name, values in self.match.items()]
-        excepted = [f"{name} {_listed(values)}" for name, values in self.excepted.items()]
+        matched = [_condition_words(name, values) for name, values in self.match.items()]
+        excepted = [_condition_words(name, values) for name, values in self.excepted.items()]
         words = f"for {' and '.join(matched)}" if matched else "for everybody"
         return f"{words} except {' and '.join(excepted)}" if excepted else words
+
+
+def _condition_words(attribute: str, values: frozenset[str]) -> str:
+    """One condition as people who meet it may read it, which names no other person."""
+    if attribute == "users":
+        return "1 user" if len(values) == 1 else f"{len(values)} users"
+    return f"{attribute} {_listed(values)}"
 
 
 def _listed(values: frozenset[str]) -> str:
@@ -2340,16 +2349,29 @@ class Fate(Enum):
 class Candidate:
     """One statement that was weighed for a limit."""
 
-    verb: Verb
-    """What was said."""
-    text: str
-    """The value as it is spelt; for an unreadable one, as it was given."""
-    origin: Origin
-    """Where it stands."""
+    stated: Stated
+    """What was said, and where."""
     fate: Fate
     """What became of it."""
     note: str = ""
     """Why, where its fate alone does not say it."""
+    given: str = ""
+    """The text it was given as, where that could not be read or did not count."""
+
+    @property
+    def verb(self) -> Verb:
+        """What was said."""
+        return self.stated.verb
+
+    @property
+    def origin(self) -> Origin:
+        """Where it stands."""
+        return self.stated.origin
+
+    @property
+    def text(self) -> str:
+        """The value as it is spelt; where it could not be read or did not count, as it was given."""
+        return self.given or self.stated.limit.kind.text(self.stated.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3294,8 +3316,7 @@ def _built_in(limit: Limit[Any]) -> Stated:
 
 
 def _candidate(stated: Stated, fate: Fate, note: str = "") -> Candidate:
-    text = stated.limit.kind.text(stated.value)
-    return Candidate(verb=stated.verb, text=text, origin=stated.origin, fate=fate, note=note)
+    return Candidate(stated=stated, fate=fate, note=note)
 
 
 def _unspoken(built_in: Stated) -> Decision:
@@ -3581,7 +3602,7 @@ def _weighed_valve(valve: _Valve, ruling: _Ruling) -> Candidate:
     stated = valve.stated
     if valve.fate is Fate.SHADOWED:
         return _weighed(stated, ruling)
-    return Candidate(verb=stated.verb, text=valve.given, origin=stated.origin, fate=valve.fate, note=valve.note)
+    return Candidate(stated=stated, fate=valve.fate, note=valve.note, given=valve.given)
 
 
 def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
@@ -3591,19 +3612,20 @@ def _valve_notices(said: _Said, ruling: _Ruling) -> tuple[str, ...]:
 
 def _notice(valve: _Valve, ruling: _Ruling) -> str:
     """What people are told about a valve that did not get its way, if the limit is locked or not."""
-    limit, decider = valve.stated.limit, ruling.decider
-    name, now = f"{valve.stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
-    if valve.fate is Fate.INVALID and valve.counts:
-        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
-    if valve.fate is not Fate.SHADOWED:
-        return f"The {name} is ignored ({valve.note}); {now} holds."
-    fate = ruling.fate(valve.stated)
-    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and valve.stated.value != ruling.value
-    if fate is not Fate.CLAMPED and not overruled:
+    stated, decider = valve.stated, ruling.decider
+    fate = ruling.fate(stated) if valve.fate is Fate.SHADOWED else valve.fate
+    overruled = fate is Fate.SHADOWED and ruling.chosen.verb is Verb.LOCK and stated.value != ruling.value
+    if fate in (Fate.WON, Fate.SHADOWED) and not overruled:
         return ""
+    limit = stated.limit
+    name, now = f"{stated.origin.layer.value} {limit.valve}", limit.words(ruling.value)
+    if fate is Fate.INVALID and valve.counts:
+        return f"The {name} cannot be read ({valve.note}); its strict end counts, and {now} holds."
+    if fate in (Fate.INVALID, Fate.IGNORED):
+        return f"The {name} is ignored ({valve.note}); {now} holds."
     why = f" ({decider.origin.reason})" if decider.origin.reason else ""
     says = "locks" if decider.verb is Verb.LOCK else "permits"
-    return f"The {name} asks for {limit.words(valve.stated.value)}; {decider.origin} {says} {now}{why}."
+    return f"The {name} asks for {limit.words(stated.value)}; {decider.origin} {says} {now}{why}."
 
 
 # ======== policy/signatures.py ========================================================================================
@@ -4266,22 +4288,28 @@ def list_folder(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> tuple[
                 names = sorted(entry.name for entry in entries)
     except OSError as error:
         raise rule.error((_system_problem(f"folder of {rule.kind}s", path, error),)) from error
-    visible = [name for name in names if not name.startswith(".")]
-    odd = [name for name in visible if name.lower().endswith(suffixes) and not name.endswith(suffixes)]
-    if odd:
-        reason = f"{odd[0]} would be passed over, since its ending is not in lower case"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    unprintable = [name for name in visible if name.endswith(suffixes) and not name.isprintable()]
-    if unprintable:
-        # Names go into messages and logs, and who may write the folder need not be trusted.
-        reason = f"there are characters in the name {ascii(unprintable[0])} that a terminal would obey"
-        raise _distrusted(rule, path, reason, "Rename it, or move it away")
-    found = tuple(place / name for name in visible if name.endswith(suffixes))
+    found = tuple(place / name for name in _names_to_read(names, suffixes, rule, path))
     if not 1 <= len(found) <= FOLDER_MAX_FILES:
         wanted = " or ".join(f"*{suffix}" for suffix in suffixes)
         reason = f"the folder holds {len(found)} files {wanted}, not 1 to {FOLDER_MAX_FILES}"
         raise _distrusted(rule, path, reason, "Put the files there, or name another folder")
     return found
+
+
+def _names_to_read(names: Iterable[str], suffixes: tuple[str, ...], rule: FileRule, path: Path) -> Iterator[str]:
+    """Names of these suffixes that are not hidden; none of them may be passed over, or write into a log."""
+    for name in names:
+        if name.startswith(".") or not name.lower().endswith(suffixes):
+            continue
+        reason = ""
+        if not name.isprintable():
+            # Names stand in messages, and whoever may write the folder need not be trusted with a terminal.
+            reason = f"the name {name!a} holds characters that a terminal would obey"
+        elif not name.endswith(suffixes):
+            reason = f"{name} would be passed over, since its ending is not in lower case"
+        if reason:
+            raise _distrusted(rule, path, reason, "Rename it, or move it away")
+        yield name
 
 
 def read_files(path: Path, suffixes: tuple[str, ...], rule: FileRule) -> Mapping[str, bytes]:
@@ -4407,7 +4435,8 @@ def _open_walking(path: Path, rule: FileRule, last_flags: int) -> tuple[int, Pat
     The flags are for what the path names; a file that they make is for its owner alone. Returns the descriptor, which
     the caller closes, and the real path.
     """
-    names, place, links = deque((Path.cwd() / path).parts), Path("/"), 0
+    absolute = path if path.is_absolute() else Path.cwd() / path  # the working folder may be gone
+    names, place, links = deque(absolute.parts), Path("/"), 0
     here = os.open("/", WALK_FLAGS)
     with ExitStack() as undo:
         undo.callback(lambda: os.close(here))
@@ -5315,17 +5344,17 @@ class LivePolicy:
             return judged
         with self._judging:
             # Others may have judged while this thread waited: the moment is taken anew, or it would be before theirs.
-            judged, look, now = self._judged, self._look(), self._now()
-            if judged is None or not _still(judged, look, now):
-                judged = self._judged = self._judge(look, now)
+            judged, look = self._judged, self._look()
+            if judged is None or not _still(judged, look, self._now()):
+                judged = self._judged = self._judge(look)
             return judged
 
-    def _judge(self, look: Look, now: datetime) -> _Judged:
+    def _judge(self, look: Look) -> _Judged:
         settings, path = self._environment.settings, Path(self._environment.settings[POLICY_PATH] or "")
-
         settled = all_settled(_changes(look), time.time_ns())
 
-        def decide(remembered: Remembered) -> tuple[Standing, Remembered]:
+        def decide(remembered: Remembered) -> tuple[tuple[datetime, Standing], Remembered]:
+            now = self._now()  # once the memory's lock is ours: what it holds may be younger than the wait for it
             last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
             verdict = standing(
                 lambda: read_set(path, settings, self._reader),
@@ -5334,10 +5363,10 @@ class LivePolicy:
                 settings,
                 now,
             )
-            return verdict, verdict.remembered
+            return (now, verdict), verdict.remembered
 
         try:
-            verdict = self._memory.change(decide)
+            now, verdict = self._memory.change(decide)
         except StateError as error:
             raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
         return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))

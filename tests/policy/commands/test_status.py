@@ -191,6 +191,10 @@ def test_foreign_variable_is_warned_of(place: Place) -> None:
     assert "SANDBOX_OTHER_PRODUCT" in ended.err
 
 
+def test_help_is_golden(policy: Command) -> None:
+    assert policy.good("status", "--help") == (GOLDENS / "help-status.txt").read_text()
+
+
 # What an older serial could still do
 
 
