@@ -8,14 +8,12 @@ file can compute a chain anew: only a head kept elsewhere shows that. `policy au
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import AuditError, Problem
-from policy.locks import locked_within
+from policy.locks import locked_file
 from policy.settings import AUDIT_LOG
-from policy.trusted_files import FileRule, opened_to_append
+from policy.trusted_files import FileRule
 
 AUDIT_LINE_MAX_BYTES = 16 * 1024
 """The longest line, its line feed included; a longer record is shortened."""
@@ -131,7 +129,7 @@ class AuditLog:
         Raises:
             AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
         """
-        with self._locked() as descriptor:
+        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
             _audit_tail(descriptor, self.path)
             _refuse_full_disk(descriptor)
 
@@ -150,32 +148,11 @@ class AuditLog:
         """
         if not ADDED_FIELDS.isdisjoint(record):
             raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
-        with self._locked() as descriptor:
+        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
             tail = _audit_tail(descriptor, self.path)
             line, head = _chained_line(record, tail, self.clock(), self.path)
             _append_whole(descriptor, tail.line_feed + line, tail.size)
         return head
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The log's descriptor, with its lock held, and still the file of that name: none that was rotated away."""
-        deadline = time.monotonic() + self.lock_seconds
-        held = False
-        while not held:
-            with opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place):
-                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
-                    raise _audit_error(
-                        self.path,
-                        f"another process has held its lock for {self.lock_seconds:g} seconds",
-                        "Find that process, for instance with fuser, and end it",
-                    )
-                held = _is_still_at(place, descriptor)
-                if held:
-                    try:
-                        yield descriptor
-                    finally:
-                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def read_audit_line(text: bytes) -> AuditEntry | LineFault:
@@ -230,13 +207,6 @@ def _torn_bytes(value: object) -> TornBytes | None:
             return TornBytes(size=size, sha256=sha256)
         case _:
             return None
-
-
-def _is_still_at(place: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(place.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _audit_tail(descriptor: int, path: Path) -> AuditTail:

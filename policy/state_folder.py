@@ -4,20 +4,16 @@ It belongs to the running user alone (0700). Every change is read, decided and w
 replaced whole; who reads it without the lock finds the old memory or the new one.
 """
 
-import fcntl
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from policy.errors import Problem, StateError
-from policy.locks import is_still_at, locked_within
+from policy.locks import locked_file
 from policy.remembered import FIRST_CONTACT, Remembered, parse_state, state_text
 from policy.trusted_files import (
     FileRule,
     make_private_folder,
-    opened_to_append,
     private_folder_exists,
     read_trusted,
     replace_private_file,
@@ -100,7 +96,7 @@ class StateFolder:
             StateError: it cannot be read, written, trusted or locked; then what is remembered is as it was.
         """
         make_private_folder(self._folder, STATE_FILE)
-        with self._locked():
+        with locked_file(self._folder / LOCK_NAME, STATE_FILE, self._lock_seconds):
             before = self._read_file()
             decision, after = decide(before)
             if after != before:
@@ -119,23 +115,6 @@ class StateFolder:
         except ValueError as error:
             remedy = "Restore it from a backup; or move it away and begin anew, without memory of earlier serials"
             raise StateError((_state_problem(self.file, f"it is damaged: {error}", remedy),)) from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The lock held, on the file that others will lock too: none that was removed meanwhile."""
-        deadline, held = time.monotonic() + self._lock_seconds, False
-        while not held:
-            with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
-                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
-                    reason = f"another process has held its lock for {self._lock_seconds:g} seconds"
-                    raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
-                held = is_still_at(place, descriptor)
-                if held:
-                    try:
-                        yield
-                    finally:
-                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _state_problem(place: Path, reason: str, remedy: str) -> Problem:
