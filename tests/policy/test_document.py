@@ -348,7 +348,7 @@ def test_array_of_scopes_before_any_table_is_read_too() -> None:
         'scope = [{ match.users = ["u-1"], limits.debug = false }, { except.roles = ["admin"], limits.debug = false }]'
     )
     document = parse_document(source_of(f"{scopes}\n{VALID}"))
-    assert [str(scope.conditions) for scope in document.scopes] == ["for users u-1", "for everybody except roles admin"]
+    assert [str(scope.conditions) for scope in document.scopes] == ["for 1 user", "for everybody except roles admin"]
 
 
 def test_file_may_speak_in_scopes_alone() -> None:

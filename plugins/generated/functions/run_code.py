@@ -14,56 +14,56 @@ license: Apache-2.0
 #   policy/destinations.py ....... line 470
 #   policy/errors.py ............. line 677
 #   policy/keys.py ............... line 745
-#   policy/locks.py .............. line 957
-#   policy/positions.py .......... line 987
-#   policy/requester.py .......... line 1205
-#   policy/values.py ............. line 1335
-#   policy/limits.py ............. line 1676
-#   policy/settings.py ........... line 1922
-#   policy/remembered.py ......... line 2213
-#   policy/schema.py ............. line 2346
-#   policy/statements.py ......... line 2576
-#   policy/effective.py .......... line 2658
-#   policy/environment.py ........ line 2831
-#   policy/toml_text.py .......... line 3060
-#   policy/document.py ........... line 3264
-#   policy/refusals.py ........... line 3466
-#   policy/resolve.py ............ line 3635
-#   policy/signatures.py ......... line 3968
-#   policy/situation.py .......... line 4255
-#   plugins/valves.py ............ line 4361
-#   policy/trusted_files.py ...... line 4482
-#   policy/audit.py .............. line 4894
-#   policy/load.py ............... line 5222
-#   policy/standing.py ........... line 5362
-#   policy/state_folder.py ....... line 5478
-#   policy/live.py ............... line 5589
-#   sandbox/cleaning.py .......... line 5793
-#   plugins/people.py ............ line 5814
-#   sandbox/errors.py ............ line 5909
-#   sandbox/cgroups.py ........... line 5965
-#   sandbox/folders.py ........... line 6664
-#   sandbox/leases.py ............ line 6887
-#   sandbox/pipes.py ............. line 6968
-#   sandbox/release.py ........... line 7027
-#   sandbox/debian.py ............ line 7387
-#   sandbox/gvisor.py ............ line 7650
-#   sandbox/request.py ........... line 7978
-#   sandbox/outcome.py ........... line 8053
-#   plugins/presentation.py ...... line 8241
-#   sandbox/account.py ........... line 8338
-#   sandbox/shared_libraries.py .. line 8413
-#   sandbox/slots.py ............. line 8540
-#   sandbox/starters.py .......... line 8599
-#   sandbox/box.py ............... line 8655
-#   sandbox/tree.py .............. line 8903
-#   sandbox/equipment.py ......... line 9467
-#   sandbox/spec.py .............. line 9546
-#   sandbox/runner.py ............ line 9698
-#   sandbox/session.py ........... line 9925
-#   plugins/host.py .............. line 10122
-#   plugins/self_test.py ......... line 10240
-#   plugins/function.py .......... line 10295
+#   policy/positions.py .......... line 957
+#   policy/requester.py .......... line 1175
+#   policy/values.py ............. line 1305
+#   policy/limits.py ............. line 1646
+#   policy/settings.py ........... line 1892
+#   policy/remembered.py ......... line 2183
+#   policy/schema.py ............. line 2316
+#   policy/statements.py ......... line 2546
+#   policy/effective.py .......... line 2628
+#   policy/environment.py ........ line 2801
+#   policy/toml_text.py .......... line 3030
+#   policy/document.py ........... line 3234
+#   policy/refusals.py ........... line 3436
+#   policy/resolve.py ............ line 3605
+#   policy/signatures.py ......... line 3938
+#   policy/situation.py .......... line 4225
+#   plugins/valves.py ............ line 4331
+#   policy/trusted_files.py ...... line 4452
+#   policy/load.py ............... line 4864
+#   policy/locks.py .............. line 5004
+#   policy/audit.py .............. line 5059
+#   policy/standing.py ........... line 5359
+#   policy/state_folder.py ....... line 5475
+#   policy/live.py ............... line 5569
+#   sandbox/cleaning.py .......... line 5773
+#   plugins/people.py ............ line 5794
+#   sandbox/errors.py ............ line 5889
+#   sandbox/cgroups.py ........... line 5945
+#   sandbox/folders.py ........... line 6644
+#   sandbox/leases.py ............ line 6867
+#   sandbox/pipes.py ............. line 6948
+#   sandbox/release.py ........... line 7007
+#   sandbox/debian.py ............ line 7367
+#   sandbox/gvisor.py ............ line 7630
+#   sandbox/request.py ........... line 7958
+#   sandbox/outcome.py ........... line 8033
+#   plugins/presentation.py ...... line 8221
+#   sandbox/account.py ........... line 8318
+#   sandbox/shared_libraries.py .. line 8393
+#   sandbox/slots.py ............. line 8520
+#   sandbox/starters.py .......... line 8579
+#   sandbox/box.py ............... line 8635
+#   sandbox/tree.py .............. line 8883
+#   sandbox/equipment.py ......... line 9447
+#   sandbox/spec.py .............. line 9526
+#   sandbox/runner.py ............ line 9678
+#   sandbox/session.py ........... line 9905
+#   plugins/host.py .............. line 10102
+#   plugins/self_test.py ......... line 10220
+#   plugins/function.py .......... line 10275
 
 import argparse
 import asyncio
@@ -952,36 +952,6 @@ def _wrong_algorithm(kind: str, origin: str) -> Problem:
 
 def _key_problem(origin: str, reason: str, remedy: str) -> Problem:
     return Problem(key="key", origin=origin, reason=reason, remedy=remedy)
-
-
-# ======== policy/locks.py =============================================================================================
-# Locks on files, across processes: taken within a time, so that a neighbour who holds one can hang nobody.
-
-
-POLL_SECONDS = 0.005
-"""How often a lock that somebody holds is tried again."""
-
-
-def locked_within(descriptor: int, operation: int, seconds: float) -> bool:
-    """Take a file's lock, `fcntl.LOCK_EX` or `LOCK_SH`, and say whether that was possible in that time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-        else:
-            return True
-
-
-def is_still_at(place: Path, descriptor: int) -> bool:
-    """Whether an open file is the one of that name, and was not moved away or removed while its lock was waited for."""
-    try:
-        return os.path.samestat(place.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 # ======== policy/positions.py =========================================================================================
@@ -4891,334 +4861,6 @@ def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
     return Problem(key=kind, origin=shown, reason=reason, remedy=remedy)
 
 
-# ======== policy/audit.py =============================================================================================
-# The audit log: one line for each run, chained by hash, so that a line edited, removed or moved is noticed.
-#
-# A line is canonical JSON: keys sorted, no spaces, UTF-8. `hash` is the SHA-256 of the record without it, `previous` the
-# `hash` of the line before, `sequence` counts from 1, `time` is UTC. The code that ran never stands in it. Appending
-# takes the file's lock, checks the last line, and leaves a whole line on the disk, or the file as it was. A line that a
-# crash cut short stays where it is; the next line tells its size and SHA-256 under `after_torn`. Whoever may write the
-# file can compute a chain anew: only a head kept elsewhere shows that. `policy audit verify` reads the log.
-
-
-AUDIT_LINE_MAX_BYTES = 16 * 1024
-"""The longest line, its line feed included; a longer record is shortened."""
-
-AUDIT_TAIL_BYTES = 4 * AUDIT_LINE_MAX_BYTES
-"""How much of the log's end is read before a line is added: a whole line, and what crashes may have left behind it."""
-
-AUDIT_LOCK_SECONDS = 5.0
-"""How long a run waits for the log's lock: a line takes milliseconds, so a neighbour who holds it longer is stuck."""
-
-GENESIS_HASH = "0" * 64
-"""What the first line of a chain names as the one before it."""
-
-ADDED_FIELDS = frozenset({"time", "sequence", "previous", "hash", "after_torn", "shortened"})
-"""What the log says itself; a record may not."""
-
-SHORTENING_STEPS = ((1024, 64), (256, 16), (128, 4))
-"""Characters of a text and items of a list that a record too long keeps, tried in turn; a SHA-256 always fits."""
-
-AUDIT_LOG_FILE = FileRule(
-    kind=AUDIT_LOG.variable,
-    max_bytes=AUDIT_TAIL_BYTES,
-    owner_checked=True,
-    secret=False,
-    error=AuditError,
-)
-"""A file that only root and the running user can have written; it may be read by others, such as a log shipper."""
-
-_AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
-_AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
-_MOVE_AWAY = "Look at it with `policy audit verify`, then move it away; the next run begins a new log"
-
-
-class LineFault(Enum):
-    """Why a line is no record of a run at all."""
-
-    UNREADABLE = "it is no JSON: cut short or overwritten"
-    """A crash may leave that."""
-    FOREIGN = "it lacks what every line of a log has: sequence, previous, hash and time"
-    """It is JSON that no log wrote."""
-    TOO_LONG = f"it is longer than {AUDIT_LINE_MAX_BYTES} bytes"
-    """No line of a log is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TornBytes:
-    """What crashes left of lines before a line, as that line tells it."""
-
-    size: int
-    """Bytes from the end of the last whole line to the beginning of this one, line feeds included."""
-    sha256: str
-    """Their SHA-256, in hexadecimal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
-    """What one line says of its place in the chain."""
-
-    sequence: int
-    """Which run of the chain it is, from 1."""
-    previous: str
-    """The hash of the line before."""
-    digest: str
-    """Its own hash."""
-    time: str
-    """When it was written."""
-    after_torn: TornBytes | None
-    """What crashes left before it."""
-    edit: str
-    """What shows that it is not as it was written, in words; empty where nothing does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditTail:
-    """Where the next line goes."""
-
-    size: int
-    """The file's size in bytes."""
-    sequence: int
-    """Of the last whole line; 0 where there is none."""
-    head: str
-    """The hash of the last whole line."""
-    torn: bytes
-    """What crashes left behind that line, with the line feed that will end it."""
-    line_feed: bytes
-    """What ends the line that the file ends in: nothing, where it is ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLog:
-    """Adds lines to one log; blocks while it writes, so an event loop calls it in a thread."""
-
-    path: Path
-    """Where it is; the file is made where it is missing, its folder is not."""
-    clock: Callable[[], datetime]
-    """What time it is, with an offset."""
-    lock_seconds: float = AUDIT_LOCK_SECONDS
-    """How long to wait for other processes."""
-
-    def check(self) -> None:
-        """Find out before a run, without a line, whether its line could be written after it.
-
-        Raises:
-            AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
-        """
-        with self._locked() as descriptor:
-            _audit_tail(descriptor, self.path)
-            _refuse_full_disk(descriptor)
-
-    def append(self, record: Mapping[str, Any]) -> str:
-        """Write one run's line down to the disk, and return its hash: the new head of the chain.
-
-        A record too long for a line is shortened: long texts and lists keep their beginning, and `shortened` tells
-        the length of each.
-
-        Args:
-            record: what is to be said of the run, in JSON's own types; none of the log's own fields.
-
-        Raises:
-            AuditError: it was not written; the log is as it was, or ends in a line cut short that the next tells of.
-            ValueError: the record is none.
-        """
-        if not ADDED_FIELDS.isdisjoint(record):
-            raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
-        with self._locked() as descriptor:
-            tail = _audit_tail(descriptor, self.path)
-            line, head = _chained_line(record, tail, self.clock(), self.path)
-            _append_whole(descriptor, tail.line_feed + line, tail.size)
-        return head
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The log's descriptor, with its lock held, and still the file of that name: none that was rotated away."""
-        deadline = time.monotonic() + self.lock_seconds
-        held = False
-        while not held:
-            with opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place):
-                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
-                    raise _audit_error(
-                        self.path,
-                        f"another process has held its lock for {self.lock_seconds:g} seconds",
-                        "Find that process, for instance with fuser, and end it",
-                    )
-                held = _is_still_at(place, descriptor)
-                if held:
-                    try:
-                        yield descriptor
-                    finally:
-                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def read_audit_line(text: bytes) -> AuditEntry | LineFault:
-    """Read one line, without its line feed, and check it by itself."""
-    if len(text) >= AUDIT_LINE_MAX_BYTES:
-        return LineFault.TOO_LONG
-    try:
-        record = json.loads(text.decode())
-    except ValueError:
-        return LineFault.UNREADABLE
-    except RecursionError:
-        return LineFault.FOREIGN
-    match record:
-        case {"sequence": int(sequence), "previous": str(previous), "hash": str(digest), "time": str(moment)}:
-            torn = _torn_bytes(record.get("after_torn"))
-            shapes = (_AUDIT_HASH.fullmatch(previous), _AUDIT_HASH.fullmatch(digest), _AUDIT_TIME.fullmatch(moment))
-            if not all(shapes) or not _is_count(sequence) or ("after_torn" in record and torn is None):
-                return LineFault.FOREIGN
-            edit = _edit_in(text, record)
-            return AuditEntry(
-                sequence=sequence, previous=previous, digest=digest, time=moment, after_torn=torn, edit=edit
-            )
-        case _:
-            return LineFault.FOREIGN
-
-
-def _edit_in(text: bytes, record: Mapping[str, Any]) -> str:
-    """What shows that a line was edited, in words; empty where nothing does."""
-    try:
-        written = _canonical_bytes(record)
-        hashed = _canonical_bytes({key: value for key, value in record.items() if key != "hash"})
-    except (ValueError, RecursionError):
-        return "it holds what no line of a log holds"
-    if hashlib.sha256(hashed).hexdigest() != record["hash"]:
-        return "its hash is not that of what it says"
-    return "" if written == text else "it is not written as a log writes it"
-
-
-def _canonical_bytes(record: Mapping[str, Any]) -> bytes:
-    """The record as lines hold it; half a surrogate pair, which UTF-8 does not know, becomes a question mark."""
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="replace")
-
-
-def _is_count(value: int) -> bool:
-    return value >= 1 and value is not True
-
-
-def _torn_bytes(value: object) -> TornBytes | None:
-    match value:
-        case {"bytes": int(size), "sha256": str(sha256)} if _is_count(size) and _AUDIT_HASH.fullmatch(sha256):
-            return TornBytes(size=size, sha256=sha256)
-        case _:
-            return None
-
-
-def _is_still_at(place: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(place.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _audit_tail(descriptor: int, path: Path) -> AuditTail:
-    """Find the last whole line, from the end backwards, over what crashes left; the whole log is never read.
-
-    Raises:
-        AuditError: behind that line stands what no crash leaves, or there is no such line.
-    """
-    size = os.fstat(descriptor).st_size
-    begin = max(0, size - AUDIT_TAIL_BYTES)
-    data = os.pread(descriptor, AUDIT_TAIL_BYTES, begin)
-    line_feed = b"\n" if data and not data.endswith(b"\n") else b""
-    end = len(data)
-    while end:
-        stop = end - 1 if data.endswith(b"\n", 0, end) else end
-        start = data.rfind(b"\n", 0, stop) + 1
-        if start == 0 and begin > 0:
-            raise _audit_error(path, f"its last {AUDIT_TAIL_BYTES} bytes hold no whole line", _MOVE_AWAY)
-        line = read_audit_line(data[start:stop])
-        if isinstance(line, AuditEntry) and not line.edit:
-            torn = data[end:] + line_feed if data[end:] else b""
-            return AuditTail(size=size, sequence=line.sequence, head=line.digest, torn=torn, line_feed=line_feed)
-        if line is not LineFault.UNREADABLE or not _may_be_torn(data[start:stop]):
-            reason = line.edit if isinstance(line, AuditEntry) else line.value
-            raise _audit_error(path, f"its end is no audit log as it was written: {reason}", _MOVE_AWAY)
-        end = start
-    return AuditTail(size=size, sequence=0, head=GENESIS_HASH, torn=data + line_feed, line_feed=line_feed)
-
-
-def _may_be_torn(text: bytes) -> bool:
-    """Whether a crash can have left this of a line: its beginning, or zeros where its bytes did not reach the disk."""
-    begins = b'{"'
-    return bool(text) and (text.startswith(begins) or begins.startswith(text) or not text.strip(b"\0"))
-
-
-def _chained_line(record: Mapping[str, Any], tail: AuditTail, now: datetime, path: Path) -> tuple[bytes, str]:
-    """The line for a record, behind this tail, and its hash.
-
-    Raises:
-        AuditError: it is too long even when it is shortened.
-    """
-    added: dict[str, Any] = {
-        "time": now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "sequence": tail.sequence + 1,
-        "previous": tail.head,
-    }
-    if tail.torn:
-        added["after_torn"] = {"bytes": len(tail.torn), "sha256": hashlib.sha256(tail.torn).hexdigest()}
-    for fields in _ever_shorter(record):
-        body = {**fields, **added}
-        digest = hashlib.sha256(_canonical_bytes(body)).hexdigest()
-        text = _canonical_bytes({**body, "hash": digest})
-        if len(text) < AUDIT_LINE_MAX_BYTES:
-            entry = read_audit_line(text)
-            if not isinstance(entry, AuditEntry) or entry.edit:  # a key that is no text, for instance
-                raise ValueError("the record cannot be read back as it is: nobody could verify that line")
-            return text + b"\n", digest
-    reason = f"the run's record is longer than {AUDIT_LINE_MAX_BYTES} bytes, even when it is shortened"
-    raise _audit_error(path, reason, "Please report this")
-
-
-def _ever_shorter(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The record, then ever shorter ones, each telling what it leaves out."""
-    yield record
-    for step in SHORTENING_STEPS:
-        lengths: dict[str, int] = {}
-        fields = {key: _shortened(value, key, step, lengths) for key, value in record.items()}
-        yield {**fields, "shortened": lengths}
-
-
-def _shortened(value: object, key: str, step: tuple[int, int], lengths: dict[str, int]) -> object:
-    """The value with the beginnings of its texts and lists; adds how long they were, by the path of their keys."""
-    characters, items = step
-    match value:
-        case str() if len(value) > characters:
-            lengths[key] = len(value)
-            return value[:characters]
-        case list() | tuple():
-            if len(value) > items:
-                lengths[key] = len(value)
-            return [_shortened(each, f"{key}.{place}", step, lengths) for place, each in enumerate(value[:items])]
-        case dict():
-            return {name: _shortened(each, f"{key}.{name}", step, lengths) for name, each in value.items()}
-        case _:
-            return value
-
-
-def _append_whole(descriptor: int, data: bytes, size: int) -> None:
-    """Write all of this down to the disk, or take back what was written of it."""
-    with ExitStack() as undo:
-        undo.callback(os.ftruncate, descriptor, size)
-        while data:  # a disk that fills up takes a part, and says why only when asked again
-            data = data[os.write(descriptor, data) :]
-        os.fsync(descriptor)
-        undo.pop_all()
-
-
-def _refuse_full_disk(descriptor: int) -> None:
-    room = os.fstatvfs(descriptor)
-    free = room.f_bfree if os.geteuid() == 0 else room.f_bavail
-    if room.f_blocks and free * room.f_frsize < AUDIT_LINE_MAX_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _audit_error(path: Path, reason: str, remedy: str) -> AuditError:
-    return AuditError((Problem(key=AUDIT_LOG.variable, origin=str(path), reason=reason, remedy=remedy),))
-
-
 # ======== policy/load.py ==============================================================================================
 # Reads the set of policy files that the environment names: all of it, verified, or nothing.
 #
@@ -5357,6 +4999,361 @@ def _verified(contents: Mapping[str, bytes], settings: SettingValues, keys: tupl
 
 def _read_policies(path: Path, unsigned: bool) -> Mapping[str, bytes]:  # noqa: FBT001 -- the protocol's own shape
     return read_files(path, POLICY_SUFFIXES, UNSIGNED_POLICY_FILE if unsigned else SIGNED_POLICY_FILE)
+
+
+# ======== policy/locks.py =============================================================================================
+# Locks on files, across processes: taken within a time, so that a neighbour who holds one can hang nobody.
+
+
+POLL_SECONDS = 0.005
+"""How often a lock that somebody holds is tried again."""
+
+
+@contextmanager
+def locked_file(path: Path, rule: FileRule, seconds: float) -> Iterator[int]:
+    """A file's descriptor, with its lock held; the file that others will lock too: none that was moved away meanwhile.
+
+    One that does not exist is made, for its owner alone.
+
+    Raises:
+        AuditError, StateError: as the rule says, if it cannot be opened, others could write it, or another process has
+            held its lock for that time.
+    """
+    deadline, held = time.monotonic() + seconds, False
+    while not held:
+        with opened_to_append(path, rule) as (descriptor, place):
+            if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
+                reason = f"another process has held its lock for {seconds:g} seconds"
+                remedy = "Find that process, for instance with fuser, and end it"
+                raise rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+            held = _is_still_at(place, descriptor)
+            if held:
+                try:
+                    yield descriptor
+                finally:
+                    # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def locked_within(descriptor: int, operation: int, seconds: float) -> bool:
+    """Take a file's lock, `fcntl.LOCK_EX` or `LOCK_SH`, and say whether that was possible in that time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        else:
+            return True
+
+
+def _is_still_at(place: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(place.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+# ======== policy/audit.py =============================================================================================
+# The audit log: one line for each run, chained by hash, so that a line edited, removed or moved is noticed.
+#
+# A line is canonical JSON: keys sorted, no spaces, UTF-8. `hash` is the SHA-256 of the record without it, `previous` the
+# `hash` of the line before, `sequence` counts from 1, `time` is UTC. The code that ran never stands in it. Appending
+# takes the file's lock, checks the last line, and leaves a whole line on the disk, or the file as it was. A line that a
+# crash cut short stays where it is; the next line tells its size and SHA-256 under `after_torn`. Whoever may write the
+# file can compute a chain anew: only a head kept elsewhere shows that. `policy audit verify` reads the log.
+
+
+AUDIT_LINE_MAX_BYTES = 16 * 1024
+"""The longest line, its line feed included; a longer record is shortened."""
+
+AUDIT_TAIL_BYTES = 4 * AUDIT_LINE_MAX_BYTES
+"""How much of the log's end is read before a line is added: a whole line, and what crashes may have left behind it."""
+
+AUDIT_LOCK_SECONDS = 5.0
+"""How long a run waits for the log's lock: a line takes milliseconds, so a neighbour who holds it longer is stuck."""
+
+GENESIS_HASH = "0" * 64
+"""What the first line of a chain names as the one before it."""
+
+ADDED_FIELDS = frozenset({"time", "sequence", "previous", "hash", "after_torn", "shortened"})
+"""What the log says itself; a record may not."""
+
+SHORTENING_STEPS = ((1024, 64), (256, 16), (128, 4))
+"""Characters of a text and items of a list that a record too long keeps, tried in turn; a SHA-256 always fits."""
+
+AUDIT_LOG_FILE = FileRule(
+    kind=AUDIT_LOG.variable,
+    max_bytes=AUDIT_TAIL_BYTES,
+    owner_checked=True,
+    secret=False,
+    error=AuditError,
+)
+"""A file that only root and the running user can have written; it may be read by others, such as a log shipper."""
+
+_AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
+_AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_MOVE_AWAY = "Look at it with `policy audit verify`, then move it away; the next run begins a new log"
+
+
+class LineFault(Enum):
+    """Why a line is no record of a run at all."""
+
+    UNREADABLE = "it is no JSON: cut short or overwritten"
+    """A crash may leave that."""
+    FOREIGN = "it lacks what every line of a log has: sequence, previous, hash and time"
+    """It is JSON that no log wrote."""
+    TOO_LONG = f"it is longer than {AUDIT_LINE_MAX_BYTES} bytes"
+    """No line of a log is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TornBytes:
+    """What crashes left of lines before a line, as that line tells it."""
+
+    size: int
+    """Bytes from the end of the last whole line to the beginning of this one, line feeds included."""
+    sha256: str
+    """Their SHA-256, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """What one line says of its place in the chain."""
+
+    sequence: int
+    """Which run of the chain it is, from 1."""
+    previous: str
+    """The hash of the line before."""
+    digest: str
+    """Its own hash."""
+    time: str
+    """When it was written."""
+    after_torn: TornBytes | None
+    """What crashes left before it."""
+    edit: str
+    """What shows that it is not as it was written, in words; empty where nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditTail:
+    """Where the next line goes."""
+
+    size: int
+    """The file's size in bytes."""
+    sequence: int
+    """Of the last whole line; 0 where there is none."""
+    head: str
+    """The hash of the last whole line."""
+    torn: bytes
+    """What crashes left behind that line, with the line feed that will end it."""
+    line_feed: bytes
+    """What ends the line that the file ends in: nothing, where it is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLog:
+    """Adds lines to one log; blocks while it writes, so an event loop calls it in a thread."""
+
+    path: Path
+    """Where it is; the file is made where it is missing, its folder is not."""
+    clock: Callable[[], datetime]
+    """What time it is, with an offset."""
+    lock_seconds: float = AUDIT_LOCK_SECONDS
+    """How long to wait for other processes."""
+
+    def check(self) -> None:
+        """Find out before a run, without a line, whether its line could be written after it.
+
+        Raises:
+            AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
+        """
+        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+            _audit_tail(descriptor, self.path)
+            _refuse_full_disk(descriptor)
+
+    def append(self, record: Mapping[str, Any]) -> str:
+        """Write one run's line down to the disk, and return its hash: the new head of the chain.
+
+        A record too long for a line is shortened: long texts and lists keep their beginning, and `shortened` tells
+        the length of each.
+
+        Args:
+            record: what is to be said of the run, in JSON's own types; none of the log's own fields.
+
+        Raises:
+            AuditError: it was not written; the log is as it was, or ends in a line cut short that the next tells of.
+            ValueError: the record is none.
+        """
+        if not ADDED_FIELDS.isdisjoint(record):
+            raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
+        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+            tail = _audit_tail(descriptor, self.path)
+            line, head = _chained_line(record, tail, self.clock(), self.path)
+            _append_whole(descriptor, tail.line_feed + line, tail.size)
+        return head
+
+
+def read_audit_line(text: bytes) -> AuditEntry | LineFault:
+    """Read one line, without its line feed, and check it by itself."""
+    if len(text) >= AUDIT_LINE_MAX_BYTES:
+        return LineFault.TOO_LONG
+    try:
+        record = json.loads(text.decode())
+    except ValueError:
+        return LineFault.UNREADABLE
+    except RecursionError:
+        return LineFault.FOREIGN
+    match record:
+        case {"sequence": int(sequence), "previous": str(previous), "hash": str(digest), "time": str(moment)}:
+            torn = _torn_bytes(record.get("after_torn"))
+            shapes = (_AUDIT_HASH.fullmatch(previous), _AUDIT_HASH.fullmatch(digest), _AUDIT_TIME.fullmatch(moment))
+            if not all(shapes) or not _is_count(sequence) or ("after_torn" in record and torn is None):
+                return LineFault.FOREIGN
+            edit = _edit_in(text, record)
+            return AuditEntry(
+                sequence=sequence, previous=previous, digest=digest, time=moment, after_torn=torn, edit=edit
+            )
+        case _:
+            return LineFault.FOREIGN
+
+
+def _edit_in(text: bytes, record: Mapping[str, Any]) -> str:
+    """What shows that a line was edited, in words; empty where nothing does."""
+    try:
+        written = _canonical_bytes(record)
+        hashed = _canonical_bytes({key: value for key, value in record.items() if key != "hash"})
+    except (ValueError, RecursionError):
+        return "it holds what no line of a log holds"
+    if hashlib.sha256(hashed).hexdigest() != record["hash"]:
+        return "its hash is not that of what it says"
+    return "" if written == text else "it is not written as a log writes it"
+
+
+def _canonical_bytes(record: Mapping[str, Any]) -> bytes:
+    """The record as lines hold it; half a surrogate pair, which UTF-8 does not know, becomes a question mark."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace")
+
+
+def _is_count(value: int) -> bool:
+    return value >= 1 and value is not True
+
+
+def _torn_bytes(value: object) -> TornBytes | None:
+    match value:
+        case {"bytes": int(size), "sha256": str(sha256)} if _is_count(size) and _AUDIT_HASH.fullmatch(sha256):
+            return TornBytes(size=size, sha256=sha256)
+        case _:
+            return None
+
+
+def _audit_tail(descriptor: int, path: Path) -> AuditTail:
+    """Find the last whole line, from the end backwards, over what crashes left; the whole log is never read.
+
+    Raises:
+        AuditError: behind that line stands what no crash leaves, or there is no such line.
+    """
+    size = os.fstat(descriptor).st_size
+    begin = max(0, size - AUDIT_TAIL_BYTES)
+    data = os.pread(descriptor, AUDIT_TAIL_BYTES, begin)
+    line_feed = b"\n" if data and not data.endswith(b"\n") else b""
+    end = len(data)
+    while end:
+        stop = end - 1 if data.endswith(b"\n", 0, end) else end
+        start = data.rfind(b"\n", 0, stop) + 1
+        if start == 0 and begin > 0:
+            raise _audit_error(path, f"its last {AUDIT_TAIL_BYTES} bytes hold no whole line", _MOVE_AWAY)
+        line = read_audit_line(data[start:stop])
+        if isinstance(line, AuditEntry) and not line.edit:
+            torn = data[end:] + line_feed if data[end:] else b""
+            return AuditTail(size=size, sequence=line.sequence, head=line.digest, torn=torn, line_feed=line_feed)
+        if line is not LineFault.UNREADABLE or not _may_be_torn(data[start:stop]):
+            reason = line.edit if isinstance(line, AuditEntry) else line.value
+            raise _audit_error(path, f"its end is no audit log as it was written: {reason}", _MOVE_AWAY)
+        end = start
+    return AuditTail(size=size, sequence=0, head=GENESIS_HASH, torn=data + line_feed, line_feed=line_feed)
+
+
+def _may_be_torn(text: bytes) -> bool:
+    """Whether a crash can have left this of a line: its beginning, or zeros where its bytes did not reach the disk."""
+    begins = b'{"'
+    return bool(text) and (text.startswith(begins) or begins.startswith(text) or not text.strip(b"\0"))
+
+
+def _chained_line(record: Mapping[str, Any], tail: AuditTail, now: datetime, path: Path) -> tuple[bytes, str]:
+    """The line for a record, behind this tail, and its hash.
+
+    Raises:
+        AuditError: it is too long even when it is shortened.
+    """
+    added: dict[str, Any] = {
+        "time": now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "sequence": tail.sequence + 1,
+        "previous": tail.head,
+    }
+    if tail.torn:
+        added["after_torn"] = {"bytes": len(tail.torn), "sha256": hashlib.sha256(tail.torn).hexdigest()}
+    for fields in _ever_shorter(record):
+        body = {**fields, **added}
+        digest = hashlib.sha256(_canonical_bytes(body)).hexdigest()
+        text = _canonical_bytes({**body, "hash": digest})
+        if len(text) < AUDIT_LINE_MAX_BYTES:
+            entry = read_audit_line(text)
+            if not isinstance(entry, AuditEntry) or entry.edit:  # a key that is no text, for instance
+                raise ValueError("the record cannot be read back as it is: nobody could verify that line")
+            return text + b"\n", digest
+    reason = f"the run's record is longer than {AUDIT_LINE_MAX_BYTES} bytes, even when it is shortened"
+    raise _audit_error(path, reason, "Please report this")
+
+
+def _ever_shorter(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The record, then ever shorter ones, each telling what it leaves out."""
+    yield record
+    for step in SHORTENING_STEPS:
+        lengths: dict[str, int] = {}
+        fields = {key: _shortened(value, key, step, lengths) for key, value in record.items()}
+        yield {**fields, "shortened": lengths}
+
+
+def _shortened(value: object, key: str, step: tuple[int, int], lengths: dict[str, int]) -> object:
+    """The value with the beginnings of its texts and lists; adds how long they were, by the path of their keys."""
+    characters, items = step
+    match value:
+        case str() if len(value) > characters:
+            lengths[key] = len(value)
+            return value[:characters]
+        case list() | tuple():
+            if len(value) > items:
+                lengths[key] = len(value)
+            return [_shortened(each, f"{key}.{place}", step, lengths) for place, each in enumerate(value[:items])]
+        case dict():
+            return {name: _shortened(each, f"{key}.{name}", step, lengths) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _append_whole(descriptor: int, data: bytes, size: int) -> None:
+    """Write all of this down to the disk, or take back what was written of it."""
+    with ExitStack() as undo:
+        undo.callback(os.ftruncate, descriptor, size)
+        while data:  # a disk that fills up takes a part, and says why only when asked again
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+        undo.pop_all()
+
+
+def _refuse_full_disk(descriptor: int) -> None:
+    room = os.fstatvfs(descriptor)
+    free = room.f_bfree if os.geteuid() == 0 else room.f_bavail
+    if room.f_blocks and free * room.f_frsize < AUDIT_LINE_MAX_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _audit_error(path: Path, reason: str, remedy: str) -> AuditError:
+    return AuditError((Problem(key=AUDIT_LOG.variable, origin=str(path), reason=reason, remedy=remedy),))
 
 
 # ======== policy/standing.py ==========================================================================================
@@ -5544,7 +5541,7 @@ class StateFolder:
             StateError: it cannot be read, written, trusted or locked; then what is remembered is as it was.
         """
         make_private_folder(self._folder, STATE_FILE)
-        with self._locked():
+        with locked_file(self._folder / LOCK_NAME, STATE_FILE, self._lock_seconds):
             before = self._read_file()
             decision, after = decide(before)
             if after != before:
@@ -5563,23 +5560,6 @@ class StateFolder:
         except ValueError as error:
             remedy = "Restore it from a backup; or move it away and begin anew, without memory of earlier serials"
             raise StateError((_state_problem(self.file, f"it is damaged: {error}", remedy),)) from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The lock held, on the file that others will lock too: none that was removed meanwhile."""
-        deadline, held = time.monotonic() + self._lock_seconds, False
-        while not held:
-            with opened_to_append(self._folder / LOCK_NAME, STATE_FILE) as (descriptor, place):
-                if not locked_within(descriptor, fcntl.LOCK_EX, deadline - time.monotonic()):
-                    reason = f"another process has held its lock for {self._lock_seconds:g} seconds"
-                    raise StateError((_state_problem(place, reason, "Find that process, and end it"),))
-                held = is_still_at(place, descriptor)
-                if held:
-                    try:
-                        yield
-                    finally:
-                        # Closing would do, but for a child that was forked meanwhile and has the descriptor too.
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _state_problem(place: Path, reason: str, remedy: str) -> Problem:
