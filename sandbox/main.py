@@ -20,6 +20,7 @@ from rich.table import Table
 from policy.command_line import parsed_requester, parsed_valves, printable, requester_options, valve_options
 from policy.effective import fixed_limits
 from policy.errors import PolicyError
+from policy.situation import Situation
 from policy.tables import table_console, unstyled
 from sandbox.cleaning import cleaned
 from sandbox.doctor import (
@@ -194,7 +195,7 @@ async def _checked() -> list[Check]:
     checks = list(host_checks())
     try:
         situation = session.situation()
-        checks.append(Check(name="policy", verdict=Verdict.GOOD, detail=_policy_words(len(situation.documents))))
+        checks.append(_policy_check(situation))
         equipment = _equipment_without_installing(session)
     except PolicyError as error:
         return [
@@ -220,8 +221,13 @@ def _equipment_without_installing(session: Session) -> Equipment:
     return prepared(runsc, os.environ, lambda sentence: click.echo(sentence, err=True))
 
 
-def _policy_words(files: int) -> str:
-    return f"{files} policy file{'' if files == 1 else 's'} and the environment can be used"
+def _policy_check(situation: Situation) -> Check:
+    if situation.stand_in is not None:
+        remedy = "Mend the set; policy status shows all that is wrong with it"
+        return Check(name="policy", verdict=Verdict.WARNING, detail=situation.stand_in.sentence, remedy=remedy)
+    files = len(situation.documents)
+    detail = f"{files} policy file{'' if files == 1 else 's'} and the environment can be used"
+    return Check(name="policy", verdict=Verdict.GOOD, detail=detail)
 
 
 def _read_code(name: str) -> str:
@@ -255,7 +261,7 @@ def _code_file_error(name: str, reason: str, remedy: str) -> SandboxError:
 
 
 def _warn_on_terminal(warning: str) -> None:
-    click.echo(f"warning: {warning}", err=True)
+    click.echo(printable(f"warning: {warning}"), err=True)
 
 
 async def _announce_on_terminal(sentence: str) -> None:

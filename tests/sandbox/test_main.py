@@ -434,6 +434,22 @@ def test_doctor_proves_every_limit_and_says_so_as_json(environ: Mapping[str, str
 
 
 @pytest.mark.gvisor
+def test_doctor_warns_of_a_refused_policy_set_in_whose_place_the_last_good_one_holds(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    variables = {**school(tmp_path), **NEVER_RELEASED, "SANDBOX_POLICY_STATE": str(tmp_path / "state")}
+    accepted = json.loads(sandbox("doctor", "--json", environ=environ, **variables).stdout)
+    file = Path(variables["SANDBOX_POLICY_PATH"])
+    file.write_text(f"{file.read_text()}\n# another text under the same serial\n")
+
+    refused = json.loads(sandbox("doctor", "--json", environ=environ, **variables).stdout)
+
+    verdicts = [next(check for check in told["checks"] if check["name"] == "policy") for told in (accepted, refused)]
+    assert [verdict["verdict"] for verdict in verdicts] == ["ok", "warning"]
+    assert "[serial-conflict]" in verdicts[1]["detail"]
+    assert "policy status" in verdicts[1]["remedy"]
+
+
 def test_doctor_installs_nothing_and_names_how_to(environ: Mapping[str, str]) -> None:
     done = sandbox("doctor", environ=environ, **NEVER_RELEASED)
 
