@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from policy.destinations import LONGEST_DESTINATION, Destination, meet_of_destinations, narrowed, parse_destination
+from policy.destinations import LONGEST_DESTINATION, Destination, meet_of_sets, narrowed, parse_destination
 
 T = TypeVar("T")
 N = TypeVar("N", int, Decimal)
@@ -306,8 +306,7 @@ class Destinations(Kind[frozenset[Destination]]):
 
     def meet(self, one: frozenset[Destination], other: frozenset[Destination]) -> frozenset[Destination]:
         """What both permit, item by item."""
-        pairs = (meet_of_destinations(left, right) for left in one for right in other)
-        return narrowed(item for item in pairs if item is not None)
+        return meet_of_sets(one, other)
 
     def schema(self) -> dict[str, Any]:
         """An array of strings; what an item means is read by `parse_destination`."""

@@ -1,12 +1,20 @@
 """Items of the allow-list: one spelling for each, everything that could mean two things refused, and their order."""
 
+import time
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.destinations import Destination, covers, meet_of_destinations, narrowed, parse_destination
+from policy.destinations import (
+    Destination,
+    covers,
+    meet_of_destinations,
+    meet_of_sets,
+    narrowed,
+    parse_destination,
+)
 from policy.values import Destinations
 from tests.policy.factories import DESTINATION_TEXTS, destinations
 
@@ -273,3 +281,35 @@ def test_meet_covers_nothing_that_either_does_not(one: str, other: str) -> None:
     assert all(met is not None and covers(met, item) for item in shared)
     assert met is None or isinstance(met, Destination)
     assert met is None or (covers(left, met) and covers(right, met))
+
+
+SETS_OF_TEXTS = st.frozensets(st.sampled_from(DESTINATION_TEXTS), max_size=8)
+
+
+@given(SETS_OF_TEXTS, SETS_OF_TEXTS)
+def test_the_meet_of_sets_is_the_meet_of_every_pair_of_their_items(one: frozenset[str], other: frozenset[str]) -> None:
+    left, right = destinations(*one), destinations(*other)
+    pairs = [meet_of_destinations(item, another) for item in left for another in right]
+
+    assert meet_of_sets(left, right) == narrowed(met for met in pairs if met is not None)
+
+
+@given(SETS_OF_TEXTS)
+def test_narrowed_leaves_out_exactly_what_another_item_covers(texts: frozenset[str]) -> None:
+    items = destinations(*texts)
+
+    assert narrowed(items) == {
+        item for item in items if not any(covers(other, item) for other in items if other != item)
+    }
+
+
+def test_long_lists_of_ports_hosts_and_domains_have_a_meet_at_once() -> None:
+    ports = narrowed(parse_destination(f"public:{port}") for port in range(1, 257))
+    hosts = narrowed(parse_destination(f"host{number}.example.com") for number in range(256))
+    domains = narrowed([parse_destination("*.example.com")])
+
+    begun = time.process_time()
+    met = meet_of_sets(meet_of_sets(ports, hosts), domains)
+
+    assert len(met) == 256 * 256
+    assert time.process_time() - begun < 10  # comparing every pair of the last meet alone would be four billion steps
