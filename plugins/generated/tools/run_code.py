@@ -11,58 +11,58 @@ license: Apache-2.0
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
 #   policy/destinations.py ....... line 133
-#   policy/errors.py ............. line 340
-#   policy/keys.py ............... line 408
-#   policy/positions.py .......... line 620
-#   policy/requester.py .......... line 838
-#   policy/values.py ............. line 968
-#   policy/limits.py ............. line 1309
-#   policy/settings.py ........... line 1555
-#   policy/remembered.py ......... line 1846
-#   policy/schema.py ............. line 1979
-#   policy/statements.py ......... line 2209
-#   policy/effective.py .......... line 2291
-#   policy/environment.py ........ line 2464
-#   policy/toml_text.py .......... line 2693
-#   policy/document.py ........... line 2897
-#   policy/refusals.py ........... line 3099
-#   policy/resolve.py ............ line 3268
-#   policy/signatures.py ......... line 3601
-#   policy/situation.py .......... line 3888
-#   plugins/valves.py ............ line 3994
-#   policy/trusted_files.py ...... line 4115
-#   policy/load.py ............... line 4527
-#   policy/locks.py .............. line 4667
-#   policy/audit.py .............. line 4722
-#   policy/standing.py ........... line 5022
-#   policy/state_folder.py ....... line 5138
-#   policy/live.py ............... line 5232
-#   sandbox/cleaning.py .......... line 5436
-#   plugins/people.py ............ line 5457
-#   sandbox/errors.py ............ line 5581
-#   sandbox/cgroups.py ........... line 5637
-#   sandbox/folders.py ........... line 6336
-#   sandbox/leases.py ............ line 6559
-#   sandbox/pipes.py ............. line 6640
-#   sandbox/release.py ........... line 6699
-#   sandbox/debian.py ............ line 7059
-#   sandbox/gvisor.py ............ line 7322
-#   sandbox/request.py ........... line 7650
-#   sandbox/outcome.py ........... line 7725
-#   plugins/presentation.py ...... line 7913
-#   sandbox/account.py ........... line 7966
-#   sandbox/shared_libraries.py .. line 8041
-#   sandbox/slots.py ............. line 8168
-#   sandbox/starters.py .......... line 8227
-#   sandbox/box.py ............... line 8283
-#   sandbox/tree.py .............. line 8531
-#   sandbox/equipment.py ......... line 9095
-#   sandbox/spec.py .............. line 9174
-#   sandbox/runner.py ............ line 9326
-#   sandbox/session.py ........... line 9553
-#   plugins/host.py .............. line 9750
-#   plugins/self_test.py ......... line 9868
-#   plugins/tool.py .............. line 9923
+#   policy/errors.py ............. line 353
+#   policy/keys.py ............... line 421
+#   policy/positions.py .......... line 633
+#   policy/requester.py .......... line 851
+#   policy/values.py ............. line 981
+#   policy/limits.py ............. line 1321
+#   policy/settings.py ........... line 1567
+#   policy/remembered.py ......... line 1858
+#   policy/schema.py ............. line 1991
+#   policy/statements.py ......... line 2221
+#   policy/effective.py .......... line 2303
+#   policy/environment.py ........ line 2476
+#   policy/toml_text.py .......... line 2705
+#   policy/document.py ........... line 2909
+#   policy/refusals.py ........... line 3111
+#   policy/resolve.py ............ line 3280
+#   policy/signatures.py ......... line 3613
+#   policy/situation.py .......... line 3900
+#   plugins/valves.py ............ line 4006
+#   policy/trusted_files.py ...... line 4127
+#   policy/load.py ............... line 4539
+#   policy/locks.py .............. line 4679
+#   policy/audit.py .............. line 4734
+#   policy/standing.py ........... line 5034
+#   policy/state_folder.py ....... line 5150
+#   policy/live.py ............... line 5244
+#   sandbox/cleaning.py .......... line 5448
+#   plugins/people.py ............ line 5469
+#   sandbox/errors.py ............ line 5593
+#   sandbox/cgroups.py ........... line 5649
+#   sandbox/folders.py ........... line 6348
+#   sandbox/leases.py ............ line 6571
+#   sandbox/pipes.py ............. line 6652
+#   sandbox/release.py ........... line 6711
+#   sandbox/debian.py ............ line 7071
+#   sandbox/gvisor.py ............ line 7334
+#   sandbox/request.py ........... line 7662
+#   sandbox/outcome.py ........... line 7737
+#   plugins/presentation.py ...... line 7925
+#   sandbox/account.py ........... line 7978
+#   sandbox/shared_libraries.py .. line 8053
+#   sandbox/slots.py ............. line 8180
+#   sandbox/starters.py .......... line 8239
+#   sandbox/box.py ............... line 8295
+#   sandbox/tree.py .............. line 8543
+#   sandbox/equipment.py ......... line 9107
+#   sandbox/spec.py .............. line 9186
+#   sandbox/runner.py ............ line 9338
+#   sandbox/session.py ........... line 9565
+#   plugins/host.py .............. line 9762
+#   plugins/self_test.py ......... line 9880
+#   plugins/tool.py .............. line 9935
 
 import argparse
 import asyncio
@@ -206,57 +206,70 @@ def parse_destination(text: str) -> Destination:
     return Destination(reach=_parse_reach(host), port=port)
 
 
+class _ReachIndex:
+    """A set of destinations by reach, to find those that cover another without looking at all."""
+
+    def __init__(self, items: Iterable[Destination]) -> None:
+        self._ports: dict[Reach, set[int | None]] = {}
+        self._prefix_lengths: dict[int, set[int]] = {4: set(), 6: set()}
+        for item in items:
+            self._ports.setdefault(item.reach, set()).add(item.port)
+            if isinstance(item.reach, ipaddress.IPv4Network | ipaddress.IPv6Network):
+                self._prefix_lengths[item.reach.version].add(item.reach.prefixlen)
+
+    def ports_over(self, reach: Reach) -> Iterator[set[int | None]]:
+        """The ports of every reach here that covers this one, itself included."""
+        for wide in self._reaches_over(reach):
+            if wide in self._ports:
+                yield self._ports[wide]
+
+    def covers_otherwise(self, item: Destination) -> bool:
+        """Whether another item here covers this one."""
+        if item.port is not None and None in self._ports.get(item.reach, ()):
+            return True
+        wider = (self._ports.get(wide, set()) for wide in self._reaches_over(item.reach) if wide != item.reach)
+        return any(None in ports or item.port in ports for ports in wider)
+
+    def _reaches_over(self, reach: Reach) -> Iterator[Reach]:
+        """This reach and every wider one that may be here."""
+        yield reach
+        match reach:
+            case PublicInternet():
+                return
+            case HostName(name) | Domain(name):
+                while "." in name:
+                    name = name.partition(".")[2]
+                    yield Domain(name)
+            case ipaddress.IPv4Network() | ipaddress.IPv6Network():
+                shorter = (length for length in self._prefix_lengths[reach.version] if length < reach.prefixlen)
+                yield from (reach.supernet(new_prefix=length) for length in shorter)
+        yield PublicInternet()
+
+
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
-    if len(unique) <= 1:
-        return unique
-    return frozenset(item for item in unique if not any(covers(other, item) for other in unique if other != item))
+    index = _ReachIndex(unique)
+    return frozenset(item for item in unique if not index.covers_otherwise(item))
 
 
-def covers(wide: Destination, narrow: Destination) -> bool:
-    """Whether every connection that `narrow` permits, `wide` permits too."""
-    return meet_of_destinations(wide, narrow) == narrow
+def meet_of_sets(one: frozenset[Destination], other: frozenset[Destination]) -> frozenset[Destination]:
+    """What both sets permit: the meets of all their items, in the fewest items.
+
+    Of two reaches that meet, one covers the other; so each item is held only against what may cover it, and two long
+    lists cost their lengths, not the product.
+    """
+    return narrowed((*_within(one, _ReachIndex(other)), *_within(other, _ReachIndex(one))))
 
 
-def meet_of_destinations(one: Destination, other: Destination) -> Destination | None:
-    """The widest item that both permit, or `None` where they have nothing in common."""
-    reach = _meet_of_reaches(one.reach, other.reach)
-    if reach is None or (one.port is not None and other.port is not None and one.port != other.port):
-        return None
-    return Destination(reach=reach, port=one.port if other.port is None else other.port)
-
-
-def _meet_of_reaches(one: Reach, other: Reach) -> Reach | None:
-    match one, other:
-        case (PublicInternet(), _):
-            return other
-        case (_, PublicInternet()):
-            return one
-        case (HostName() | Domain(), HostName() | Domain()):
-            return _meet_of_names(one, other)
-        case (ipaddress.IPv4Network(), ipaddress.IPv4Network()):
-            return _meet_of_networks(one, other)
-        case (ipaddress.IPv6Network(), ipaddress.IPv6Network()):
-            return _meet_of_networks(one, other)
-        case _:
-            return None
-
-
-def _meet_of_networks(one: IPNetwork, other: IPNetwork) -> IPNetwork | None:
-    """The smaller of two networks of one family, since two that overlap are nested."""
-    narrow, wide = sorted((one, other), key=lambda network: network.prefixlen, reverse=True)
-    return narrow if narrow.network_address in wide else None
-
-
-def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName | Domain | None:
-    if one == other:
-        return one
-    if isinstance(one, Domain) and other.name.endswith(f".{one.name}"):
-        return other
-    if isinstance(other, Domain) and one.name.endswith(f".{other.name}"):
-        return one
-    return None
+def _within(items: Iterable[Destination], index: _ReachIndex) -> Iterator[Destination]:
+    """The items, each as far as an item of the index covers its reach."""
+    for item in items:
+        for ports in index.ports_over(item.reach):
+            if item.port is None:
+                yield from (Destination(reach=item.reach, port=port) for port in ports)
+            elif None in ports or item.port in ports:
+                yield item
 
 
 def _split_port(text: str) -> tuple[str, int | None]:
@@ -1264,8 +1277,7 @@ class Destinations(Kind[frozenset[Destination]]):
 
     def meet(self, one: frozenset[Destination], other: frozenset[Destination]) -> frozenset[Destination]:
         """What both permit, item by item."""
-        pairs = (meet_of_destinations(left, right) for left in one for right in other)
-        return narrowed(item for item in pairs if item is not None)
+        return meet_of_sets(one, other)
 
     def schema(self) -> dict[str, Any]:
         """An array of strings; what an item means is read by `parse_destination`."""
