@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from policy.errors import PolicyError
+from policy.errors import PolicyError, listed
 from sandbox.cleaning import cleaned
 from sandbox.errors import SandboxError
 from sandbox.outcome import Outcome, RunResult
@@ -23,6 +23,8 @@ STATUS_WORDS = {
     Outcome.KILLED: "KILLED",
 }
 REFUSED_STATUS = "REFUSED"
+MOST_SHOWN_PROBLEMS = 3
+"""Problems of a refused policy set that stand in a chat; `policy status` has them all."""
 _MARKDOWN = re.compile(
     r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
 )
@@ -67,7 +69,7 @@ def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
     if end.truncated:
         told["truncated"] = True
     if end.notices:
-        told["notices"] = list(end.notices)
+        told["notices"] = [cleaned(notice) for notice in end.notices]
     if end.unenforced:
         told["unenforced"] = list(end.unenforced)
     if end.debug_allowed:
@@ -77,7 +79,10 @@ def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
 
 def refusal_sentence(error: PolicyError | SandboxError) -> str:
     """Why a run did not happen, and what to do, for the person."""
-    return f"The code was not run. {cleaned(str(error))}"
+    if isinstance(error, SandboxError):
+        return f"The code was not run. {cleaned(str(error))}"
+    shown = " ".join(str(problem) for problem in listed(error.problems, MOST_SHOWN_PROBLEMS))
+    return f"The code was not run. {cleaned(shown)}"
 
 
 def end_markdown(end: RunResult | PolicyError | SandboxError, heading: str) -> str:

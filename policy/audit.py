@@ -2,9 +2,9 @@
 
 A line is canonical JSON: keys sorted, no spaces, UTF-8. `hash` is the SHA-256 of the record without it, `previous` the
 `hash` of the line before, `sequence` counts from 1, `time` is UTC. The code that ran never stands in it. Appending
-takes the file's lock, checks the last line, and leaves a whole line on the disk, or the file as it was. A line that a
-crash cut short stays where it is; the next line tells its size and SHA-256 under `after_torn`. Whoever may write the
-file can compute a chain anew: only a head kept elsewhere shows that. `policy audit verify` reads the log.
+takes the lock, a file beside the log that its readers cannot open, checks the last line, and leaves a whole line on
+the disk, or the log as it was. A line that a crash cut short stays; the next tells its size and SHA-256 under
+`after_torn`. Whoever may write the log can compute a chain anew: only a head kept elsewhere shows that.
 """
 
 import errno
@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,7 +23,7 @@ from typing import Any
 from policy.errors import AuditError, Problem
 from policy.locks import locked_file
 from policy.settings import AUDIT_LOG
-from policy.trusted_files import FileRule
+from policy.trusted_files import FileRule, opened_to_append
 
 AUDIT_LINE_MAX_BYTES = 16 * 1024
 """The longest line, its line feed included; a longer record is shortened."""
@@ -51,6 +51,17 @@ AUDIT_LOG_FILE = FileRule(
     error=AuditError,
 )
 """A file that only root and the running user can have written; it may be read by others, such as a log shipper."""
+
+AUDIT_LOCK_FILE = FileRule(
+    kind=f"lock of {AUDIT_LOG.variable}",
+    max_bytes=0,
+    owner_checked=True,
+    secret=True,
+    error=AuditError,
+)
+"""The empty file that is locked in the log's stead: whoever may open a file, if only to read it, can lock it for ever.
+
+Source: flock(2), which asks for no permission to write."""
 
 _AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
 _AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
@@ -129,7 +140,7 @@ class AuditLog:
         Raises:
             AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
         """
-        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+        with self._locked() as descriptor:
             _audit_tail(descriptor, self.path)
             _refuse_full_disk(descriptor)
 
@@ -148,11 +159,30 @@ class AuditLog:
         """
         if not ADDED_FIELDS.isdisjoint(record):
             raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
-        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+        with self._locked() as descriptor:
             tail = _audit_tail(descriptor, self.path)
             line, head = _chained_line(record, tail, self.clock(), self.path)
             _append_whole(descriptor, tail.line_feed + line, tail.size)
         return head
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The log's descriptor, while no other process adds a line."""
+        while True:
+            with opened_to_append(self.path, AUDIT_LOG_FILE) as (_, place):
+                pass  # only its real path is wanted: those who name it through a link must take the same lock
+            with (
+                locked_file(audit_lock_path(place), AUDIT_LOCK_FILE, self.lock_seconds),
+                opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place_now),
+            ):
+                if place_now == place:  # else a link was turned to another log, which has another lock
+                    yield descriptor
+                    return
+
+
+def audit_lock_path(place: Path) -> Path:
+    """Where the lock of a log is, given the log's real path."""
+    return place.with_name(f"{place.name}.lock")
 
 
 def read_audit_line(text: bytes) -> AuditEntry | LineFault:

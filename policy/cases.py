@@ -15,6 +15,7 @@ from policy.errors import ConfigurationError, DocumentError, Problem
 from policy.limits import LIMITS, VARIABLE_PREFIX, Limit, limit_named
 from policy.positions import Positions
 from policy.requester import SURFACES, Requester
+from policy.schema import plain_text_schema
 from policy.situation import Situation
 from policy.toml_text import problem_at, read_toml
 
@@ -93,7 +94,7 @@ def judged(case: PolicyCase, documents: tuple[PolicyDocument, ...]) -> CaseVerdi
 
 def cases_schema() -> dict[str, Any]:
     """The JSON Schema of a file of cases."""
-    text = {"type": "string", "minLength": 1, "maxLength": 1_000}
+    text = plain_text_schema()
     texts = {"type": "array", "items": text, "uniqueItems": True}
     valves = {"type": "object", "additionalProperties": False, "properties": {limit.name: {} for limit in LIMITS}}
     who = {

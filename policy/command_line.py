@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
 from policy.env_files import read_env_path
-from policy.errors import PolicyError
+from policy.errors import PolicyError, printable
 from policy.limits import LIMITS
 from policy.requester import SURFACES, Requester
 
@@ -24,7 +24,13 @@ class UnreadableInputError(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: PolicyError) -> None:
-        super().__init__(printable(str(error)))
+        super().__init__("\n".join(map(str, error.problems)))
+        self.problems = error.problems
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say each problem as a refusal is said."""
+        for problem in self.problems:
+            click.echo(f"error: {problem}", file=file, err=True)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,13 +123,6 @@ def parsed_valves(texts: Sequence[str]) -> dict[str, object]:
             raise click.BadParameter(f"{text!r}: expected NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
         valves[name] = value
     return valves
-
-
-def printable(text: str) -> str:
-    """Text whose control and bidirectional characters a terminal shows instead of obeying; line ends stay."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
-    )
 
 
 def say(sentence: str) -> None:

@@ -22,7 +22,7 @@ from policy.request_search import FoundRequest, LimitContrast, limit_contrast
 from policy.requester import Requester, ScopeConditions
 from policy.resolve import Layers, resolve
 from policy.rule_tables import RuleTables, loosest
-from policy.scope_search import requester_words
+from policy.scope_search import bits_of, requester_words
 from policy.statements import Layer, Origin, Stated, Verb
 
 _OLD, _NEW = 0, 1
@@ -71,6 +71,8 @@ class Witness:
     """The limit under the new set."""
     scopes: tuple[ScopeConditions, ...]
     """Of the scopes that speak of the limit, those for some of whose requesters it differs so."""
+    places: tuple[str, ...]
+    """Where each of those scopes stands: in the new set, or in the old one where the new one lacks it."""
     beyond_scopes: bool
     """Whether it differs so too for somebody for whom none of them holds."""
 
@@ -220,15 +222,12 @@ class _Pair:
         found = search.request()
         if found is None:
             return None
-        met: set[ScopeConditions] = set()
-        for number, scope in enumerate(contrast.scopes):
-            other = search.request(holding=1 << number) if scope not in met else None
-            if other is not None:
-                met |= {each for each in contrast.scopes if each.hold_for(other.requester)}
         fewest = contrast.search.somebody(found.holding, found.avoided, fewest_groups=True)
         requester = fewest or found.requester
         person, admin = self._plain_valves(requester, environment, found, wider=wider)
         old, new = self._decisions(requester, environment, person, admin)
+        scopes = tuple(contrast.scopes[number] for number in bits_of(search.concerned_scopes()))
+        places = {who: stated.origin.place for side in contrast.sides for who, stated in side}
         return Witness(
             requester=requester,
             who=requester_words(requester, contrast.scopes),
@@ -237,8 +236,9 @@ class _Pair:
             admin=admin,
             old=old,
             new=new,
-            scopes=tuple(scope for scope in contrast.scopes if scope in met),
-            beyond_scopes=search.request(avoided=(1 << len(contrast.scopes)) - 1) is not None,
+            scopes=scopes,
+            places=tuple(places[scope] for scope in scopes),
+            beyond_scopes=search.goes_beyond_scopes(),
         )
 
     def _plain_valves(

@@ -162,7 +162,9 @@ class _StatementReader:
             serial=self.untrusted["serial"],
             key_ids=self.source.key_ids,
         )
-        may_loosen = table.get("env_may_loosen", True)
+        everywhere = self.untrusted.get("limits", {}).get(limit.name)
+        by_file = everywhere.get("env_may_loosen", True) if isinstance(everywhere, dict) else True
+        may_loosen = table.get("env_may_loosen", by_file)
         return Stated(limit=limit, verb=verb, value=value, origin=origin, environment_may_loosen=may_loosen)
 
 
@@ -176,18 +178,20 @@ def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
 
 
 def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...]) -> Iterator[Problem]:
-    """Defaults outside their own ceilings, in the block of statements at this path."""
+    """Defaults that their own block of statements, at this path, makes pointless."""
     said = {(statement.limit.name, statement.verb): statement for statement in statements}
-    for default in statements:
-        ceiling = said.get((default.limit.name, Verb.CEILING))
-        if default.verb is Verb.DEFAULT and ceiling is not None:
-            kind = default.limit.kind
-            if not kind.within(default.value, ceiling.value):
-                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
-                key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
-                yield Problem(
-                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
-                )
+    for default in (statement for statement in statements if statement.verb is Verb.DEFAULT):
+        ceiling, kind = said.get((default.limit.name, Verb.CEILING)), default.limit.kind
+        if ceiling is not None and not kind.within(default.value, ceiling.value):
+            reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
+            remedy = "Lower it, or raise the ceiling"
+        elif ceiling is None and not default.environment_may_loosen and not default.scoped:
+            reason = "env_may_loosen = false stands beside a default alone, which is no bound"
+            remedy = "State a ceiling or a lock, or remove it"
+        else:
+            continue
+        key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
+        yield Problem(key=key, origin=default.origin.place, reason=reason, remedy=remedy)
 
 
 def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:

@@ -6,6 +6,11 @@ A bad document or environment reports all of its problems at once, in one error.
 
 from dataclasses import dataclass
 
+LONGEST_PART = 600
+"""Characters shown of each part of a problem: a path may be long, a key that somebody made up too."""
+MOST_LISTED = 100
+"""Problems listed of one error."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -21,9 +26,26 @@ class Problem:
     """What to do about it: a sentence without full stop, or empty where the reason says it all."""
 
     def __str__(self) -> str:
-        """Read as one line: origin, key, reason, remedy."""
-        text = f"{self.origin}: {self.key}: {self.reason}."
-        return f"{text} {self.remedy}." if self.remedy else text
+        """Read as one line of bounded length, without control characters: origin, key, reason, remedy."""
+        text = f"{_cut_part(self.origin)}: {_cut_part(self.key)}: {_cut_part(self.reason)}."
+        return printable(f"{text} {_cut_part(self.remedy)}." if self.remedy else text)
+
+
+def _cut_part(text: str) -> str:
+    return text if len(text) <= LONGEST_PART else f"{text[:LONGEST_PART]}…"
+
+
+def printable(text: str) -> str:
+    """Text in one line, whose control and bidirectional characters show: no line of a log or terminal is forged."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def listed(problems: tuple[Problem, ...], most: int = MOST_LISTED) -> tuple[Problem, ...]:
+    """The first problems, and how many more there are, so that no file can fill a chat or a log."""
+    if len(problems) <= most:
+        return problems
+    more = Problem(key="and more", origin=problems[most].origin, reason=f"{len(problems) - most} more", remedy="")
+    return (*problems[:most], more)
 
 
 class PolicyError(Exception):
@@ -32,8 +54,8 @@ class PolicyError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         if not problems:
             raise ValueError("a policy error needs at least one problem")
-        self.problems = problems
-        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = listed(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class ConfigurationError(PolicyError):

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policy.environment import EnvironmentLayer
-from policy.errors import SetRefusedError, StateError
+from policy.errors import Problem, SetRefusedError, StateError
 from policy.load import (
     POLICY_SUFFIXES,
     PolicyReader,
+    PolicySet,
     read_keys,
     read_set,
     refuse_contradictions,
@@ -38,6 +39,9 @@ the same size would look like the first."""
 SETTLED_WHOLE_SECONDS = 2_100_000_000
 """The same where a file system keeps whole seconds, FAT every second one."""
 
+MOST_READINGS = 5
+"""How often files that change while they are read are read anew."""
+
 Look = tuple[object, ...]
 """What `stat` says of every file that policy comes from; equal looks mean equal files."""
 
@@ -54,7 +58,7 @@ class _Judged:
     """When it was judged."""
     standing: Standing
     """The verdict."""
-    situation: Situation | None
+    outcome: Situation | SetRefusedError
     """What holds; `None` where nothing runs."""
 
 
@@ -100,11 +104,10 @@ class LivePolicy:
             read_keys(settings, self._reader)  # keys that could verify nothing are an error, though nothing asks yet
             refuse_missing_path(settings)
             return self._alone
-        judged = self._current()
-        if judged.situation is None:
-            refusal = judged.standing.refusal
-            raise SetRefusedError(refusal.code, refusal.problems) if refusal else RuntimeError("nothing stands")
-        return judged.situation
+        outcome = self._current().outcome
+        if isinstance(outcome, SetRefusedError):
+            raise SetRefusedError(outcome.code, outcome.problems)
+        return outcome
 
     def standing(self) -> Standing | None:
         """The verdict on the policy set; `None` where the environment names none.
@@ -133,7 +136,7 @@ class LivePolicy:
             now = self._now()  # once the memory's lock is ours: what it holds may be younger than the wait for it
             last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
             verdict = standing(
-                lambda: read_set(path, settings, self._reader),
+                lambda: self._steady_set(path),
                 lambda: verified_again(last_good, settings, self._reader),
                 remembered,
                 settings,
@@ -145,17 +148,36 @@ class LivePolicy:
             now, verdict = self._memory.change(decide)
         except StateError as error:
             raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
-        return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))
+        return _Judged(look=look, settled=settled, since=now, standing=verdict, outcome=self._outcome(verdict))
 
-    def _situation(self, verdict: Standing) -> Situation | None:
-        """What holds by a verdict; the one that held, where it is the same, with all that it has resolved."""
-        if verdict.policy_set is None:
-            return None
-        before = self._judged.situation if self._judged is not None else None
-        now = Situation(
-            environment=self._environment, documents=verdict.policy_set.documents, stand_in=verdict.stand_in
-        )
-        return before if before == now else now
+    def _steady_set(self, path: Path) -> PolicySet:
+        """The set at a path, all of one generation: read anew while files change under the reading.
+
+        Raises:
+            SetRefusedError: it is refused, or changes each time that it is read.
+        """
+        for _ in range(MOST_READINGS):
+            before = self._look()
+            try:
+                found: PolicySet | SetRefusedError = read_set(path, self._environment.settings, self._reader)
+            except SetRefusedError as error:
+                found = error
+            if self._look() != before:
+                continue
+            if isinstance(found, SetRefusedError):
+                raise found
+            return found
+        reason = f"it changed {MOST_READINGS} times while it was read"
+        problem = Problem(key="policy set", origin=str(path), reason=reason, remedy="Ship a whole set at once")
+        raise refused([(RefusalCode.UNREADABLE, problem)])
+
+    def _outcome(self, verdict: Standing) -> Situation | SetRefusedError:
+        """What holds by a verdict; the situation that held, where it is the same, with all that it has resolved."""
+        if isinstance(verdict.in_force, SetRefusedError):
+            return verdict.in_force
+        documents, stand_in = verdict.in_force.documents, verdict.stand_in
+        now = Situation(environment=self._environment, documents=documents, stand_in=stand_in)
+        return self._judged.outcome if self._judged is not None and self._judged.outcome == now else now
 
     def _look(self) -> Look:
         settings = self._environment.settings

@@ -11,10 +11,11 @@ from pathlib import Path
 from policy.document import PolicyDocument, parse_document
 from policy.errors import ConfigurationError, DocumentError, KeyFileError, SignatureError
 from policy.keys import PublicKey, parse_keys
-from policy.refusals import Refusal, RefusalCode, refused, required_ids, setting_problem
+from policy.refusals import Refusal, RefusalCode, audience_refusal, refused, required_ids, setting_problem
 from policy.settings import (
     AUDIT_LOG,
     AUDIT_REQUIRED,
+    INSTANCE,
     POLICY_KEYS,
     POLICY_PATH,
     POLICY_REQUIRED,
@@ -150,6 +151,7 @@ def _verified(contents: Mapping[str, bytes], settings: SettingValues, keys: tupl
         except DocumentError as error:
             refusals.extend((RefusalCode.DOCUMENT_INVALID, problem) for problem in error.problems)
     if refusals:
+        refusals.extend(refusal for each in documents for refusal in audience_refusal(each, settings[INSTANCE]))
         raise refused(refusals)
     return PolicySet(contents=contents, documents=tuple(documents))
 

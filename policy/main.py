@@ -13,8 +13,7 @@ from types import MappingProxyType
 
 import click
 
-from policy.command_line import printable
-from policy.errors import PolicyError, SetRefusedError
+from policy.errors import PolicyError, SetRefusedError, printable
 
 EXIT_NO = 1
 EXIT_INTERNAL = 70

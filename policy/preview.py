@@ -10,7 +10,7 @@ from pathlib import Path
 
 from policy.document import DocumentSource, PolicyDocument, parse_document
 from policy.environment import EnvironmentLayer
-from policy.errors import PolicyError, Problem, SignatureError
+from policy.errors import PolicyError, Problem, SetRefusedError, SignatureError
 from policy.load import POLICY_SUFFIXES, read_keys, trusted_reader
 from policy.refusals import RefusalCode, set_refusals
 from policy.settings import POLICY_THRESHOLD, SettingValues
@@ -34,8 +34,12 @@ def previewed(paths: Sequence[Path], environment: EnvironmentLayer, now: datetim
     Raises:
         PolicyError: a file is no policy, or cannot be read; every problem of every file is listed.
     """
-    keys = read_keys(environment.settings, trusted_reader())
     warnings: list[str] = []
+    try:
+        keys = read_keys(environment.settings, trusted_reader())
+    except SetRefusedError as error:
+        keys = ()
+        warnings.extend(f"no signature was checked [{error.code}]: {problem}" for problem in error.problems)
 
     def source_of(name: str, untrusted: bytes) -> DocumentSource:
         try:

@@ -23,10 +23,10 @@ class RefusalCode(Enum):
     )
     KEYS_INVALID = "keys-invalid", "The keys, or their number beside the threshold, cannot be used."
     STATE_INVALID = "state-invalid", "What this instance remembers cannot be read, written or trusted."
+    WRONG_AUDIENCE = "wrong-audience", "A file is for other instances."
     UNREADABLE = "unreadable", "A file cannot be read, there is none, or others could have written it."
     SIGNATURE_INVALID = "signature-invalid", "Signatures are missing, malformed, too few, or do not verify."
     DOCUMENT_INVALID = "document-invalid", "A file is not a policy that this version understands."
-    WRONG_AUDIENCE = "wrong-audience", "A file is for other instances."
     SET_INVALID = "set-invalid", "Two files contradict each other: one id, different locks, or one retires the other."
     ROLLBACK = "rollback", "A file's serial is lower than one this instance accepted before."
     SERIAL_CONFLICT = "serial-conflict", "A file has the serial of one accepted before, and another text."
@@ -47,6 +47,12 @@ class RefusalCode(Enum):
 PASSING_CODES = frozenset({RefusalCode.EXPIRED, RefusalCode.NOT_YET_VALID, RefusalCode.CLOCK_BEHIND})
 """What time alone brings about: a last good set may hold for a while all the same."""
 
+CLOCK_REMEDY = (
+    "Set this host's clock right; if that policy was dated wrongly, wait until then, or move the state away, which "
+    "forgets all serials"
+)
+"""The newest date that was accepted stays, even where its policy is forgotten."""
+
 Refusal = tuple[RefusalCode, Problem]
 
 
@@ -63,7 +69,7 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
     yield from _different_locks(documents)
     yield from _relation_refusals(documents, settings)
     for document in documents:
-        yield from _audience_refusal(document, settings[INSTANCE])
+        yield from audience_refusal(document, settings[INSTANCE])
         yield from _date_refusals(document, now)
         least = settings[POLICY_MIN_SERIAL].get(document.policy_id, 1)
         if document.serial < least:
@@ -85,7 +91,7 @@ def history_refusals(documents: Sequence[PolicyDocument], remembered: Remembered
     if remembered.newest_issued_at is not None and now < remembered.newest_issued_at:
         newest = remembered.newest_issued_at.isoformat()
         reason = f"it is {now.isoformat(timespec='seconds')}, and a policy issued at {newest} was accepted before"
-        problem = Problem(key="clock", origin="this host", reason=reason, remedy="Set this host's clock right")
+        problem = Problem(key="clock", origin="this host", reason=reason, remedy=CLOCK_REMEDY)
         yield RefusalCode.CLOCK_BEHIND, problem
 
 
@@ -104,7 +110,11 @@ def _serial_refusal(document: PolicyDocument, remembered: Remembered) -> Iterato
     known = remembered.policies.get(document.policy_id)
     if known is None:
         return
-    if document.serial < known.serial:
+    if known.retired_by is not None and document.serial <= known.serial:
+        reason = f"serial {document.serial} is not above {known.serial}, at which {known.retired_by} retired it"
+        remedy = "Remove the file; to bring the policy back, sign it with a higher serial"
+        yield RefusalCode.ROLLBACK, _document_problem(document, "serial", reason, remedy)
+    elif document.serial < known.serial:
         reason = f"serial {document.serial} is lower than {known.serial}, which this instance accepted before"
         remedy = "Ship the newer policy; to go back, sign the older text with a higher serial and rollback_of"
         yield RefusalCode.ROLLBACK, _document_problem(document, "serial", reason, remedy)
@@ -152,7 +162,8 @@ def _relation_refusals(documents: Sequence[PolicyDocument], settings: SettingVal
             yield RefusalCode.ID_MISSING, setting_problem(variable, reason, "Ship that file, or correct the id")
 
 
-def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+def audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+    """Whether a file is for other instances: that ends every grace, whatever else is wrong with the set."""
     if "*" not in document.audience and instance not in document.audience:
         here = f"this instance is {instance}" if instance else f"{INSTANCE.variable} is not set"
         reason = f"it is for {', '.join(document.audience)}, and {here}"
@@ -162,7 +173,7 @@ def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterato
 
 def _date_refusals(document: PolicyDocument, now: datetime) -> Iterator[Refusal]:
     if now >= document.expires_at:
-        reason = f"it expired at {document.expires_at.isoformat()}; it is now {now.isoformat(timespec='seconds')}"
+        reason = f"it expired at {document.expires_at.isoformat()}"
         remedy = "Issue it anew with a higher serial and a later date"
         yield RefusalCode.EXPIRED, _document_problem(document, "expires_at", reason, remedy)
     if document.not_before is not None and now < document.not_before:

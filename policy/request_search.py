@@ -15,8 +15,8 @@ from typing import Any
 from policy.document import PolicyDocument
 from policy.limits import Chooser, Limit
 from policy.requester import Requester, ScopeConditions
-from policy.rule_tables import Mark, PointFacts, PointValves, RuleTables, points_between
-from policy.scope_search import ScopeSearch, scope_search
+from policy.rule_tables import Mark, PointFacts, PointValves, RuleTables, Way, points_between
+from policy.scope_search import ScopeSearch, bits_of, scope_search
 from policy.statements import Stated
 
 _PERSON_VALVES: tuple[PointValves, ...] = (
@@ -86,7 +86,7 @@ class LimitContrast:
             tuple(self._view(point, self.sides[side], environment) for point in self.points)
             for side in (wider, 1 - wider)
         )
-        return RequestSearch(contrast=self, wide=wide, narrow=narrow)
+        return RequestSearch(self, wide, narrow)
 
     def _view(self, point: Any, side: Sequence[SpokenFor], environment: tuple[Stated, ...]) -> _View:  # noqa: ANN401
         numbers = {scope: number for number, scope in enumerate(self.scopes)}
@@ -111,60 +111,94 @@ class LimitContrast:
         return Mark(stated.verb, self.limit.kind.within(point, stated.value))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSearch:
-    """One limit, one environment, and which side is to permit more."""
+    """One limit, one environment, and which side is to permit more; made by `LimitContrast.search_in`."""
 
-    contrast: LimitContrast
-    """What is said of the limit."""
-    wide: tuple[_View, ...]
-    """By point, the side that is to permit it."""
-    narrow: tuple[_View, ...]
-    """By point, the other side."""
+    def __init__(self, contrast: LimitContrast, wide: Sequence[_View], narrow: Sequence[_View]) -> None:
+        self._contrast = contrast
+        self._views = tuple(zip(contrast.points, wide, narrow, strict=True))
 
-    def request(self, *, holding: int = 0, avoided: int = 0) -> FoundRequest | None:
+    def request(self) -> FoundRequest | None:
         """A request that differs, rather of somebody who asks for much, or `None` where there is none.
-
-        Args:
-            holding: scopes that have to hold for the requester, as bits.
-            avoided: scopes that have not to.
 
         Raises:
             PolicyError: the scopes are too entangled for the search to end in good time.
         """
-        for valves in _PERSON_VALVES if self.contrast.limit.chosen_by is Chooser.PERSON else _ADMIN_VALVES:
-            for number, point in enumerate(self.contrast.points):
-                for held, kept_out in self._cases(number, valves):
-                    requester = self._somebody(holding | held, avoided | kept_out)
-                    if requester is not None:
-                        return FoundRequest(
-                            point=point, valves=valves, requester=requester, holding=held, avoided=kept_out
-                        )
+        for point, valves, holding, avoided in self._cases():
+            requester = self._somebody(holding, avoided)
+            if requester is not None:
+                return FoundRequest(point=point, valves=valves, requester=requester, holding=holding, avoided=avoided)
         return None
 
-    def _cases(self, number: int, valves: PointValves) -> Iterator[tuple[int, int]]:
+    def concerned_scopes(self) -> int:
+        """The scopes that hold for any request that differs, as bits.
+
+        Raises:
+            PolicyError: as `request`.
+        """
+        everything = (1 << len(self._contrast.scopes)) - 1
+        unmet = everything
+        tried: set[tuple[int, int]] = set()
+        for _, _, holding, avoided in self._cases():
+            if (holding, avoided) in tried or self._is_refuted(holding, avoided):
+                continue
+            for number in bits_of(unmet & ~avoided):
+                requester = self._somebody(holding | 1 << number, avoided) if unmet >> number & 1 else None
+                if requester is not None:
+                    unmet &= ~self._holding_for(requester)
+                elif (holding, avoided) not in tried:
+                    if self._somebody(holding, avoided) is None:
+                        break
+                    tried.add((holding, avoided))
+            if not unmet:
+                break
+        return everything & ~unmet
+
+    def goes_beyond_scopes(self) -> bool:
+        """Whether there is a request that differs of somebody for whom no scope holds.
+
+        Raises:
+            PolicyError: as `request`.
+        """
+        if self._somebody(0, (1 << len(self._contrast.scopes)) - 1) is None:
+            return False
+        return any(not one.present and not other.present for _, _, one, other, _, _ in self._ways())
+
+    def _cases(self) -> Iterator[tuple[Any, PointValves, int, int]]:
         """Scopes that hold and scopes that do not, such that one side permits a point and the other does not."""
-        wide, narrow = self.wide[number], self.narrow[number]
-        if wide == narrow:
-            return
-        limit, point, ways = self.contrast.limit, self.contrast.points[number], self.contrast.tables.ways
-        permitting = ways(limit, point, wide.facts, valves)[True]
-        forbidding = ways(limit, point, narrow.facts, valves)[False] if permitting else ()
-        for one, other in product(permitting, forbidding):
+        for point, valves, one, other, wide, narrow in self._ways():
             avoided = wide.bits(one.absent) | narrow.bits(other.absent)
             present = [wide.scopes[mark] for mark in one.present] + [narrow.scopes[mark] for mark in other.present]
             for chosen in product(*present):
-                yield reduce(or_, chosen, 0), avoided
+                holding = reduce(or_, chosen, 0)
+                if not holding & avoided:
+                    yield point, valves, holding, avoided
+
+    def _ways(self) -> Iterator[tuple[Any, PointValves, Way, Way, _View, _View]]:
+        """For each point and valves, a way in which one side permits it and one in which the other does not."""
+        limit, ways = self._contrast.limit, self._contrast.tables.ways
+        for valves in _PERSON_VALVES if limit.chosen_by is Chooser.PERSON else _ADMIN_VALVES:
+            for point, wide, narrow in self._views:
+                if wide == narrow:
+                    continue
+                permitting = ways(limit, point, wide.facts, valves)[True]
+                forbidding = ways(limit, point, narrow.facts, valves)[False] if permitting else ()
+                for one, other in product(permitting, forbidding):
+                    yield point, valves, one, other, wide, narrow
+
+    def _holding_for(self, requester: Requester) -> int:
+        scopes = enumerate(self._contrast.scopes)
+        return sum(1 << number for number, scope in scopes if scope.hold_for(requester))
+
+    def _is_refuted(self, holding: int, avoided: int) -> bool:
+        return any(not fewer & ~avoided for fewer in self._contrast.refuted.get(holding, ()))
 
     def _somebody(self, holding: int, avoided: int) -> Requester | None:
-        if holding & avoided:
+        if holding & avoided or self._is_refuted(holding, avoided):
             return None
-        refuted = self.contrast.refuted.setdefault(holding, [])
-        if any(not fewer & ~avoided for fewer in refuted):
-            return None
-        requester = self.contrast.search.somebody(holding, avoided)
+        requester = self._contrast.search.somebody(holding, avoided)
         if requester is None:
-            refuted.append(avoided)
+            self._contrast.refuted.setdefault(holding, []).append(avoided)
         return requester
 
 

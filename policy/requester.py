@@ -5,15 +5,24 @@ hides what they are gets the strictest of what they might be.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
+
+C = TypeVar("C", str, str | None)
 
 TOOL_SURFACE = "tool"
 """The language model runs code through the tool."""
 FUNCTION_SURFACE = "function"
 """A person presses the button under a message."""
 SURFACES = (TOOL_SURFACE, FUNCTION_SURFACE)
+
+
+def _composed(name: C) -> C:
+    """A name in the one spelling (NFC) of those that look the same, as `é` typed on two systems."""
+    return unicodedata.normalize("NFC", name) if name else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +41,13 @@ class Requester:
     """`tool` or `function`."""
 
     def __post_init__(self) -> None:
-        """Refuse a surface that no scope can name."""
+        """Refuse a surface that no scope can name, and spell names as scopes do."""
         if self.surface not in (None, *SURFACES):
             raise ValueError(f"{self.surface!r} is not one of {', '.join(SURFACES)}")
+        for name in ("role", "user", "model"):
+            object.__setattr__(self, name, _composed(getattr(self, name)))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", frozenset(map(_composed, self.groups)))
 
     def has_any(self, attribute: str, values: frozenset[str]) -> bool | None:
         """Whether an attribute, by its key in a scope, is one of these values; `None` where that cannot be told."""
@@ -87,9 +100,10 @@ class ScopeConditions:
     """By attribute, the values that take somebody out; one is enough. Read-only."""
 
     def __post_init__(self) -> None:
-        """Keep what was given from changing."""
-        object.__setattr__(self, "match", MappingProxyType(dict(self.match)))
-        object.__setattr__(self, "excepted", MappingProxyType(dict(self.excepted)))
+        """Keep what was given from changing, and give each name one spelling."""
+        for side in ("match", "excepted"):
+            named = {name: frozenset(map(_composed, values)) for name, values in getattr(self, side).items()}
+            object.__setattr__(self, side, MappingProxyType(named))
 
     def __hash__(self) -> int:
         return hash((frozenset(self.match.items()), frozenset(self.excepted.items())))

@@ -29,6 +29,10 @@ SCHEMA_VERSION = 1
 """The version of the policy file format, its `schema` key."""
 
 
+PLAIN_TEXT = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"
+"""One line without control or bidirectional characters, as JSON Schema and ECMA-262 spell it."""
+
+
 class TomlDate(str):
     """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
 
@@ -57,7 +61,7 @@ def document_schema() -> dict[str, Any]:
     """The JSON Schema of a whole policy file."""
     always = ["schema", "id", "serial", "issued_at", "expires_at", "audience"]
     date = {"type": "string", "format": "date-time"}
-    text = {"type": "string", "minLength": 1, "maxLength": 1_000}
+    text = plain_text_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy file of sandbox-lockdown",
@@ -104,6 +108,11 @@ def document_schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def plain_text_schema() -> dict[str, Any]:
+    """A text for people: one line, in which no control or bidirectional character hides or forges anything."""
+    return {"type": "string", "minLength": 1, "maxLength": 1_000, "pattern": PLAIN_TEXT}
 
 
 def schema_text() -> str:
@@ -174,7 +183,7 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "default": {**value, "description": "This, where nobody chooses."},
     }
     remarks = {
-        "reason": {"type": "string", "minLength": 1, "maxLength": 1_000, "description": "Shown to people."},
+        "reason": {**plain_text_schema(), "description": "Shown to people."},
         "env_may_loosen": {"type": "boolean", "description": "May an environment lock be looser? True if left out."},
     }
     table = {

@@ -9,11 +9,16 @@ and where that set fails, every set does.
 Source: dual-Horn satisfiability, Dowling and Gallier, 1984.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TypeVar
 
 from policy.errors import PolicyError, Problem
 from policy.requester import SURFACES, UNDETERMINED, Requester, ScopeConditions
+
+V = TypeVar("V")
 
 MOST_PLACES = 4_096
 """Ways to choose role, user, model and surface that are followed at once; past that, the search is refused."""
@@ -24,8 +29,10 @@ _SINGLE_VALUED = (("surface", "surface"), ("role", "roles"), ("model", "models")
 
 _Choice = tuple[str | None, int]
 """A value, and the scopes that it keeps in play."""
-_Place = tuple[int, Requester]
-"""The scopes that still have to be kept from holding, and the requester as chosen so far, with no groups yet."""
+_Chosen = tuple[tuple[str, str | None], ...]
+"""Attributes with the values chosen for them."""
+_Place = tuple[int, _Chosen]
+"""The scopes that still have to be kept from holding, after what was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +61,11 @@ class ScopeSearch:
         """
         if holding & avoided:
             return None
-        for left, requester in self._places(holding, avoided):
+        failed: list[int] = []
+        for left, chosen in self._places(holding, avoided):
+            if any(not fewer & ~left for fewer in failed):
+                continue
+            requester = reduce(_with_choice, chosen, UNDETERMINED)
             members = self._members(holding, left)
             if members is not None:
                 members = self._fewest(members, holding, left) if fewest_groups else members
@@ -62,21 +73,23 @@ class ScopeSearch:
                 return replace(requester, groups=groups) if self.groups else requester
             if not left:  # what cannot be determined meets every `match` and no `except`
                 return requester
+            failed.append(left)
         return None
 
     def _places(self, holding: int, avoided: int) -> Sequence[_Place]:
-        """Choices of the attributes with one value that let these scopes hold, and leave least to be avoided."""
-        places: list[_Place] = [(avoided, UNDETERMINED)]
+        """Choices of the attributes with one value that let these scopes hold; what leaves least to avoid is first."""
+        places: dict[int, _Chosen] = {avoided: ()}
         for attribute, choices in self.choices:
-            open_choices = [(value, scopes) for value, scopes in choices if not holding & ~scopes]
-            places = _least(
-                (left & scopes, _with_value(requester, attribute, value))
-                for left, requester in places
-                for value, scopes in open_choices
-            )
+            fitting = ((scopes & avoided, value) for value, scopes in choices if not holding & ~scopes)
+            best = _least(fitting)
+            further: dict[int, _Chosen] = {}
+            for left, chosen in places.items():
+                for scopes, value in best:
+                    further.setdefault(left & scopes, (*chosen, (attribute, value)))
+            places = further if len(further) <= MOST_PLACES else dict(_least(further.items()))
             if len(places) > MOST_PLACES:
                 raise _too_many()
-        return places
+        return sorted(places.items(), key=lambda place: place[0].bit_count())
 
     def _members(self, holding: int, left: int) -> int | None:
         """The largest set of groups with which those scopes hold and these do not; `None` where there is none."""
@@ -157,16 +170,23 @@ def requester_words(requester: Requester, scopes: Sequence[ScopeConditions]) -> 
 def _attribute_words(attribute: str, value: str | None, named: frozenset[str]) -> str:
     if value is None:
         return f"unknown {attribute}"
-    return f"{attribute} {value}" if value in named or attribute == "surface" else f"another {attribute}"
+    if value not in named and attribute != "surface":
+        return f"another {attribute}"
+    return f"{attribute} {_plain_name(value)}"
 
 
 def _group_words(groups: frozenset[str] | None) -> str:
     if not groups:
         return "unknown groups" if groups is None else "no group"
     most = 6
-    shown = ", ".join(sorted(groups)[:most])
+    shown = ", ".join(map(_plain_name, sorted(groups)[:most]))
     more = f" and {len(groups) - most} more" if len(groups) > most else ""
     return f"{'groups' if len(groups) > 1 else 'group'} {shown}{more}"
+
+
+def _plain_name(name: str) -> str:
+    """A name as it is, or quoted where it could be taken for something else."""
+    return name if re.fullmatch(r"[\w@.:+*/-]+", name) else repr(name)
 
 
 def bits_of(number: int) -> Iterator[int]:
@@ -183,13 +203,14 @@ def _choices(attribute: str, key: str, scopes: Sequence[ScopeConditions]) -> tup
     values = [*SURFACES] if attribute == "surface" else [_unnamed(named), *sorted(named)]
     found: dict[int, str | None] = {}
     for value in (*values, None):
-        of_value = _with_value(UNDETERMINED, attribute, value)  # what cannot be determined keeps every scope in play
+        of_value = _with_choice(UNDETERMINED, (attribute, value))  # what cannot be determined keeps every scope in play
         in_play = sum(1 << number for number, scope in enumerate(scopes) if scope.hold_for(of_value))
         found.setdefault(in_play, value)
     return tuple((value, in_play) for in_play, value in found.items())
 
 
-def _with_value(requester: Requester, attribute: str, value: str | None) -> Requester:
+def _with_choice(requester: Requester, choice: tuple[str, str | None]) -> Requester:
+    attribute, value = choice
     match attribute:
         case "surface":
             return replace(requester, surface=value)
@@ -210,12 +231,12 @@ def _unnamed(named: frozenset[str]) -> str:
     return value
 
 
-def _least(places: Iterable[_Place]) -> list[_Place]:
-    """Only those that leave no more scopes to be avoided than another one, and one of each."""
-    kept: list[_Place] = []
-    for place in sorted(places, key=lambda each: each[0].bit_count()):
-        if not any(not other & ~place[0] for other, _ in kept):
-            kept.append(place)
+def _least(found: Iterable[tuple[int, V]]) -> list[tuple[int, V]]:
+    """Only those sets of scopes that hold no other one of these, and one of each."""
+    kept: list[tuple[int, V]] = []
+    for scopes, value in sorted(found, key=lambda each: each[0].bit_count()):
+        if not any(not other & ~scopes for other, _ in kept):
+            kept.append((scopes, value))
     return kept
 
 

@@ -2,7 +2,8 @@
 
 Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
 before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
-again. Every block has one spelling, so no byte of a signed file can change unseen. Counted are keys, never people.
+again. Every block has one spelling, so no byte of the text, nor of a trusted key's line, can change unseen; lines of
+unknown keys prove nothing and can be added or removed. Counted are keys, never people.
 Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
 """
 
@@ -235,15 +236,15 @@ def _check_markers(document: bytes, origin: str) -> None:
 
 def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
     """Read a block's lines, reporting all that are wrong."""
+    if not 1 <= len(lines) <= MAX_SIGNATURES:
+        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
+        raise SignatureError((_block_problem(f"{origin}:{first_line}", reason),))
     matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
     problems = [
         _block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
         for number, match in enumerate(matches, start=first_line)
         if not match
     ]
-    if not 1 <= len(lines) <= MAX_SIGNATURES:
-        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
-        problems.append(_block_problem(f"{origin}:{first_line}", reason))
     signatures = tuple(
         PolicySignature(key_id=match[1].decode(), value=base64.b64decode(match[2])) for match in matches if match
     )

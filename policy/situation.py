@@ -19,7 +19,7 @@ from policy.resolve import Layers, resolve
 MOST_KEPT_REQUESTS = 512
 """Requests whose limits are kept; past that, all are resolved anew."""
 LONGEST_KEPT_VALVE = 1_024
-"""Characters or items of a valve's value; a request with a longer one is resolved each time."""
+"""Characters, items or bits of a valve's value; a request with a longer one is resolved each time."""
 
 _ValvesKey = tuple[tuple[str, str, object], ...]
 
@@ -107,9 +107,13 @@ def _value_key(untrusted: object) -> object:
     match untrusted:
         case str() if len(untrusted) <= LONGEST_KEPT_VALVE:
             return untrusted
-        case bool() | int() | float():
+        case bool() | float():
+            return untrusted
+        case int() if untrusted.bit_length() <= LONGEST_KEPT_VALVE:
             return untrusted
         case list() if len(untrusted) <= LONGEST_KEPT_VALVE and all(isinstance(item, str) for item in untrusted):
+            if sum(map(len, untrusted)) > LONGEST_KEPT_VALVE:
+                raise ValueError("no key")
             return tuple(untrusted)
         case _:
             raise ValueError("no key")

@@ -27,16 +27,21 @@ Verify = Callable[[], PolicySet]
 class Standing:
     """What holds from one moment on."""
 
-    policy_set: PolicySet | None
-    """The set in force; `None` where there is none and nothing runs."""
-    refusal: SetRefusedError | None
-    """Why the set that was found is refused; `None` where it is in force."""
+    in_force: PolicySet | SetRefusedError
+    """The set that holds, or why none does and nothing runs."""
     stand_in: StandIn | None
     """What the last good set holds in place of, where it does."""
     until: datetime
     """When it must be judged again, though nothing else may have changed."""
     remembered: Remembered
     """What is to be remembered from here on."""
+
+    @property
+    def refusal(self) -> SetRefusedError | None:
+        """Why the set that was found is refused; `None` where it is in force."""
+        if isinstance(self.in_force, SetRefusedError):
+            return self.in_force
+        return None if self.stand_in is None else self.stand_in.refusal
 
 
 def standing(
@@ -62,8 +67,7 @@ def standing(
     except SetRefusedError as refusal:
         return _in_its_place(refusal, last_good, remembered, settings, now)
     return Standing(
-        policy_set=policy_set,
-        refusal=None,
+        in_force=policy_set,
         stand_in=None,
         until=min(document.expires_at for document in policy_set.documents),
         remembered=accepted(policy_set, remembered),
@@ -96,14 +100,13 @@ def _in_its_place(
     except SetRefusedError as unusable:
         problems = (*refusal.problems, *unusable.problems)
         both = SetRefusedError(refusal.code, tuple(dict.fromkeys(problems)))
-        return Standing(policy_set=None, refusal=both, stand_in=None, until=now + RETRY_AFTER, remembered=remembered)
+        return Standing(in_force=both, stand_in=None, until=now + RETRY_AFTER, remembered=remembered)
     begun = min((first.at, *(document.expires_at for document in policy_set.documents)))
     until = begun if refusal.code == RefusalCode.WRONG_AUDIENCE.code else begun + settings[POLICY_MAX_STALE]
     # A clock that was set back before the refusal that time is counted from makes no time longer.
     stand_in = StandIn(refusal=refusal, until=until, locked_down=not begun <= now < until)
     return Standing(
-        policy_set=policy_set,
-        refusal=refusal,
+        in_force=policy_set,
         stand_in=stand_in,
         until=min(moment for moment in (begun, until, now + RETRY_AFTER) if moment > now),
         remembered=remembered,

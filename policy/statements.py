@@ -60,7 +60,7 @@ class Origin:
                 return f"{self.layer.value} {self.place}"
             case Layer.POLICY:
                 scope = f", {self.scope}" if self.scope else ""
-                signed = "" if self.key_ids else ", unsigned"
+                signed = "" if self.key_ids else ", unverified"
                 return f"{self.policy_id} serial {self.serial} ({self.place}{scope}{signed})"
 
 

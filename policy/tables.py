@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from policy.command_line import printable
+from policy.errors import printable
 
 _PIPE_WIDTH = 160
 

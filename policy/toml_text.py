@@ -15,7 +15,7 @@ from typing import Any
 
 from policy.errors import DocumentError, Problem
 from policy.positions import KeyPath, Positions, locate, path_text
-from policy.schema import ShapeError, TomlDate, shape_errors
+from policy.schema import PLAIN_TEXT, ShapeError, TomlDate, shape_errors
 from policy.settings import MAX_DOCUMENT_BYTES
 from policy.values import UNLIMITED
 
@@ -162,6 +162,8 @@ def _shape_text(error: ShapeError) -> tuple[str, str]:
             text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
         case "const" | "enum":
             text = _choice_text(error, value)
+        case "pattern" if expected == PLAIN_TEXT:
+            text = f"{value} holds a line break, a control or a bidirectional character", "Write plain text in one line"
         case "anyOf" | "minProperties" | "minItems":
             text = _empty_text(error)
         case "false":

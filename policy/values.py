@@ -18,6 +18,9 @@ from policy.destinations import LONGEST_DESTINATION, Destination, meet_of_sets, 
 T = TypeVar("T")
 N = TypeVar("N", int, Decimal)
 
+LONGEST_VALVE = 128 * 1024
+"""Characters of a valve that are read: the longest allow-list has fewer."""
+
 Native = bool | int | float | str | list[str]
 """What JSON and TOML can hold of a value."""
 
@@ -334,12 +337,21 @@ def _strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _characters(untrusted: object) -> int:
+    """How much text a valve holds, which anybody may have stored there."""
+    if isinstance(untrusted, list):
+        return len(untrusted) + sum(len(item) for item in untrusted if isinstance(item, str))
+    return len(untrusted) if isinstance(untrusted, str) else 0
+
+
 def from_untrusted_valve(kind: Kind[T], untrusted_value: object) -> T:
     """Read a valve, which Open WebUI may have stored as text or as a native value.
 
     Raises:
         ValueError: the value is neither; the message says what is wrong with it.
     """
+    if _characters(untrusted_value) > LONGEST_VALVE:
+        raise ValueError("it is longer than any value that it can have")
     if isinstance(untrusted_value, str):
         return kind.parse(untrusted_value)
     if isinstance(untrusted_value, Mapping):

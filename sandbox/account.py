@@ -5,7 +5,7 @@ Pure: whoever runs code appends it, for every end that a run can come to.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from policy.effective import EffectiveLimits
@@ -41,7 +41,7 @@ class RunAccount:
 
     def of_result(self, result: RunResult) -> dict[str, Any]:
         """The account of a run that came to a result."""
-        record = replace(result, surface=self.requester.surface).record()
+        record = result.record()
         return {**self._common(), **{name: value for name, value in record.items() if name != "audit_hash"}}
 
     def of_refusal(self, refusal: PolicyError | SandboxError) -> dict[str, Any]:

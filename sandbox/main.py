@@ -17,9 +17,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from policy.command_line import parsed_requester, parsed_valves, printable, requester_options, valve_options
+from policy.command_line import parsed_requester, parsed_valves, requester_options, valve_options
 from policy.effective import fixed_limits
-from policy.errors import PolicyError
+from policy.errors import PolicyError, printable
 from policy.situation import Situation
 from policy.tables import table_console, unstyled
 from sandbox.cleaning import cleaned

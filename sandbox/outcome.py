@@ -124,6 +124,8 @@ class RunResult:
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
     """`tool` or `function`; `None` where it came from neither."""
+    policy_refusal: str | None = None
+    """The reason code of a policy set that is refused, while the last good one holds in its place."""
     audit_hash: str | None = None
     """The hash of its line in the audit log; `None` where it has none."""
 
@@ -171,6 +173,7 @@ class RunResult:
             "unenforced": list(self.unenforced),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
+            "policy_refusal": self.policy_refusal,
             "gvisor": self.gvisor,
             "startup_seconds": round(self.startup_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),

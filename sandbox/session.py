@@ -9,6 +9,7 @@ import platform
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class _Progress:
     """How far one run has come; the account of it grows on the way."""
 
     account: RunAccount
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class Session:
         self._warn = warn
         self._opened: _Opened | None = None
         self._opening = threading.Lock()
-        self._warned_of = ""
+        self._warned_of: tuple[str, datetime, bool] | None = None
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
 
@@ -95,14 +97,15 @@ class Session:
             PolicyError: the environment or the policy set cannot be used.
         """
         situation = self._environment().policy.situation()
-        warning = "" if situation.stand_in is None else situation.stand_in.sentence
-        if warning and warning != self._warned_of:
-            self._warn(warning)
-        self._warned_of = warning
+        stand_in = situation.stand_in
+        standing = None if stand_in is None else (stand_in.refusal.code, stand_in.until, stand_in.locked_down)
+        if stand_in is not None and standing != self._warned_of:
+            self._warn(stand_in.sentence)
+        self._warned_of = standing
         return situation
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
-        """Run code to its end, announcing each step, and leave a line of it in the audit log, however it ends.
+        """Run code to its end, announcing each step, and leave a line in the audit log; refused and stopped runs too.
 
         Raises:
             PolicyError: no limits come out of environment and policy files, or the audit log is required and cannot be
@@ -124,8 +127,14 @@ class Session:
         except Exception:
             await self._noted(log, progress.account.of_end(FAILED_OUTCOME))
             raise
+        result = replace(
+            result,
+            surface=order.requester.surface,
+            policy_refusal=progress.account.policy_refusal,
+            notices=(*progress.notices, *result.notices),
+        )
         line = await self._noted(log, progress.account.of_result(result), withhold=True)
-        return replace(result, surface=order.requester.surface, audit_hash=line)
+        return replace(result, audit_hash=line)
 
     def _environment(self) -> _Opened:
         """What the environment says, read once."""
@@ -161,17 +170,23 @@ class Session:
         """
         if log is None:
             return None
+        line = await asyncio.shield(asyncio.to_thread(self._appended, log, account))
+        if isinstance(line, AuditError) and withhold and self._environment().settings[AUDIT_REQUIRED]:
+            raise line
+        return None if isinstance(line, AuditError) else line
+
+    def _appended(self, log: AuditLog, account: Mapping[str, Any]) -> str | AuditError:
+        """The hash of the account's line; where it cannot be written, that is said even if nobody waits any more."""
         try:
-            return await asyncio.shield(asyncio.to_thread(log.append, account))
+            return log.append(account)
         except AuditError as error:
-            if withhold and self._environment().settings[AUDIT_REQUIRED]:
-                raise
             self._warn(f"A run is missing from the audit log: {error}")
-            return None
+            return error  # not raised: where nobody waits any more, nobody would hear of it
 
     async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
         situation = await asyncio.to_thread(self.situation)
-        limits = situation.limits(
+        limits = await asyncio.to_thread(  # a policy may name thousands of destinations
+            situation.limits,
             requester=order.requester,
             untrusted_person_valves=order.untrusted_person_valves,
             untrusted_admin_valves=order.untrusted_admin_valves,
@@ -179,6 +194,8 @@ class Session:
         stand_in = situation.stand_in
         refusal = None if stand_in is None else stand_in.refusal.code
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
+        if stand_in is not None and stand_in.locked_down:
+            progress.notices = (f"The lockdown values hold: the policy set is refused ({refusal}).",)
         request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
         async with self._preparing:
             equipment = await self._prepared(situation, limits, announce)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from policy.command_line import READABLE_FILE, READABLE_PATH, environment_variables, printable, say
+from policy.command_line import READABLE_FILE, READABLE_PATH, UnreadableInputError, environment_variables, say
 from policy.compare import LimitComparison, Verdict, Witness, compared_limits, joint_verdict
 from policy.document import PolicyDocument
 from policy.effective import Candidate, Decision, Fate
@@ -30,7 +30,6 @@ from policy.statements import Layer, Stated, Verb
 from policy.tables import table_console, unstyled
 
 EXIT_LOOSER = 1
-EXIT_UNREADABLE = 2
 PROGRESS_AFTER_SECONDS = 2
 MOST_SCOPES_SHOWN = 6
 VERDICT_STYLES = {
@@ -78,9 +77,7 @@ def diff_command(*, env_file: Path | None, as_json: bool, old: Path, new: Path) 
                 comparisons.append(comparison)
                 advance()
     except PolicyError as error:
-        for problem in error.problems:
-            click.echo(printable(f"error: {problem}"), err=True)
-        sys.exit(EXIT_UNREADABLE)
+        raise UnreadableInputError(error) from error
     verdict = joint_verdict(comparison.verdict for comparison in comparisons)
     changes = set_changes(before, after)
     if as_json:
@@ -205,7 +202,7 @@ def _decider_words(candidate: Candidate) -> str:
 
 def _scope_words(witness: Witness) -> str:
     """For whose requesters the limit differs so."""
-    words = [str(scope) for scope in witness.scopes]
+    words = [f"{scope} ({place})" for scope, place in zip(witness.scopes, witness.places, strict=True)]
     shown = words[:MOST_SCOPES_SHOWN]
     more = [f"{len(words) - len(shown)} more"] if len(shown) < len(words) else []
     return "; ".join((*shown, *more, *(["where no scope holds"] if witness.beyond_scopes else [])))
@@ -250,7 +247,9 @@ def _witness_json(direction: Verdict, witness: Witness) -> dict[str, Any]:
         "environment": {stated.origin.place: stated.limit.kind.text(stated.value) for stated in witness.environment},
         "old": _decision_json(witness.old),
         "new": _decision_json(witness.new),
-        "scopes": [str(scope) for scope in witness.scopes],
+        "scopes": [
+            {"scope": str(scope), "place": place} for scope, place in zip(witness.scopes, witness.places, strict=True)
+        ],
         "beyond_scopes": witness.beyond_scopes,
     }
 

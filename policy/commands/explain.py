@@ -14,13 +14,13 @@ from policy.command_line import (
     environment_variables,
     parsed_requester,
     parsed_valves,
-    printable,
     requester_options,
     say,
     valve_options,
 )
 from policy.effective import Decision, EffectiveLimits, Fate
 from policy.environment import read_environment
+from policy.errors import printable
 from policy.live import onlooker
 from policy.preview import previewed
 from policy.requester import SCOPE_ATTRIBUTES, Requester
@@ -101,13 +101,15 @@ def _print_undetermined(requester: Requester, situation: Situation) -> None:
     }
     unknown = [name for name in SCOPE_ATTRIBUTES if name in asked and requester.lacks(name)]
     if unknown:
-        say(f"note: you did not say the person's {', '.join(unknown)}; a scope that asks for them may hold for that reason alone.")
+        names = ", ".join(unknown)
+        say(f"note: you did not say the person's {names}; a scope that asks for them may hold for that reason alone.")
 
 
 def _print_limits(limits: EffectiveLimits, *, with_candidates: bool) -> None:
     console = table_console()
     table = Table(title="Effective limits", title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for heading in ("limit", "value", "decided by", "where"):
+    table.add_column("limit", no_wrap=True)
+    for heading in ("value", "decided by", "where"):
         table.add_column(heading, overflow="fold")
     for decision in limits.decisions.values():
         table.add_row(decision.limit.name, _value_words(decision), decision.decided_by.layer.value, _where(decision))

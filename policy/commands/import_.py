@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from policy.command_line import env_file_option, printable
+from policy.command_line import env_file_option
 from policy.env_files import read_env_path
 from policy.environment import read_environment
-from policy.errors import ConfigurationError, DocumentError, PolicyError, Problem
+from policy.errors import ConfigurationError, DocumentError, PolicyError, Problem, printable
 from policy.legacy import LEGACY_PREFIX, LegacyImport, LegacySource, carry_over, legacy_names
 from policy.starters import ANY_INSTANCE, StarterHead, checked_starter, locks_starter
 

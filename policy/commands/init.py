@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from policy.command_line import printable, say
+from policy.command_line import say
 from policy.document import PolicyDocument
+from policy.errors import printable
 from policy.profiles import LONGEST_DAYS, PROFILES, Profile
 from policy.settings import DOCUMENT_ID, INSTANCE, POLICY_KEYS, POLICY_PATH
 from policy.starters import ANY_INSTANCE, SCHEMA_FILE, StarterHead, checked_starter, profile_starter
@@ -154,7 +155,8 @@ def _report(document: PolicyDocument, text: str, *, profile: Profile, output: Pa
         *(f"  {name}={value}" for name, value in variables.items()),
     )
     to_errors = output is None  # so that standard output is the policy and nothing else
-    click.echo(printable("\n".join(lines)), err=to_errors)
+    for line in lines:
+        click.echo(printable(line), err=to_errors)
 
 
 def _next_steps(output: Path | None) -> tuple[tuple[str, str], ...]:

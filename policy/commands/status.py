@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from policy.command_line import env_file_option, environment_variables, printable, say
+from policy.command_line import env_file_option, environment_variables, say
 from policy.document import PolicyDocument
 from policy.environment import EnvironmentLayer, read_environment
-from policy.errors import Problem, SetRefusedError, StateError
+from policy.errors import Problem, SetRefusedError, StateError, printable
 from policy.live import memory_of, onlooker
 from policy.refusals import RefusalCode
 from policy.remembered import FIRST_CONTACT, Remembered
@@ -185,8 +185,8 @@ def _print_report(report: StatusReport) -> None:
         say(f"  {problem}")
     if report.until is not None:
         moment = _moment_json(report.until)
-        good = report.word == "good"
-        say(f"It expires at {moment}." if good else f"From {moment} on the lockdown values bound it.")
+        words = {"good": f"It expires at {moment}.", "locked-down": f"That has been so since {moment}."}
+        say(words.get(report.word, f"From {moment} on the lockdown values bound it."))
     for document in report.documents:
         _say_document(document)
     for notice in report.notices:
@@ -210,5 +210,9 @@ def _say_memory(report: StatusReport) -> None:
         say(f"Remembered: {policy_id}, serial {known.serial}{gone}.")
     if report.rollback_unprotected:
         ids = ", ".join(report.rollback_unprotected)
-        remedy = "" if report.state else f" Set {POLICY_STATE.variable}, or raise {POLICY_MIN_SERIAL.variable}."
+        remedy = (
+            " The first run records it."
+            if report.state
+            else f" Set {POLICY_STATE.variable}, or raise {POLICY_MIN_SERIAL.variable}."
+        )
         say(f"rollback_unprotected: an older serial of {ids} would be accepted: nothing is remembered of it.{remedy}")

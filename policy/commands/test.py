@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from policy.cases import CaseVerdict, judged, parse_cases
-from policy.command_line import READABLE_FILE, READABLE_PATH, UnreadableInputError, printable
-from policy.errors import PolicyError
+from policy.command_line import READABLE_FILE, READABLE_PATH, UnreadableInputError
+from policy.errors import PolicyError, printable
 from policy.preview import unsigned_set
 from policy.trusted_files import SIGNED_POLICY_FILE, read_trusted
 

@@ -7,7 +7,7 @@ import click
 
 from policy.command_line import READABLE_FILE, say
 from policy.document import parse_document
-from policy.dsse import POLICY_OR_ENVELOPE_FILE, as_policy_file
+from policy.dsse import POLICY_OR_ENVELOPE_FILE, as_policy_file, looks_like_envelope
 from policy.keys import parse_public_pem
 from policy.signatures import unsigned_source, verify_signatures
 from policy.trusted_files import read_public_key_files, read_trusted
@@ -34,9 +34,11 @@ def verify_command(key_paths: tuple[Path, ...], threshold: int, as_json: bool, f
       policy verify --key ops.pub --key security.pub --threshold 2 prod.toml
     """
     keys = parse_public_pem({name: data for path in key_paths for name, data in read_public_key_files(path).items()})
-    untrusted = as_policy_file(read_trusted(file, POLICY_OR_ENVELOPE_FILE), origin=str(file))
-    verified = verify_signatures(untrusted, keys, threshold=threshold, origin=str(file))
-    document = parse_document(unsigned_source(str(file), untrusted))
+    given = read_trusted(file, POLICY_OR_ENVELOPE_FILE)
+    origin = f"{file} (payload)" if looks_like_envelope(given) else str(file)
+    untrusted = as_policy_file(given, origin=str(file))
+    verified = verify_signatures(untrusted, keys, threshold=threshold, origin=origin)
+    document = parse_document(unsigned_source(origin, untrusted))
     if as_json:
         click.echo(
             json.dumps(

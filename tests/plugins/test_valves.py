@@ -188,7 +188,7 @@ def test_description_names_the_policy_that_locks_and_its_reason() -> None:
     text = description_of("MAX_CPUS", situation_of(document))
 
     assert "**Locked to 0.5 CPUs by acme-prod serial 7 (acme-prod.toml:" in text
-    assert text.endswith("unsigned) (shared host): this valve changes nothing.**")
+    assert text.endswith("unverified) (shared host): this valve changes nothing.**")
 
 
 def test_description_names_the_tightest_ceiling_and_its_reason() -> None:
@@ -197,7 +197,7 @@ def test_description_names_the_tightest_ceiling_and_its_reason() -> None:
     text = description_of("MAX_CPUS", situation_of(document, SANDBOX_MAX_CPUS__CEILING="2"))
 
     assert "No looser than 0.5 CPUs, by acme-prod serial 7 (acme-prod.toml:" in text
-    assert text.endswith("unsigned) (shared host).")
+    assert text.endswith("unverified) (shared host).")
 
 
 def test_description_gives_the_meet_of_ceilings_of_which_none_is_the_tightest() -> None:
@@ -244,7 +244,7 @@ def test_description_tells_only_what_holds_for_everybody_and_that_some_may_have_
     )
 
     assert "No looser than 60 seconds, by acme-prod serial 7 (acme-prod.toml:" in runtime
-    assert runtime.endswith("unsigned). A policy may hold some people to less (acme-prod).")
+    assert runtime.endswith("unverified). A policy may hold some people to less (acme-prod).")
     assert networking.endswith("or else true. A policy may hold some people to less (acme-prod).")
     assert "Locked" not in networking
     assert "some people" not in cpus

@@ -314,6 +314,8 @@ def _named_lists(conditions: Mapping[str, frozenset[str]]) -> dict[str, Any]:
 def _limit_tables(statements: Sequence[Stated]) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for stated in statements:
-        table = tables.setdefault(stated.limit.name, {"env_may_loosen": stated.environment_may_loosen})
+        table = tables.setdefault(stated.limit.name, {})
+        if stated.verb is not Verb.DEFAULT:  # which is no bound
+            table["env_may_loosen"] = stated.environment_may_loosen
         table[stated.verb.value] = stated.limit.kind.native(stated.value)
     return tables

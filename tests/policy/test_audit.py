@@ -27,12 +27,14 @@ from policy.audit import (
     AuditEntry,
     AuditLog,
     LineFault,
+    audit_lock_path,
     read_audit_line,
 )
-from policy.commands.audit import AuditFinding, ChainCheck, FindingKind
+from policy.audit_chain import AuditFinding, ChainCheck, FindingKind
 from policy.errors import AuditError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and give files away")
+LOCK_KEY = "lock of SANDBOX_AUDIT_LOG"
 STRANGER = 12345
 RECORD = {"user": "4f1c", "surface": "tool", "outcome": "ok", "code_sha256": "a" * 64, "unenforced": []}
 LONG = {**RECORD, "notices": ["é" * 5_000]}
@@ -233,13 +235,13 @@ def test_length_of_a_line_is_bounded_exactly(log: AuditLog, path: Path, extra: i
 # Who else could write it
 
 
-def refused(log: AuditLog, words: str) -> None:
+def refused(log: AuditLog, words: str, key: str = "SANDBOX_AUDIT_LOG") -> None:
     """Both before a run and after it."""
     with pytest.raises(AuditError, match=words) as before:
         log.check()
     with pytest.raises(AuditError, match=words):
         log.append(RECORD)
-    assert {problem.key for problem in before.value.problems} == {"SANDBOX_AUDIT_LOG"}
+    assert {problem.key for problem in before.value.problems} == {key}
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
@@ -309,33 +311,96 @@ def test_rotated_log_is_left_alone_and_a_new_chain_begins(log: AuditLog, path: P
     assert [(record["sequence"], record["previous"]) for record in records(path)] == [(1, GENESIS_HASH)]
 
 
-def test_log_rotated_while_waiting_for_its_lock_is_opened_anew(path: Path) -> None:
-    with path.open("wb") as held:
+def test_log_rotated_while_waiting_for_its_lock_is_opened_anew(log: AuditLog, path: Path) -> None:
+    log.append(RECORD)
+    with audit_lock_path(path).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = writer("log.append({})", path)
         time.sleep(1)
-        path.rename(path.with_name("audit.jsonl.1"))
+        old = path.rename(path.with_name("audit.jsonl.1"))
     assert waiting.wait(20) == 0
 
-    assert path.with_name("audit.jsonl.1").read_bytes() == b""
+    assert len(records(old)) == 1
+    assert [record["previous"] for record in records(path)] == [GENESIS_HASH]
+
+
+@pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["shared", "exclusive"])
+def test_reader_who_locks_the_log_keeps_no_line_out(log: AuditLog, path: Path, kind: int) -> None:
+    path.touch(0o644)
+    with path.open("rb") as held:
+        fcntl.flock(held, kind)
+        log.check()
+        log.append(RECORD)
+
     assert len(records(path)) == 1
 
 
-def test_neighbour_who_holds_the_lock_cannot_hang_a_run(log: AuditLog, path: Path) -> None:
-    with path.open("wb") as held:
+def test_reader_of_the_log_cannot_open_its_lock(log: AuditLog, path: Path) -> None:
+    os.umask(0)
+    path.touch(0o644)
+    log.append(RECORD)
+
+    assert audit_lock_path(path) == path.with_name("audit.jsonl.lock")
+    assert audit_lock_path(path).stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644])
+def test_lock_that_others_may_open_is_refused(log: AuditLog, path: Path, mode: int) -> None:
+    audit_lock_path(path).touch()
+    audit_lock_path(path).chmod(mode)
+    refused(log, rf"audit\.jsonl\.lock.*others than its owner may use it \(mode {mode:04o}\)", LOCK_KEY)
+    assert path.read_bytes() == b""
+
+
+def test_process_that_holds_the_lock_cannot_hang_a_run(log: AuditLog, path: Path) -> None:
+    log.append(RECORD)
+    with audit_lock_path(path).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         began = time.monotonic()
-        refused(log, "another process has held its lock for 0.2 seconds")
+        refused(log, r"audit\.jsonl\.lock.*another process has held its lock for 0\.2 seconds", LOCK_KEY)
         assert time.monotonic() - began < 10
     log.append(RECORD)
+
+
+def test_log_that_is_refused_gets_no_lock(log: AuditLog, path: Path) -> None:
+    path.mkdir()
+    refused(log, "it is a folder")
+
+    assert not audit_lock_path(path).exists()
+
+
+def test_log_named_through_a_link_has_the_same_lock(log: AuditLog, path: Path) -> None:
+    log.append(RECORD)
+    other = path.with_name("other")
+    other.mkdir()
+    (other / "linked.jsonl").symlink_to(path)
+    with audit_lock_path(path).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused(AuditLog(other / "linked.jsonl", noon, lock_seconds=0.2), r"audit\.jsonl\.lock", LOCK_KEY)
+
+
+def test_link_turned_to_another_log_while_waiting_is_followed_with_its_lock(log: AuditLog, path: Path) -> None:
+    link, other = path.with_name("link.jsonl"), path.with_name("other.jsonl")
+    log.append(RECORD)
+    link.symlink_to(path)
+    with audit_lock_path(path).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = writer("log.append({})", link)
+        time.sleep(1)
+        link.unlink()
+        link.symlink_to(other)
+    assert waiting.wait(20) == 0
+
+    assert (len(records(path)), len(records(other))) == (1, 1)
+    assert audit_lock_path(other).exists()
 
 
 def test_lock_is_released_although_a_child_still_has_the_descriptor(path: Path) -> None:
     kept: list[int] = []
 
     def clock() -> datetime:
-        """Do while the log is locked what a fork does: have its open file a second time."""
-        kept.extend(os.dup(number) for number in open_descriptors() if links_to(number, path))
+        """Do while the lock is held what a fork does: have its open file a second time."""
+        kept.extend(os.dup(number) for number in open_descriptors() if links_to(number, audit_lock_path(path)))
         return noon()
 
     AuditLog(path, clock).append(RECORD)

@@ -303,7 +303,7 @@ def test_scopes_are_read_with_whom_they_are_for_and_their_lines() -> None:
         for said in scope.statements
     ]
     assert found == [
-        ("max_runtime_seconds", "ceiling", 10, "acme.toml:22", True, True),
+        ("max_runtime_seconds", "ceiling", 10, "acme.toml:22", False, True),
         ("networking_allowed", "ceiling", False, "acme.toml:28", False, True),
         ("max_cpus", "ceiling", Decimal(1), "acme.toml:30", True, True),
         ("max_cpus", "default", Decimal("0.5"), "acme.toml:29", True, True),

@@ -304,7 +304,13 @@ def test_generated_files_say_the_same_when_written_and_read(data: Law) -> None:
 def said_in(document: PolicyDocument) -> list[tuple[Any, ...]]:
     """Everything that a document says, but for where it says so."""
     return [
-        (str(conditions), stated.limit.name, stated.verb, stated.value, stated.environment_may_loosen)
+        (
+            str(conditions),
+            stated.limit.name,
+            stated.verb,
+            stated.value,
+            stated.environment_may_loosen or stated.verb is Verb.DEFAULT,
+        )
         for conditions, statements in _blocks(document)
         for stated in sorted(statements, key=lambda stated: (LIMITS.index(stated.limit), stated.verb.value))
     ]

@@ -157,7 +157,7 @@ def test_unsigned_file_holds_where_the_environment_allows_it() -> None:
     situation = loaded(unsigned({"max_cpus": 0.5}), SANDBOX_POLICY_KEYS="", SANDBOX_POLICY_UNSIGNED_ALLOWED="true")
 
     assert situation.documents[0].key_ids == ()
-    assert situation.limits().origin_of(MAX_CPUS).endswith(", unsigned)")
+    assert situation.limits().origin_of(MAX_CPUS).endswith(", unverified)")
 
 
 def test_signatures_of_a_file_count_for_nothing_where_no_key_is_trusted() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from policy.errors import DocumentError, Problem, SetRefusedError, StateError
 from policy.load import PolicyReader
-from policy.refusals import PASSING_CODES, RefusalCode, refused
+from policy.refusals import CLOCK_REMEDY, PASSING_CODES, RefusalCode, refused
 from policy.remembered import Remembered
 from tests.policy.instances import MALLORY, NOW, PATH, SECOND, Instance, policy, unsigned
 
@@ -229,7 +229,7 @@ CASES = {
         key="expires_at",
         origin=FIRST,
         remedy="Issue it anew with a higher serial and a later date",
-        reason="it expired at 2026-12-01T00:00:00+00:00; it is now 2026-12-01T00:00:00+00:00",
+        reason="it expired at 2026-12-01T00:00:00+00:00",
     ),
     "not yet valid": Case(
         code=RefusalCode.NOT_YET_VALID,
@@ -254,7 +254,7 @@ CASES = {
         ),
         key="clock",
         origin="this host",
-        remedy="Set this host's clock right",
+        remedy=CLOCK_REMEDY,
         reason="it is 2026-11-30T23:59:59+00:00, and a policy issued at 2026-12-01T00:00:00+00:00 was accepted before",
     ),
 }
@@ -277,10 +277,10 @@ def test_every_code_is_stable_and_explained_in_one_sentence() -> None:
         "policy-missing",
         "keys-invalid",
         "state-invalid",
+        "wrong-audience",
         "unreadable",
         "signature-invalid",
         "document-invalid",
-        "wrong-audience",
         "set-invalid",
         "rollback",
         "serial-conflict",

@@ -145,7 +145,7 @@ def test_environment_lock_may_tighten_any_policy_unsaid() -> None:
 
 
 def test_default_is_no_bound_of_an_environment_lock() -> None:
-    decision = decide(environment=locked(100), documents=policies({"default": 5, "env_may_loosen": False}))
+    decision = decide(environment=locked(100), documents=policies({"default": 5}))
     assert (decision.value, decision.notices) == (100, ())
 
 
@@ -464,7 +464,7 @@ def test_person_is_told_which_scope_brought_theirs_in() -> None:
     (notice,) = decision.notices
     assert decision.decided_by.scope == "for groups students"
     assert notice.startswith("The valve MAX_RUNTIME_SECONDS asks for 50 seconds; p1 serial 7 (p1.toml:")
-    assert notice.endswith(", for groups students, unsigned) permits 10 seconds (one small host).")
+    assert notice.endswith(", for groups students, unverified) permits 10 seconds (one small host).")
 
 
 def test_same_scope_in_one_line_twice_wins_once() -> None:
@@ -654,7 +654,7 @@ def test_origin_of_a_policy_names_file_line_serial_and_keys() -> None:
     origin = decision.decided_by
     assert (origin.policy_id, origin.serial, origin.key_ids) == ("p1", 7, ())
     assert origin.place.startswith("p1.toml:")
-    assert str(origin) == f"p1 serial 7 ({origin.place}, unsigned)"
+    assert str(origin) == f"p1 serial 7 ({origin.place}, unverified)"
     assert "unsigned" not in str(dataclasses.replace(origin, key_ids=("sha256:aa",)))
 
 

@@ -116,7 +116,7 @@ async def test_a_result_is_withheld_where_its_line_cannot_be_written_after_the_r
     environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     variables = logging_variables(tmp_path, SANDBOX_AUDIT_REQUIRED="true")
-    session = Session({**environ, **variables}, no_warning)
+    session = Session({**environ, **variables}, lambda _: None)
     await ran(session)
 
     running = asyncio.create_task(ran(session, "import time; time.sleep(1)"))

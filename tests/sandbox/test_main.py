@@ -183,6 +183,7 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
         "unenforced",
         "limits_digest",
         "policies",
+        "policy_refusal",
         "gvisor",
         "startup_seconds",
         "wall_seconds",
@@ -383,7 +384,7 @@ def school(folder: Path) -> dict[str, str]:
     ids=lambda value: " ".join(value) or "nothing said" if isinstance(value, tuple) else value,
 )
 def test_scopes_hold_as_for_the_person_described(tmp_path: Path, arguments: tuple[str, ...], permitted: str) -> None:
-    done = sandbox("run", *arguments, code="print(1)", **school(tmp_path))
+    done = sandbox("run", *arguments, code="print(1)", environ=school(tmp_path))
 
     assert done.returncode == 125
     assert f"python is not among the permitted languages ({permitted})" in done.stderr

@@ -148,6 +148,7 @@ def test_the_record_is_json_and_holds_everything_but_the_output() -> None:
         "unenforced": ["max_cpus"],
         "limits_digest": "d" * 64,
         "policies": [{"id": "acme", "serial": 7}],
+        "policy_refusal": None,
         "gvisor": "20260810 (release)",
         "startup_seconds": 0.25,
         "wall_seconds": 0.016,

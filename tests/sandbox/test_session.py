@@ -160,6 +160,8 @@ async def test_a_policy_refused_for_too_long_leaves_the_lockdown_values(
     result = await here.run()
 
     assert (result.runtime_limit_seconds, result.output_limit_kilobytes) == (10, 64)
+    assert result.policy_refusal == "unreadable"
+    assert "The lockdown values hold: the policy set is refused (unreadable)." in result.notices
 
 
 async def test_a_bad_policy_on_first_contact_lets_nothing_run(environ: Mapping[str, str], tmp_path: Path) -> None:

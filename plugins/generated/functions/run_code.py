@@ -10,60 +10,60 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 134
-#   policy/destinations.py ....... line 470
-#   policy/errors.py ............. line 690
-#   policy/keys.py ............... line 758
-#   policy/positions.py .......... line 970
-#   policy/requester.py .......... line 1188
-#   policy/values.py ............. line 1318
-#   policy/limits.py ............. line 1658
-#   policy/settings.py ........... line 1904
-#   policy/remembered.py ......... line 2195
-#   policy/schema.py ............. line 2328
-#   policy/statements.py ......... line 2558
-#   policy/effective.py .......... line 2640
-#   policy/environment.py ........ line 2813
-#   policy/toml_text.py .......... line 3042
-#   policy/document.py ........... line 3246
-#   policy/refusals.py ........... line 3448
-#   policy/resolve.py ............ line 3617
-#   policy/signatures.py ......... line 3950
-#   policy/situation.py .......... line 4237
-#   plugins/valves.py ............ line 4343
-#   policy/trusted_files.py ...... line 4464
-#   policy/load.py ............... line 4876
-#   policy/locks.py .............. line 5016
-#   policy/audit.py .............. line 5071
-#   policy/standing.py ........... line 5371
-#   policy/state_folder.py ....... line 5487
-#   policy/live.py ............... line 5581
-#   sandbox/cleaning.py .......... line 5785
-#   plugins/people.py ............ line 5806
-#   sandbox/errors.py ............ line 5901
-#   sandbox/cgroups.py ........... line 5957
-#   sandbox/folders.py ........... line 6656
-#   sandbox/leases.py ............ line 6879
-#   sandbox/pipes.py ............. line 6960
-#   sandbox/release.py ........... line 7019
-#   sandbox/debian.py ............ line 7379
-#   sandbox/gvisor.py ............ line 7642
-#   sandbox/request.py ........... line 7970
-#   sandbox/outcome.py ........... line 8045
-#   plugins/presentation.py ...... line 8233
-#   sandbox/account.py ........... line 8330
-#   sandbox/shared_libraries.py .. line 8405
-#   sandbox/slots.py ............. line 8532
-#   sandbox/starters.py .......... line 8591
-#   sandbox/box.py ............... line 8647
-#   sandbox/tree.py .............. line 8895
-#   sandbox/equipment.py ......... line 9459
-#   sandbox/spec.py .............. line 9538
-#   sandbox/runner.py ............ line 9690
-#   sandbox/session.py ........... line 9917
-#   plugins/host.py .............. line 10114
-#   plugins/self_test.py ......... line 10232
-#   plugins/function.py .......... line 10287
+#   plugins/blocks.py ............ line 135
+#   policy/destinations.py ....... line 471
+#   policy/errors.py ............. line 691
+#   policy/keys.py ............... line 782
+#   policy/positions.py .......... line 994
+#   policy/requester.py .......... line 1212
+#   policy/values.py ............. line 1354
+#   policy/limits.py ............. line 1706
+#   policy/settings.py ........... line 1952
+#   policy/remembered.py ......... line 2243
+#   policy/schema.py ............. line 2376
+#   policy/statements.py ......... line 2615
+#   policy/effective.py .......... line 2697
+#   policy/environment.py ........ line 2870
+#   policy/toml_text.py .......... line 3099
+#   policy/document.py ........... line 3305
+#   policy/refusals.py ........... line 3511
+#   policy/resolve.py ............ line 3691
+#   policy/signatures.py ......... line 4024
+#   policy/situation.py .......... line 4312
+#   plugins/valves.py ............ line 4422
+#   policy/trusted_files.py ...... line 4543
+#   policy/load.py ............... line 4955
+#   policy/locks.py .............. line 5096
+#   policy/audit.py .............. line 5151
+#   policy/standing.py ........... line 5481
+#   policy/state_folder.py ....... line 5600
+#   policy/live.py ............... line 5694
+#   sandbox/cleaning.py .......... line 5919
+#   plugins/people.py ............ line 5940
+#   sandbox/errors.py ............ line 6035
+#   sandbox/cgroups.py ........... line 6091
+#   sandbox/folders.py ........... line 6790
+#   sandbox/leases.py ............ line 7013
+#   sandbox/pipes.py ............. line 7094
+#   sandbox/release.py ........... line 7153
+#   sandbox/debian.py ............ line 7513
+#   sandbox/gvisor.py ............ line 7776
+#   sandbox/request.py ........... line 8104
+#   sandbox/outcome.py ........... line 8179
+#   plugins/presentation.py ...... line 8370
+#   sandbox/account.py ........... line 8472
+#   sandbox/shared_libraries.py .. line 8547
+#   sandbox/slots.py ............. line 8674
+#   sandbox/starters.py .......... line 8733
+#   sandbox/box.py ............... line 8789
+#   sandbox/tree.py .............. line 9037
+#   sandbox/equipment.py ......... line 9601
+#   sandbox/spec.py .............. line 9680
+#   sandbox/runner.py ............ line 9832
+#   sandbox/session.py ........... line 10059
+#   plugins/host.py .............. line 10272
+#   plugins/self_test.py ......... line 10390
+#   plugins/function.py .......... line 10445
 
 import argparse
 import asyncio
@@ -98,6 +98,7 @@ import tempfile
 import threading
 import time
 import tomllib
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -694,6 +695,12 @@ def _reach_text(reach: Reach) -> str:
 # A bad document or environment reports all of its problems at once, in one error. No problem ever holds a secret.
 
 
+LONGEST_PART = 600
+"""Characters shown of each part of a problem: a path may be long, a key that somebody made up too."""
+MOST_LISTED = 100
+"""Problems listed of one error."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong, in words a person can act on."""
@@ -708,9 +715,26 @@ class Problem:
     """What to do about it: a sentence without full stop, or empty where the reason says it all."""
 
     def __str__(self) -> str:
-        """Read as one line: origin, key, reason, remedy."""
-        text = f"{self.origin}: {self.key}: {self.reason}."
-        return f"{text} {self.remedy}." if self.remedy else text
+        """Read as one line of bounded length, without control characters: origin, key, reason, remedy."""
+        text = f"{_cut_part(self.origin)}: {_cut_part(self.key)}: {_cut_part(self.reason)}."
+        return printable(f"{text} {_cut_part(self.remedy)}." if self.remedy else text)
+
+
+def _cut_part(text: str) -> str:
+    return text if len(text) <= LONGEST_PART else f"{text[:LONGEST_PART]}…"
+
+
+def printable(text: str) -> str:
+    """Text in one line, whose control and bidirectional characters show: no line of a log or terminal is forged."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def listed(problems: tuple[Problem, ...], most: int = MOST_LISTED) -> tuple[Problem, ...]:
+    """The first problems, and how many more there are, so that no file can fill a chat or a log."""
+    if len(problems) <= most:
+        return problems
+    more = Problem(key="and more", origin=problems[most].origin, reason=f"{len(problems) - most} more", remedy="")
+    return (*problems[:most], more)
 
 
 class PolicyError(Exception):
@@ -719,8 +743,8 @@ class PolicyError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         if not problems:
             raise ValueError("a policy error needs at least one problem")
-        self.problems = problems
-        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = listed(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class ConfigurationError(PolicyError):
@@ -1192,11 +1216,18 @@ class _PositionReader:
 # hides what they are gets the strictest of what they might be.
 
 
+C = TypeVar("C", str, str | None)
+
 TOOL_SURFACE = "tool"
 """The language model runs code through the tool."""
 FUNCTION_SURFACE = "function"
 """A person presses the button under a message."""
 SURFACES = (TOOL_SURFACE, FUNCTION_SURFACE)
+
+
+def _composed(name: C) -> C:
+    """A name in the one spelling (NFC) of those that look the same, as `é` typed on two systems."""
+    return unicodedata.normalize("NFC", name) if name else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1215,9 +1246,13 @@ class Requester:
     """`tool` or `function`."""
 
     def __post_init__(self) -> None:
-        """Refuse a surface that no scope can name."""
+        """Refuse a surface that no scope can name, and spell names as scopes do."""
         if self.surface not in (None, *SURFACES):
             raise ValueError(f"{self.surface!r} is not one of {', '.join(SURFACES)}")
+        for name in ("role", "user", "model"):
+            object.__setattr__(self, name, _composed(getattr(self, name)))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", frozenset(map(_composed, self.groups)))
 
     def has_any(self, attribute: str, values: frozenset[str]) -> bool | None:
         """Whether an attribute, by its key in a scope, is one of these values; `None` where that cannot be told."""
@@ -1270,9 +1305,10 @@ class ScopeConditions:
     """By attribute, the values that take somebody out; one is enough. Read-only."""
 
     def __post_init__(self) -> None:
-        """Keep what was given from changing."""
-        object.__setattr__(self, "match", MappingProxyType(dict(self.match)))
-        object.__setattr__(self, "excepted", MappingProxyType(dict(self.excepted)))
+        """Keep what was given from changing, and give each name one spelling."""
+        for side in ("match", "excepted"):
+            named = {name: frozenset(map(_composed, values)) for name, values in getattr(self, side).items()}
+            object.__setattr__(self, side, MappingProxyType(named))
 
     def __hash__(self) -> int:
         return hash((frozenset(self.match.items()), frozenset(self.excepted.items())))
@@ -1325,6 +1361,9 @@ def _shown_name(name: str) -> str:
 
 T = TypeVar("T")
 N = TypeVar("N", int, Decimal)
+
+LONGEST_VALVE = 128 * 1024
+"""Characters of a valve that are read: the longest allow-list has fewer."""
 
 Native = bool | int | float | str | list[str]
 """What JSON and TOML can hold of a value."""
@@ -1642,12 +1681,21 @@ def _strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _characters(untrusted: object) -> int:
+    """How much text a valve holds, which anybody may have stored there."""
+    if isinstance(untrusted, list):
+        return len(untrusted) + sum(len(item) for item in untrusted if isinstance(item, str))
+    return len(untrusted) if isinstance(untrusted, str) else 0
+
+
 def from_untrusted_valve(kind: Kind[T], untrusted_value: object) -> T:
     """Read a valve, which Open WebUI may have stored as text or as a native value.
 
     Raises:
         ValueError: the value is neither; the message says what is wrong with it.
     """
+    if _characters(untrusted_value) > LONGEST_VALVE:
+        raise ValueError("it is longer than any value that it can have")
     if isinstance(untrusted_value, str):
         return kind.parse(untrusted_value)
     if isinstance(untrusted_value, Mapping):
@@ -2339,6 +2387,10 @@ SCHEMA_VERSION = 1
 """The version of the policy file format, its `schema` key."""
 
 
+PLAIN_TEXT = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"
+"""One line without control or bidirectional characters, as JSON Schema and ECMA-262 spell it."""
+
+
 class TomlDate(str):
     """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
 
@@ -2367,7 +2419,7 @@ def document_schema() -> dict[str, Any]:
     """The JSON Schema of a whole policy file."""
     always = ["schema", "id", "serial", "issued_at", "expires_at", "audience"]
     date = {"type": "string", "format": "date-time"}
-    text = {"type": "string", "minLength": 1, "maxLength": 1_000}
+    text = plain_text_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy file of sandbox-lockdown",
@@ -2414,6 +2466,11 @@ def document_schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def plain_text_schema() -> dict[str, Any]:
+    """A text for people: one line, in which no control or bidirectional character hides or forges anything."""
+    return {"type": "string", "minLength": 1, "maxLength": 1_000, "pattern": PLAIN_TEXT}
 
 
 def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
@@ -2479,7 +2536,7 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "default": {**value, "description": "This, where nobody chooses."},
     }
     remarks = {
-        "reason": {"type": "string", "minLength": 1, "maxLength": 1_000, "description": "Shown to people."},
+        "reason": {**plain_text_schema(), "description": "Shown to people."},
         "env_may_loosen": {"type": "boolean", "description": "May an environment lock be looser? True if left out."},
     }
     table = {
@@ -2612,7 +2669,7 @@ class Origin:
                 return f"{self.layer.value} {self.place}"
             case Layer.POLICY:
                 scope = f", {self.scope}" if self.scope else ""
-                signed = "" if self.key_ids else ", unsigned"
+                signed = "" if self.key_ids else ", unverified"
                 return f"{self.policy_id} serial {self.serial} ({self.place}{scope}{signed})"
 
 
@@ -3191,6 +3248,8 @@ def _shape_text(error: ShapeError) -> tuple[str, str]:
             text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
         case "const" | "enum":
             text = _choice_text(error, value)
+        case "pattern" if expected == PLAIN_TEXT:
+            text = f"{value} holds a line break, a control or a bidirectional character", "Write plain text in one line"
         case "anyOf" | "minProperties" | "minItems":
             text = _empty_text(error)
         case "false":
@@ -3395,7 +3454,9 @@ class _StatementReader:
             serial=self.untrusted["serial"],
             key_ids=self.source.key_ids,
         )
-        may_loosen = table.get("env_may_loosen", True)
+        everywhere = self.untrusted.get("limits", {}).get(limit.name)
+        by_file = everywhere.get("env_may_loosen", True) if isinstance(everywhere, dict) else True
+        may_loosen = table.get("env_may_loosen", by_file)
         return Stated(limit=limit, verb=verb, value=value, origin=origin, environment_may_loosen=may_loosen)
 
 
@@ -3409,18 +3470,20 @@ def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
 
 
 def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...]) -> Iterator[Problem]:
-    """Defaults outside their own ceilings, in the block of statements at this path."""
+    """Defaults that their own block of statements, at this path, makes pointless."""
     said = {(statement.limit.name, statement.verb): statement for statement in statements}
-    for default in statements:
-        ceiling = said.get((default.limit.name, Verb.CEILING))
-        if default.verb is Verb.DEFAULT and ceiling is not None:
-            kind = default.limit.kind
-            if not kind.within(default.value, ceiling.value):
-                reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
-                key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
-                yield Problem(
-                    key=key, origin=default.origin.place, reason=reason, remedy="Lower it, or raise the ceiling"
-                )
+    for default in (statement for statement in statements if statement.verb is Verb.DEFAULT):
+        ceiling, kind = said.get((default.limit.name, Verb.CEILING)), default.limit.kind
+        if ceiling is not None and not kind.within(default.value, ceiling.value):
+            reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
+            remedy = "Lower it, or raise the ceiling"
+        elif ceiling is None and not default.environment_may_loosen and not default.scoped:
+            reason = "env_may_loosen = false stands beside a default alone, which is no bound"
+            remedy = "State a ceiling or a lock, or remove it"
+        else:
+            continue
+        key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
+        yield Problem(key=key, origin=default.origin.place, reason=reason, remedy=remedy)
 
 
 def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
@@ -3460,10 +3523,10 @@ class RefusalCode(Enum):
     )
     KEYS_INVALID = "keys-invalid", "The keys, or their number beside the threshold, cannot be used."
     STATE_INVALID = "state-invalid", "What this instance remembers cannot be read, written or trusted."
+    WRONG_AUDIENCE = "wrong-audience", "A file is for other instances."
     UNREADABLE = "unreadable", "A file cannot be read, there is none, or others could have written it."
     SIGNATURE_INVALID = "signature-invalid", "Signatures are missing, malformed, too few, or do not verify."
     DOCUMENT_INVALID = "document-invalid", "A file is not a policy that this version understands."
-    WRONG_AUDIENCE = "wrong-audience", "A file is for other instances."
     SET_INVALID = "set-invalid", "Two files contradict each other: one id, different locks, or one retires the other."
     ROLLBACK = "rollback", "A file's serial is lower than one this instance accepted before."
     SERIAL_CONFLICT = "serial-conflict", "A file has the serial of one accepted before, and another text."
@@ -3484,6 +3547,12 @@ class RefusalCode(Enum):
 PASSING_CODES = frozenset({RefusalCode.EXPIRED, RefusalCode.NOT_YET_VALID, RefusalCode.CLOCK_BEHIND})
 """What time alone brings about: a last good set may hold for a while all the same."""
 
+CLOCK_REMEDY = (
+    "Set this host's clock right; if that policy was dated wrongly, wait until then, or move the state away, which "
+    "forgets all serials"
+)
+"""The newest date that was accepted stays, even where its policy is forgotten."""
+
 Refusal = tuple[RefusalCode, Problem]
 
 
@@ -3500,7 +3569,7 @@ def set_refusals(documents: Sequence[PolicyDocument], settings: SettingValues, n
     yield from _different_locks(documents)
     yield from _relation_refusals(documents, settings)
     for document in documents:
-        yield from _audience_refusal(document, settings[INSTANCE])
+        yield from audience_refusal(document, settings[INSTANCE])
         yield from _date_refusals(document, now)
         least = settings[POLICY_MIN_SERIAL].get(document.policy_id, 1)
         if document.serial < least:
@@ -3522,7 +3591,7 @@ def history_refusals(documents: Sequence[PolicyDocument], remembered: Remembered
     if remembered.newest_issued_at is not None and now < remembered.newest_issued_at:
         newest = remembered.newest_issued_at.isoformat()
         reason = f"it is {now.isoformat(timespec='seconds')}, and a policy issued at {newest} was accepted before"
-        problem = Problem(key="clock", origin="this host", reason=reason, remedy="Set this host's clock right")
+        problem = Problem(key="clock", origin="this host", reason=reason, remedy=CLOCK_REMEDY)
         yield RefusalCode.CLOCK_BEHIND, problem
 
 
@@ -3541,7 +3610,11 @@ def _serial_refusal(document: PolicyDocument, remembered: Remembered) -> Iterato
     known = remembered.policies.get(document.policy_id)
     if known is None:
         return
-    if document.serial < known.serial:
+    if known.retired_by is not None and document.serial <= known.serial:
+        reason = f"serial {document.serial} is not above {known.serial}, at which {known.retired_by} retired it"
+        remedy = "Remove the file; to bring the policy back, sign it with a higher serial"
+        yield RefusalCode.ROLLBACK, _document_problem(document, "serial", reason, remedy)
+    elif document.serial < known.serial:
         reason = f"serial {document.serial} is lower than {known.serial}, which this instance accepted before"
         remedy = "Ship the newer policy; to go back, sign the older text with a higher serial and rollback_of"
         yield RefusalCode.ROLLBACK, _document_problem(document, "serial", reason, remedy)
@@ -3589,7 +3662,8 @@ def _relation_refusals(documents: Sequence[PolicyDocument], settings: SettingVal
             yield RefusalCode.ID_MISSING, setting_problem(variable, reason, "Ship that file, or correct the id")
 
 
-def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+def audience_refusal(document: PolicyDocument, instance: str | None) -> Iterator[Refusal]:
+    """Whether a file is for other instances: that ends every grace, whatever else is wrong with the set."""
     if "*" not in document.audience and instance not in document.audience:
         here = f"this instance is {instance}" if instance else f"{INSTANCE.variable} is not set"
         reason = f"it is for {', '.join(document.audience)}, and {here}"
@@ -3599,7 +3673,7 @@ def _audience_refusal(document: PolicyDocument, instance: str | None) -> Iterato
 
 def _date_refusals(document: PolicyDocument, now: datetime) -> Iterator[Refusal]:
     if now >= document.expires_at:
-        reason = f"it expired at {document.expires_at.isoformat()}; it is now {now.isoformat(timespec='seconds')}"
+        reason = f"it expired at {document.expires_at.isoformat()}"
         remedy = "Issue it anew with a higher serial and a later date"
         yield RefusalCode.EXPIRED, _document_problem(document, "expires_at", reason, remedy)
     if document.not_before is not None and now < document.not_before:
@@ -3952,7 +4026,8 @@ def _notice(valve: _Valve, ruling: _Ruling) -> str:
 #
 # Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
 # before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
-# again. Every block has one spelling, so no byte of a signed file can change unseen. Counted are keys, never people.
+# again. Every block has one spelling, so no byte of the text, nor of a trusted key's line, can change unseen; lines of
+# unknown keys prove nothing and can be added or removed. Counted are keys, never people.
 # Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
 
 
@@ -4151,15 +4226,15 @@ def _check_markers(document: bytes, origin: str) -> None:
 
 def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
     """Read a block's lines, reporting all that are wrong."""
+    if not 1 <= len(lines) <= MAX_SIGNATURES:
+        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
+        raise SignatureError((_block_problem(f"{origin}:{first_line}", reason),))
     matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
     problems = [
         _block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
         for number, match in enumerate(matches, start=first_line)
         if not match
     ]
-    if not 1 <= len(lines) <= MAX_SIGNATURES:
-        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
-        problems.append(_block_problem(f"{origin}:{first_line}", reason))
     signatures = tuple(
         PolicySignature(key_id=match[1].decode(), value=base64.b64decode(match[2])) for match in matches if match
     )
@@ -4244,7 +4319,7 @@ def _signed_file_problem(origin: str, reason: str, remedy: str) -> Problem:
 MOST_KEPT_REQUESTS = 512
 """Requests whose limits are kept; past that, all are resolved anew."""
 LONGEST_KEPT_VALVE = 1_024
-"""Characters or items of a valve's value; a request with a longer one is resolved each time."""
+"""Characters, items or bits of a valve's value; a request with a longer one is resolved each time."""
 
 _ValvesKey = tuple[tuple[str, str, object], ...]
 
@@ -4332,9 +4407,13 @@ def _value_key(untrusted: object) -> object:
     match untrusted:
         case str() if len(untrusted) <= LONGEST_KEPT_VALVE:
             return untrusted
-        case bool() | int() | float():
+        case bool() | float():
+            return untrusted
+        case int() if untrusted.bit_length() <= LONGEST_KEPT_VALVE:
             return untrusted
         case list() if len(untrusted) <= LONGEST_KEPT_VALVE and all(isinstance(item, str) for item in untrusted):
+            if sum(map(len, untrusted)) > LONGEST_KEPT_VALVE:
+                raise ValueError("no key")
             return tuple(untrusted)
         case _:
             raise ValueError("no key")
@@ -5005,6 +5084,7 @@ def _verified(contents: Mapping[str, bytes], settings: SettingValues, keys: tupl
         except DocumentError as error:
             refusals.extend((RefusalCode.DOCUMENT_INVALID, problem) for problem in error.problems)
     if refusals:
+        refusals.extend(refusal for each in documents for refusal in audience_refusal(each, settings[INSTANCE]))
         raise refused(refusals)
     return PolicySet(contents=contents, documents=tuple(documents))
 
@@ -5073,9 +5153,9 @@ def _is_still_at(place: Path, descriptor: int) -> bool:
 #
 # A line is canonical JSON: keys sorted, no spaces, UTF-8. `hash` is the SHA-256 of the record without it, `previous` the
 # `hash` of the line before, `sequence` counts from 1, `time` is UTC. The code that ran never stands in it. Appending
-# takes the file's lock, checks the last line, and leaves a whole line on the disk, or the file as it was. A line that a
-# crash cut short stays where it is; the next line tells its size and SHA-256 under `after_torn`. Whoever may write the
-# file can compute a chain anew: only a head kept elsewhere shows that. `policy audit verify` reads the log.
+# takes the lock, a file beside the log that its readers cannot open, checks the last line, and leaves a whole line on
+# the disk, or the log as it was. A line that a crash cut short stays; the next tells its size and SHA-256 under
+# `after_torn`. Whoever may write the log can compute a chain anew: only a head kept elsewhere shows that.
 
 
 AUDIT_LINE_MAX_BYTES = 16 * 1024
@@ -5104,6 +5184,17 @@ AUDIT_LOG_FILE = FileRule(
     error=AuditError,
 )
 """A file that only root and the running user can have written; it may be read by others, such as a log shipper."""
+
+AUDIT_LOCK_FILE = FileRule(
+    kind=f"lock of {AUDIT_LOG.variable}",
+    max_bytes=0,
+    owner_checked=True,
+    secret=True,
+    error=AuditError,
+)
+"""The empty file that is locked in the log's stead: whoever may open a file, if only to read it, can lock it for ever.
+
+Source: flock(2), which asks for no permission to write."""
 
 _AUDIT_HASH = re.compile(r"[0-9a-f]{64}")
 _AUDIT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
@@ -5182,7 +5273,7 @@ class AuditLog:
         Raises:
             AuditError: the log cannot be opened, locked, trusted or continued, or its disk is full.
         """
-        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+        with self._locked() as descriptor:
             _audit_tail(descriptor, self.path)
             _refuse_full_disk(descriptor)
 
@@ -5201,11 +5292,30 @@ class AuditLog:
         """
         if not ADDED_FIELDS.isdisjoint(record):
             raise ValueError(f"a record may not have the log's own fields {sorted(ADDED_FIELDS)}")
-        with locked_file(self.path, AUDIT_LOG_FILE, self.lock_seconds) as descriptor:
+        with self._locked() as descriptor:
             tail = _audit_tail(descriptor, self.path)
             line, head = _chained_line(record, tail, self.clock(), self.path)
             _append_whole(descriptor, tail.line_feed + line, tail.size)
         return head
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The log's descriptor, while no other process adds a line."""
+        while True:
+            with opened_to_append(self.path, AUDIT_LOG_FILE) as (_, place):
+                pass  # only its real path is wanted: those who name it through a link must take the same lock
+            with (
+                locked_file(audit_lock_path(place), AUDIT_LOCK_FILE, self.lock_seconds),
+                opened_to_append(self.path, AUDIT_LOG_FILE) as (descriptor, place_now),
+            ):
+                if place_now == place:  # else a link was turned to another log, which has another lock
+                    yield descriptor
+                    return
+
+
+def audit_lock_path(place: Path) -> Path:
+    """Where the lock of a log is, given the log's real path."""
+    return place.with_name(f"{place.name}.lock")
 
 
 def read_audit_line(text: bytes) -> AuditEntry | LineFault:
@@ -5387,16 +5497,21 @@ Verify = Callable[[], PolicySet]
 class Standing:
     """What holds from one moment on."""
 
-    policy_set: PolicySet | None
-    """The set in force; `None` where there is none and nothing runs."""
-    refusal: SetRefusedError | None
-    """Why the set that was found is refused; `None` where it is in force."""
+    in_force: PolicySet | SetRefusedError
+    """The set that holds, or why none does and nothing runs."""
     stand_in: StandIn | None
     """What the last good set holds in place of, where it does."""
     until: datetime
     """When it must be judged again, though nothing else may have changed."""
     remembered: Remembered
     """What is to be remembered from here on."""
+
+    @property
+    def refusal(self) -> SetRefusedError | None:
+        """Why the set that was found is refused; `None` where it is in force."""
+        if isinstance(self.in_force, SetRefusedError):
+            return self.in_force
+        return None if self.stand_in is None else self.stand_in.refusal
 
 
 def standing(
@@ -5422,8 +5537,7 @@ def standing(
     except SetRefusedError as refusal:
         return _in_its_place(refusal, last_good, remembered, settings, now)
     return Standing(
-        policy_set=policy_set,
-        refusal=None,
+        in_force=policy_set,
         stand_in=None,
         until=min(document.expires_at for document in policy_set.documents),
         remembered=accepted(policy_set, remembered),
@@ -5456,14 +5570,13 @@ def _in_its_place(
     except SetRefusedError as unusable:
         problems = (*refusal.problems, *unusable.problems)
         both = SetRefusedError(refusal.code, tuple(dict.fromkeys(problems)))
-        return Standing(policy_set=None, refusal=both, stand_in=None, until=now + RETRY_AFTER, remembered=remembered)
+        return Standing(in_force=both, stand_in=None, until=now + RETRY_AFTER, remembered=remembered)
     begun = min((first.at, *(document.expires_at for document in policy_set.documents)))
     until = begun if refusal.code == RefusalCode.WRONG_AUDIENCE.code else begun + settings[POLICY_MAX_STALE]
     # A clock that was set back before the refusal that time is counted from makes no time longer.
     stand_in = StandIn(refusal=refusal, until=until, locked_down=not begun <= now < until)
     return Standing(
-        policy_set=policy_set,
-        refusal=refusal,
+        in_force=policy_set,
         stand_in=stand_in,
         until=min(moment for moment in (begun, until, now + RETRY_AFTER) if moment > now),
         remembered=remembered,
@@ -5591,6 +5704,9 @@ the same size would look like the first."""
 SETTLED_WHOLE_SECONDS = 2_100_000_000
 """The same where a file system keeps whole seconds, FAT every second one."""
 
+MOST_READINGS = 5
+"""How often files that change while they are read are read anew."""
+
 Look = tuple[object, ...]
 """What `stat` says of every file that policy comes from; equal looks mean equal files."""
 
@@ -5607,7 +5723,7 @@ class _Judged:
     """When it was judged."""
     standing: Standing
     """The verdict."""
-    situation: Situation | None
+    outcome: Situation | SetRefusedError
     """What holds; `None` where nothing runs."""
 
 
@@ -5653,11 +5769,10 @@ class LivePolicy:
             read_keys(settings, self._reader)  # keys that could verify nothing are an error, though nothing asks yet
             refuse_missing_path(settings)
             return self._alone
-        judged = self._current()
-        if judged.situation is None:
-            refusal = judged.standing.refusal
-            raise SetRefusedError(refusal.code, refusal.problems) if refusal else RuntimeError("nothing stands")
-        return judged.situation
+        outcome = self._current().outcome
+        if isinstance(outcome, SetRefusedError):
+            raise SetRefusedError(outcome.code, outcome.problems)
+        return outcome
 
     def standing(self) -> Standing | None:
         """The verdict on the policy set; `None` where the environment names none.
@@ -5686,7 +5801,7 @@ class LivePolicy:
             now = self._now()  # once the memory's lock is ours: what it holds may be younger than the wait for it
             last_good = {f"{name} (as last accepted)": data for name, data in remembered.last_good.items()}
             verdict = standing(
-                lambda: read_set(path, settings, self._reader),
+                lambda: self._steady_set(path),
                 lambda: verified_again(last_good, settings, self._reader),
                 remembered,
                 settings,
@@ -5698,17 +5813,36 @@ class LivePolicy:
             now, verdict = self._memory.change(decide)
         except StateError as error:
             raise refused([(RefusalCode.STATE_INVALID, problem) for problem in error.problems]) from error
-        return _Judged(look=look, settled=settled, since=now, standing=verdict, situation=self._situation(verdict))
+        return _Judged(look=look, settled=settled, since=now, standing=verdict, outcome=self._outcome(verdict))
 
-    def _situation(self, verdict: Standing) -> Situation | None:
-        """What holds by a verdict; the one that held, where it is the same, with all that it has resolved."""
-        if verdict.policy_set is None:
-            return None
-        before = self._judged.situation if self._judged is not None else None
-        now = Situation(
-            environment=self._environment, documents=verdict.policy_set.documents, stand_in=verdict.stand_in
-        )
-        return before if before == now else now
+    def _steady_set(self, path: Path) -> PolicySet:
+        """The set at a path, all of one generation: read anew while files change under the reading.
+
+        Raises:
+            SetRefusedError: it is refused, or changes each time that it is read.
+        """
+        for _ in range(MOST_READINGS):
+            before = self._look()
+            try:
+                found: PolicySet | SetRefusedError = read_set(path, self._environment.settings, self._reader)
+            except SetRefusedError as error:
+                found = error
+            if self._look() != before:
+                continue
+            if isinstance(found, SetRefusedError):
+                raise found
+            return found
+        reason = f"it changed {MOST_READINGS} times while it was read"
+        problem = Problem(key="policy set", origin=str(path), reason=reason, remedy="Ship a whole set at once")
+        raise refused([(RefusalCode.UNREADABLE, problem)])
+
+    def _outcome(self, verdict: Standing) -> Situation | SetRefusedError:
+        """What holds by a verdict; the situation that held, where it is the same, with all that it has resolved."""
+        if isinstance(verdict.in_force, SetRefusedError):
+            return verdict.in_force
+        documents, stand_in = verdict.in_force.documents, verdict.stand_in
+        now = Situation(environment=self._environment, documents=documents, stand_in=stand_in)
+        return self._judged.outcome if self._judged is not None and self._judged.outcome == now else now
 
     def _look(self) -> Look:
         settings = self._environment.settings
@@ -8163,6 +8297,8 @@ class RunResult:
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
     """`tool` or `function`; `None` where it came from neither."""
+    policy_refusal: str | None = None
+    """The reason code of a policy set that is refused, while the last good one holds in its place."""
     audit_hash: str | None = None
     """The hash of its line in the audit log; `None` where it has none."""
 
@@ -8210,6 +8346,7 @@ class RunResult:
             "unenforced": list(self.unenforced),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
+            "policy_refusal": self.policy_refusal,
             "gvisor": self.gvisor,
             "startup_seconds": round(self.startup_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
@@ -8247,6 +8384,8 @@ STATUS_WORDS = {
     Outcome.KILLED: "KILLED",
 }
 REFUSED_STATUS = "REFUSED"
+MOST_SHOWN_PROBLEMS = 3
+"""Problems of a refused policy set that stand in a chat; `policy status` has them all."""
 _MARKDOWN = re.compile(
     r"[]\\`*{}#|~$^!<>&@]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|(?<=:)//|(?i:(?<=www))\.|^[-+=]|^[0-9]+[.)]|(?<=\\)\["
 )
@@ -8291,7 +8430,7 @@ def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
     if end.truncated:
         told["truncated"] = True
     if end.notices:
-        told["notices"] = list(end.notices)
+        told["notices"] = [cleaned(notice) for notice in end.notices]
     if end.unenforced:
         told["unenforced"] = list(end.unenforced)
     if end.debug_allowed:
@@ -8301,7 +8440,10 @@ def end_json(end: RunResult | PolicyError | SandboxError) -> dict[str, Any]:
 
 def refusal_sentence(error: PolicyError | SandboxError) -> str:
     """Why a run did not happen, and what to do, for the person."""
-    return f"The code was not run. {cleaned(str(error))}"
+    if isinstance(error, SandboxError):
+        return f"The code was not run. {cleaned(str(error))}"
+    shown = " ".join(str(problem) for problem in listed(error.problems, MOST_SHOWN_PROBLEMS))
+    return f"The code was not run. {cleaned(shown)}"
 
 
 def end_markdown(end: RunResult | PolicyError | SandboxError, heading: str) -> str:
@@ -8360,7 +8502,7 @@ class RunAccount:
 
     def of_result(self, result: RunResult) -> dict[str, Any]:
         """The account of a run that came to a result."""
-        record = replace(result, surface=self.requester.surface).record()
+        record = result.record()
         return {**self._common(), **{name: value for name, value in record.items() if name != "audit_hash"}}
 
     def of_refusal(self, refusal: PolicyError | SandboxError) -> dict[str, Any]:
@@ -9947,6 +10089,7 @@ class _Progress:
     """How far one run has come; the account of it grows on the way."""
 
     account: RunAccount
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9965,7 +10108,7 @@ class Session:
         self._warn = warn
         self._opened: _Opened | None = None
         self._opening = threading.Lock()
-        self._warned_of = ""
+        self._warned_of: tuple[str, datetime, bool] | None = None
         self._equipment: Equipment | None = None
         self._preparing = asyncio.Lock()
 
@@ -9976,14 +10119,15 @@ class Session:
             PolicyError: the environment or the policy set cannot be used.
         """
         situation = self._environment().policy.situation()
-        warning = "" if situation.stand_in is None else situation.stand_in.sentence
-        if warning and warning != self._warned_of:
-            self._warn(warning)
-        self._warned_of = warning
+        stand_in = situation.stand_in
+        standing = None if stand_in is None else (stand_in.refusal.code, stand_in.until, stand_in.locked_down)
+        if stand_in is not None and standing != self._warned_of:
+            self._warn(stand_in.sentence)
+        self._warned_of = standing
         return situation
 
     async def run(self, order: RunOrder, announce: Announce) -> RunResult:
-        """Run code to its end, announcing each step, and leave a line of it in the audit log, however it ends.
+        """Run code to its end, announcing each step, and leave a line in the audit log; refused and stopped runs too.
 
         Raises:
             PolicyError: no limits come out of environment and policy files, or the audit log is required and cannot be
@@ -10005,8 +10149,14 @@ class Session:
         except Exception:
             await self._noted(log, progress.account.of_end(FAILED_OUTCOME))
             raise
+        result = replace(
+            result,
+            surface=order.requester.surface,
+            policy_refusal=progress.account.policy_refusal,
+            notices=(*progress.notices, *result.notices),
+        )
         line = await self._noted(log, progress.account.of_result(result), withhold=True)
-        return replace(result, surface=order.requester.surface, audit_hash=line)
+        return replace(result, audit_hash=line)
 
     def _environment(self) -> _Opened:
         """What the environment says, read once."""
@@ -10042,17 +10192,23 @@ class Session:
         """
         if log is None:
             return None
+        line = await asyncio.shield(asyncio.to_thread(self._appended, log, account))
+        if isinstance(line, AuditError) and withhold and self._environment().settings[AUDIT_REQUIRED]:
+            raise line
+        return None if isinstance(line, AuditError) else line
+
+    def _appended(self, log: AuditLog, account: Mapping[str, Any]) -> str | AuditError:
+        """The hash of the account's line; where it cannot be written, that is said even if nobody waits any more."""
         try:
-            return await asyncio.shield(asyncio.to_thread(log.append, account))
+            return log.append(account)
         except AuditError as error:
-            if withhold and self._environment().settings[AUDIT_REQUIRED]:
-                raise
             self._warn(f"A run is missing from the audit log: {error}")
-            return None
+            return error  # not raised: where nobody waits any more, nobody would hear of it
 
     async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
         situation = await asyncio.to_thread(self.situation)
-        limits = situation.limits(
+        limits = await asyncio.to_thread(  # a policy may name thousands of destinations
+            situation.limits,
             requester=order.requester,
             untrusted_person_valves=order.untrusted_person_valves,
             untrusted_admin_valves=order.untrusted_admin_valves,
@@ -10060,6 +10216,8 @@ class Session:
         stand_in = situation.stand_in
         refusal = None if stand_in is None else stand_in.refusal.code
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
+        if stand_in is not None and stand_in.locked_down:
+            progress.notices = (f"The lockdown values hold: the policy set is refused ({refusal}).",)
         request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
         async with self._preparing:
             equipment = await self._prepared(situation, limits, announce)

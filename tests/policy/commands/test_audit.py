@@ -16,8 +16,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policy.audit import AUDIT_LINE_MAX_BYTES, AuditLog
-from policy.commands.audit import MOST_FINDINGS, ChainCheck, log_lines
+from policy.audit import AUDIT_LINE_MAX_BYTES, AuditLog, audit_lock_path
+from policy.audit_chain import MOST_FINDINGS, ChainCheck
+from policy.commands.audit import log_lines, settled_size
 from tests.policy.commands.conftest import PROGRAM, Command, Ended, program
 
 RUNS = 6
@@ -287,7 +288,7 @@ def test_cut_tail_is_found_where_the_head_is_given(policy: Command, heads: list[
     assert found(policy) == []
     ended = policy("audit", "verify", "--head", heads[-1], LOG)
     assert ended.code == 1
-    assert "The head given is not in this log: it was cut or replaced.\n" in ended.out
+    assert ended.out.endswith("0 findings in the lines, and the head given is not among them: cut or replaced.\n")
 
 
 def test_log_written_anew_is_found_where_the_head_is_given(policy: Command, heads: list[str]) -> None:
@@ -302,7 +303,8 @@ def test_head_of_an_edited_line_does_not_count(policy: Command, heads: list[str]
     lines = lines_of()
     rewrite(*lines[:5], lines[5].replace(b'"ok"', b'"no"'))
 
-    assert "The head given is not in this log" in policy("audit", "verify", "--head", heads[5], LOG).out
+    shown = policy("audit", "verify", "--head", heads[5], LOG).out
+    assert shown.endswith("1 finding in the lines, and the head given is not among them: cut or replaced.\n")
 
 
 # Any change
@@ -421,19 +423,61 @@ def test_log_can_come_through_a_pipe(policy: Command, heads: list[str]) -> None:
     assert f"Head: {heads[-1]}\n" in ended.stdout
 
 
-def test_line_that_is_half_written_meanwhile_is_not_judged(policy: Command, heads: list[str]) -> None:
+@pytest.mark.parametrize("named", [LOG, "linked.jsonl", "-"])
+def test_line_that_is_half_written_meanwhile_is_not_judged(policy: Command, heads: list[str], named: str) -> None:
     assert policy
-    with Path(LOG).open("ab", buffering=0) as writing:
-        fcntl.flock(writing, fcntl.LOCK_EX)
+    Path("linked.jsonl").symlink_to(LOG)
+    with Path(LOG).open("ab", buffering=0) as writing, audit_lock_path(Path(LOG)).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         writing.write(b'{"hash":"12')
-        reading = subprocess.Popen([PROGRAM, "audit", "verify", LOG], stdout=subprocess.PIPE, text=True)
+        with Path(LOG).open("rb") as redirected:
+            command = [PROGRAM, "audit", "verify", named]
+            reading = subprocess.Popen(command, stdin=redirected, stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         writing.truncate(writing.tell() - 11)
-        fcntl.flock(writing, fcntl.LOCK_UN)
+        fcntl.flock(lock, fcntl.LOCK_UN)
         out, _ = reading.communicate(timeout=30)
 
     assert reading.returncode == 0
     assert f"Head: {heads[-1]}\n" in out
+
+
+def test_missing_lock_is_not_made_by_who_only_reads(policy: Command, heads: list[str]) -> None:
+    audit_lock_path(Path(LOG)).unlink()
+
+    assert f"Head: {heads[-1]}\n" in policy.good("audit", "verify", LOG)
+    assert not audit_lock_path(Path(LOG)).exists()
+
+
+@pytest.mark.parametrize("odd", ["folder", "link", "pipe"])
+def test_lock_that_is_none_stops_no_reader(policy: Command, heads: list[str], odd: str) -> None:
+    lock = audit_lock_path(Path(LOG))
+    lock.unlink()
+    match odd:
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to("/dev/tty")
+        case _:
+            os.mkfifo(lock)
+
+    assert f"Head: {heads[-1]}\n" in policy.good("audit", "verify", LOG)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_reader_who_may_not_open_the_lock_reads_the_log(policy: Command, heads: list[str]) -> None:
+    Path(LOG).chmod(0o644)
+    with Path(LOG).open("rb") as log:
+        os.seteuid(12345)
+        try:
+            with pytest.raises(PermissionError):
+                audit_lock_path(Path(LOG)).open("rb")
+            shown = list(log_lines(log, settled_size(log)))
+        finally:
+            os.seteuid(0)
+
+    assert policy
+    assert len(shown) == len(heads)
 
 
 def test_no_more_is_read_than_was_settled(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`policy explain`: what holds, who decided it and who did not, for people and for programs."""
 
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,10 @@ def test_explain_table_is_golden(policy: Command, monkeypatch: pytest.MonkeyPatc
     ended = policy("explain", "--policy", "acme.toml", "--valve", "MAX_RUNTIME_SECONDS=600", "--candidates")
 
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == (GOLDENS / "explain.txt").read_text()
+    golden = GOLDENS / "explain.txt"
+    if os.environ.get("WRITE_GOLDENS"):
+        golden.write_text(ended.out)
+    assert ended.out == golden.read_text()
 
 
 def test_explain_without_policy_shows_the_built_in_values(policy: Command) -> None:
@@ -41,7 +45,7 @@ def test_explain_tells_programs_all_of_it(policy: Command, monkeypatch: pytest.M
     assert told["limits"]["max_ram_megabytes"]["decided_by"] == "environment"
     runtime = told["limits"]["max_runtime_seconds"]
     assert (runtime["value"], runtime["decided_by"], runtime["statement"]) == (60, "policy", "ceiling")
-    assert runtime["origin"] == "acme-prod serial 7 (acme.toml:13, unsigned)"
+    assert runtime["origin"] == "acme-prod serial 7 (acme.toml:13, unverified)"
     assert [(each["layer"], each["value"], each["fate"]) for each in runtime["candidates"]] == [
         ("policy", "60", "won"),
         ("policy", "20", "shadowed"),
@@ -161,15 +165,22 @@ def test_unreadable_valves_are_told_and_resolved_to_the_safe_side(policy: Comman
 
 
 def test_table_shows_text_as_it_is_and_never_obeys_it(policy: Command) -> None:
-    reason = "\x1b]0;title\x07 \u202e [red]x[/red] \\[/b] :warning:"
+    reason = "[red]x[/red] \\[/b] :warning:"
     limits = {"max_cpus": {"ceiling": 0.5, "reason": reason}}
     Path("acme.toml").write_text(text_of(limits, audience=["*"]))
 
-    ended = policy("explain", "--policy", "acme.toml", "--candidates", "--valve", "LANGUAGES=[/bold] :smile:")
+    ended = policy(
+        "explain",
+        "--policy",
+        "acme.toml",
+        "--candidates",
+        "--valve",
+        "LANGUAGES=[/bold] :smile: \x1b]0;title\x07 \u202e",
+    )
 
     shown = re.sub(r"\s+", " ", ended.out)
     assert ended.code == 0
-    assert r"\x1b]0;title\x07 \u202e [red]x[/red] \[/b] :warning:" in shown
+    assert r"[red]x[/red] \[/b] :warning:" in shown
     assert "[/bold] :smile:" in shown
     assert not re.search("[\x1b\x07\u202e]", ended.out + ended.err)
 
@@ -225,14 +236,17 @@ def test_scope_of_others_is_shown_as_ignored(scoped: Command) -> None:
 
     ignored = [each for each in runtime["candidates"] if each["fate"] == "ignored"]
     assert [(each["value"], each["note"]) for each in ignored] == [("5", "its scope is not for this request")]
-    assert ignored[0]["origin"] == "acme-prod serial 7 (acme.toml:22, for groups students and surface tool, unsigned)"
+    assert ignored[0]["origin"] == "acme-prod serial 7 (acme.toml:22, for groups students and surface tool, unverified)"
 
 
 def test_attributes_left_out_are_named_where_a_scope_asks_for_them(scoped: Command) -> None:
     some = scoped.good("explain", "--policy", "acme.toml", "--role", "user", "--surface", "tool")
     every = scoped.good("explain", "--policy", "acme.toml", "--role", "user", "--surface", "tool", "--no-group")
 
-    assert "note: you did not say the person's groups; a scope that asks for them may hold for that reason alone.\n" in some
+    assert (
+        "note: you did not say the person's groups; a scope that asks for them may hold for that reason alone.\n"
+        in some
+    )
     assert "you did not say" not in every
     assert "you did not say" not in scoped.good("explain")
 

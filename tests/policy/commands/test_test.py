@@ -52,7 +52,7 @@ def test_a_case_that_does_not_hold_fails_with_the_value_and_who_decided_it(polic
 
     assert ended.code == 1
     assert "FAILED  students get ten seconds, whatever they ask for  acme.test.toml:4" in ended.out
-    reason = "max_runtime_seconds is 10 seconds, by acme-prod serial 7 (acme.toml:21, for groups students, unsigned)"
+    reason = "max_runtime_seconds is 10 seconds, by acme-prod serial 7 (acme.toml:21, for groups students, unverified)"
     assert f"{reason}; expected 12 seconds" in ended.out
 
 
