@@ -198,7 +198,7 @@ def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positio
     begins = untrusted.get("not_before", untrusted["issued_at"])
     for key in ("issued_at", "not_before"):
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
-            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            reason = f"it expires at {untrusted['expires_at'].isoformat()}, which is not after {key}"
             yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
 
 

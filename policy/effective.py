@@ -185,12 +185,23 @@ def fixed_limits(values: Mapping[str, Any], place: str) -> EffectiveLimits:
     )
 
 
+def _origin_json(origin: Origin) -> dict[str, Any]:
+    return {
+        "place": origin.place,
+        "policy": origin.policy_id,
+        "serial": origin.serial,
+        "scope": origin.scope or None,
+        "signed_by": list(origin.key_ids),
+    }
+
+
 def _decision_json(decision: Decision) -> dict[str, Any]:
     return {
         "value": decision.limit.kind.native(decision.value),
         "decided_by": decision.decided_by.layer.value,
         "statement": decision.verb.value,
         "origin": str(decision.decided_by),
+        "source": _origin_json(decision.decided_by),
         "reason": decision.decided_by.reason,
         "candidates": [
             {
@@ -198,6 +209,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
                 "statement": candidate.verb.value,
                 "value": candidate.text,
                 "origin": str(candidate.origin),
+                "source": _origin_json(candidate.origin),
                 "fate": candidate.fate.value,
                 "note": candidate.note,
             }

@@ -5,9 +5,11 @@ Each command lives in a module of `policy.commands` and is loaded only when it i
 imports of the others.
 """
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from types import MappingProxyType
 
@@ -86,13 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         sys.exit(EXIT_NO)
     except PolicyError as error:
-        code = f" [{error.code}]" if isinstance(error, SetRefusedError) else ""
-        for problem in error.problems:
-            click.echo(printable(f"error{code}: {problem}"), err=True)
+        _tell_refusal(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
         sys.exit(EXIT_NO)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_NO)
     except Exception as error:  # noqa: BLE001 -- the last border before a user: no traceback passes it
-        click.echo(f"internal error: {type(error).__name__}: {error}. Please report this.", err=True)
+        click.echo(printable(f"internal error: {type(error).__name__}: {error}. Please report this."), err=True)
         sys.exit(EXIT_INTERNAL)
+
+
+def _tell_refusal(error: PolicyError, *, as_json: bool) -> None:
+    """Each problem for people; for programs the same on the standard output, with the reason code of a set."""
+    code = error.code if isinstance(error, SetRefusedError) else None
+    for problem in error.problems:
+        click.echo(f"error [{code}]: {problem}" if code else f"error: {problem}", err=True)
+    if as_json:
+        problems = [asdict(problem) for problem in error.problems]
+        click.echo(json.dumps({"refused": {"code": code, "problems": problems}}, indent=2))

@@ -268,7 +268,7 @@ def _check_threshold(threshold: int, distinct_keys: int, origin: str) -> None:
     if not distinct_keys:
         reason, remedy = "there is no trusted key to verify with", "Name at least one public key"
     elif not 1 <= threshold <= distinct_keys:
-        reason = f"{threshold} signatures are required, and there are {distinct_keys} distinct trusted keys"
+        reason = f"{threshold} signatures are required; distinct trusted keys: {distinct_keys}"
         remedy = f"Require 1 to {distinct_keys}, or name more keys"
     else:
         return

@@ -264,6 +264,11 @@ def write_new_files(files: Iterable[tuple[Path, bytes, int]]) -> None:
                 _write_synced(path, data, mode)
                 undo.callback(path.unlink, missing_ok=True)
                 _sync_file_folder(path.parent)
+            except FileNotFoundError as error:
+                problem = Problem(
+                    key="new file", origin=str(path), reason="its folder does not exist", remedy="Make the folder"
+                )
+                raise KeyFileError((problem,)) from error
             except OSError as error:
                 raise KeyFileError((_system_problem("new file", path, error),)) from error
         undo.pop_all()

@@ -13,7 +13,7 @@ from policy.command_line import say
 from policy.document import PolicyDocument
 from policy.errors import printable
 from policy.profiles import LONGEST_DAYS, PROFILES, Profile
-from policy.settings import DOCUMENT_ID, INSTANCE, POLICY_KEYS, POLICY_PATH
+from policy.settings import DOCUMENT_ID, INSTANCE, POLICY_IDS, POLICY_KEYS, POLICY_PATH, POLICY_STATE
 from policy.starters import ANY_INSTANCE, SCHEMA_FILE, StarterHead, checked_starter, profile_starter
 from policy.trusted_files import write_new_files
 
@@ -178,6 +178,8 @@ def _server_variables(document: PolicyDocument) -> dict[str, str]:
         POLICY_PATH.variable: "/etc/sandbox/policies",
         POLICY_KEYS.variable: "/etc/sandbox/keys",
     }
+    variables[POLICY_STATE.variable] = "/var/lib/sandbox-policy"
+    variables[POLICY_IDS.variable] = document.policy_id
     if ANY_INSTANCE not in document.audience:
         variables[INSTANCE.variable] = document.audience[0]
     return variables

@@ -73,7 +73,7 @@ def status_command(*, env_file: Path | None, forget: str | None, as_json: bool) 
         _forget(forget, environment)
     report = _report(environment)
     if as_json:
-        click.echo(json.dumps(_report_json(report), indent=2))
+        click.echo(json.dumps(_report_json(report, environment.warnings), indent=2))
     else:
         _print_report(report)
         for warning in environment.warnings:
@@ -138,7 +138,7 @@ def _forget(policy_id: str, environment: EnvironmentLayer) -> None:
     click.echo(printable(f"Forgot {policy_id}: any serial of it would be accepted, and it may be gone."), err=True)
 
 
-def _report_json(report: StatusReport) -> dict[str, Any]:
+def _report_json(report: StatusReport, warnings: tuple[str, ...]) -> dict[str, Any]:
     first, newest = report.remembered.first_refusal, report.remembered.newest_issued_at
     return {
         "standing": report.word,
@@ -157,6 +157,7 @@ def _report_json(report: StatusReport) -> dict[str, Any]:
             "first_refusal": None if first is None else {"at": _moment_json(first.at), "code": first.code},
         },
         "notices": list(report.notices),
+        "warnings": list(warnings),
     }
 
 

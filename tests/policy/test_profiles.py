@@ -151,9 +151,7 @@ def test_no_valve_makes_a_stated_number_unlimited(profile: Profile, layer: str) 
 # Names that people put in
 
 
-@pytest.mark.parametrize(
-    "name", ['"', "\\", "'''", "x # y", "Ünit 7", 'end" debug = true', "]", "="], ids=ascii
-)
+@pytest.mark.parametrize("name", ['"', "\\", "'''", "x # y", "Ünit 7", 'end" debug = true', "]", "="], ids=ascii)
 def test_any_name_is_read_back_as_it_was(name: str) -> None:
     document = starter_of(SINGLE_USER, audience=(name, "other"), owner=name, description=name)
     untrusted = tomllib.loads(profile_starter(SINGLE_USER, head_of(SINGLE_USER, owner=name, description=name)))

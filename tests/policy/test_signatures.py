@@ -169,7 +169,7 @@ def test_one_key_under_two_ids_counts_once() -> None:
     keys = (once, *from_pem, PublicKey(raw=bytes(bytearray(once.raw))))
 
     assert verified(signed_by(KEYS[0]), *keys).trusted == (once.key_id,)
-    with pytest.raises(SignatureError, match="2 signatures are required, and there are 1 distinct"):
+    with pytest.raises(SignatureError, match="2 signatures are required; distinct trusted keys: 1"):
         verified(signed_by(KEYS[0]), *keys, threshold=2)
 
 
@@ -220,7 +220,7 @@ def test_malleated_signature_is_refused() -> None:
 
 @pytest.mark.parametrize("threshold", [-1, 0, 3, 16])
 def test_threshold_zero_or_above_the_keys_is_refused(threshold: int) -> None:
-    with pytest.raises(SignatureError, match="there are 2 distinct trusted keys"):
+    with pytest.raises(SignatureError, match="distinct trusted keys: 2"):
         verified(signed_by(*KEYS[:2]), *PUBLIC[:2], threshold=threshold)
 
 
@@ -429,3 +429,12 @@ def test_openssl_verifies_and_makes_the_same_signature(tmp_path: Path) -> None:
 
     assert b"Verified Successfully" in told.stdout
     assert (tmp_path / "again").read_bytes() == split.signatures[0].value
+
+
+def test_a_block_of_empty_lines_is_one_problem_and_no_flood() -> None:
+    flood = b"a = 1\n" + BEGIN_LINE + b"\n" * 60_000 + END_LINE
+
+    with pytest.raises(SignatureError) as refused:
+        split_signatures(flood, origin="a.toml")
+
+    assert len(refused.value.problems) == 1

@@ -673,3 +673,28 @@ def test_refused_set_is_judged_again_when_the_lockdown_begins() -> None:
     instance.now += STALE - SECOND
 
     assert instance.standing().until == NOW + STALE
+
+
+def test_a_folder_writer_cannot_replay_a_policy_that_was_retired() -> None:
+    old = policy({"network_private_allowed": True}, id="lab", serial=3)
+    instance = good(policy(LENIENT), old)
+    instance.ship(policy(LENIENT, serial=8, retires=["lab"]))
+    assert instance.code() is None
+    instance.ship(policy(LENIENT, serial=9))
+    assert instance.code() is None
+
+    instance.ship(policy(LENIENT, serial=9), old)
+
+    assert instance.code() == "rollback"
+
+
+def test_garbage_beside_a_file_for_others_hides_no_wrong_audience() -> None:
+    instance = good(policy(LENIENT))
+    instance.ship(policy(LENIENT, serial=8, audience=["prod-us"]), b"x = 1\n")
+
+    standing = instance.standing()
+
+    assert standing.refusal is not None
+    assert standing.refusal.code == "wrong-audience"
+    assert standing.stand_in is not None
+    assert standing.stand_in.locked_down

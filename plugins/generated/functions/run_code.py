@@ -23,47 +23,47 @@ license: Apache-2.0
 #   policy/schema.py ............. line 2376
 #   policy/statements.py ......... line 2615
 #   policy/effective.py .......... line 2697
-#   policy/environment.py ........ line 2870
-#   policy/toml_text.py .......... line 3099
-#   policy/document.py ........... line 3305
-#   policy/refusals.py ........... line 3511
-#   policy/resolve.py ............ line 3691
-#   policy/signatures.py ......... line 4024
-#   policy/situation.py .......... line 4312
-#   plugins/valves.py ............ line 4422
-#   policy/trusted_files.py ...... line 4543
-#   policy/load.py ............... line 4955
-#   policy/locks.py .............. line 5096
-#   policy/audit.py .............. line 5151
-#   policy/standing.py ........... line 5481
-#   policy/state_folder.py ....... line 5600
-#   policy/live.py ............... line 5694
-#   sandbox/cleaning.py .......... line 5919
-#   plugins/people.py ............ line 5940
-#   sandbox/errors.py ............ line 6035
-#   sandbox/cgroups.py ........... line 6091
-#   sandbox/folders.py ........... line 6790
-#   sandbox/leases.py ............ line 7013
-#   sandbox/pipes.py ............. line 7094
-#   sandbox/release.py ........... line 7153
-#   sandbox/debian.py ............ line 7513
-#   sandbox/gvisor.py ............ line 7776
-#   sandbox/request.py ........... line 8104
-#   sandbox/outcome.py ........... line 8179
-#   plugins/presentation.py ...... line 8370
-#   sandbox/account.py ........... line 8472
-#   sandbox/shared_libraries.py .. line 8547
-#   sandbox/slots.py ............. line 8674
-#   sandbox/starters.py .......... line 8733
-#   sandbox/box.py ............... line 8789
-#   sandbox/tree.py .............. line 9037
-#   sandbox/equipment.py ......... line 9601
-#   sandbox/spec.py .............. line 9680
-#   sandbox/runner.py ............ line 9832
-#   sandbox/session.py ........... line 10059
-#   plugins/host.py .............. line 10272
-#   plugins/self_test.py ......... line 10390
-#   plugins/function.py .......... line 10445
+#   policy/environment.py ........ line 2882
+#   policy/toml_text.py .......... line 3111
+#   policy/document.py ........... line 3317
+#   policy/refusals.py ........... line 3523
+#   policy/resolve.py ............ line 3703
+#   policy/signatures.py ......... line 4036
+#   policy/situation.py .......... line 4324
+#   plugins/valves.py ............ line 4434
+#   policy/trusted_files.py ...... line 4555
+#   policy/load.py ............... line 4967
+#   policy/locks.py .............. line 5108
+#   policy/audit.py .............. line 5163
+#   policy/standing.py ........... line 5493
+#   policy/state_folder.py ....... line 5612
+#   policy/live.py ............... line 5706
+#   sandbox/cleaning.py .......... line 5931
+#   plugins/people.py ............ line 5952
+#   sandbox/errors.py ............ line 6047
+#   sandbox/cgroups.py ........... line 6103
+#   sandbox/folders.py ........... line 6802
+#   sandbox/leases.py ............ line 7025
+#   sandbox/pipes.py ............. line 7106
+#   sandbox/release.py ........... line 7165
+#   sandbox/debian.py ............ line 7525
+#   sandbox/gvisor.py ............ line 7788
+#   sandbox/request.py ........... line 8116
+#   sandbox/outcome.py ........... line 8191
+#   plugins/presentation.py ...... line 8382
+#   sandbox/account.py ........... line 8484
+#   sandbox/shared_libraries.py .. line 8559
+#   sandbox/slots.py ............. line 8686
+#   sandbox/starters.py .......... line 8745
+#   sandbox/box.py ............... line 8801
+#   sandbox/tree.py .............. line 9049
+#   sandbox/equipment.py ......... line 9613
+#   sandbox/spec.py .............. line 9692
+#   sandbox/runner.py ............ line 9844
+#   sandbox/session.py ........... line 10071
+#   plugins/host.py .............. line 10284
+#   plugins/self_test.py ......... line 10402
+#   plugins/function.py .......... line 10457
 
 import argparse
 import asyncio
@@ -2846,12 +2846,23 @@ class EffectiveLimits:
         }
 
 
+def _origin_json(origin: Origin) -> dict[str, Any]:
+    return {
+        "place": origin.place,
+        "policy": origin.policy_id,
+        "serial": origin.serial,
+        "scope": origin.scope or None,
+        "signed_by": list(origin.key_ids),
+    }
+
+
 def _decision_json(decision: Decision) -> dict[str, Any]:
     return {
         "value": decision.limit.kind.native(decision.value),
         "decided_by": decision.decided_by.layer.value,
         "statement": decision.verb.value,
         "origin": str(decision.decided_by),
+        "source": _origin_json(decision.decided_by),
         "reason": decision.decided_by.reason,
         "candidates": [
             {
@@ -2859,6 +2870,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
                 "statement": candidate.verb.value,
                 "value": candidate.text,
                 "origin": str(candidate.origin),
+                "source": _origin_json(candidate.origin),
                 "fate": candidate.fate.value,
                 "note": candidate.note,
             }
@@ -3490,7 +3502,7 @@ def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positio
     begins = untrusted.get("not_before", untrusted["issued_at"])
     for key in ("issued_at", "not_before"):
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
-            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            reason = f"it expires at {untrusted['expires_at'].isoformat()}, which is not after {key}"
             yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
 
 
@@ -4258,7 +4270,7 @@ def _check_threshold(threshold: int, distinct_keys: int, origin: str) -> None:
     if not distinct_keys:
         reason, remedy = "there is no trusted key to verify with", "Name at least one public key"
     elif not 1 <= threshold <= distinct_keys:
-        reason = f"{threshold} signatures are required, and there are {distinct_keys} distinct trusted keys"
+        reason = f"{threshold} signatures are required; distinct trusted keys: {distinct_keys}"
         remedy = f"Require 1 to {distinct_keys}, or name more keys"
     else:
         return

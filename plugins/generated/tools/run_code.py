@@ -22,47 +22,47 @@ license: Apache-2.0
 #   policy/schema.py ............. line 2039
 #   policy/statements.py ......... line 2278
 #   policy/effective.py .......... line 2360
-#   policy/environment.py ........ line 2533
-#   policy/toml_text.py .......... line 2762
-#   policy/document.py ........... line 2968
-#   policy/refusals.py ........... line 3174
-#   policy/resolve.py ............ line 3354
-#   policy/signatures.py ......... line 3687
-#   policy/situation.py .......... line 3975
-#   plugins/valves.py ............ line 4085
-#   policy/trusted_files.py ...... line 4206
-#   policy/load.py ............... line 4618
-#   policy/locks.py .............. line 4759
-#   policy/audit.py .............. line 4814
-#   policy/standing.py ........... line 5144
-#   policy/state_folder.py ....... line 5263
-#   policy/live.py ............... line 5357
-#   sandbox/cleaning.py .......... line 5582
-#   plugins/people.py ............ line 5603
-#   sandbox/errors.py ............ line 5727
-#   sandbox/cgroups.py ........... line 5783
-#   sandbox/folders.py ........... line 6482
-#   sandbox/leases.py ............ line 6705
-#   sandbox/pipes.py ............. line 6786
-#   sandbox/release.py ........... line 6845
-#   sandbox/debian.py ............ line 7205
-#   sandbox/gvisor.py ............ line 7468
-#   sandbox/request.py ........... line 7796
-#   sandbox/outcome.py ........... line 7871
-#   plugins/presentation.py ...... line 8062
-#   sandbox/account.py ........... line 8120
-#   sandbox/shared_libraries.py .. line 8195
-#   sandbox/slots.py ............. line 8322
-#   sandbox/starters.py .......... line 8381
-#   sandbox/box.py ............... line 8437
-#   sandbox/tree.py .............. line 8685
-#   sandbox/equipment.py ......... line 9249
-#   sandbox/spec.py .............. line 9328
-#   sandbox/runner.py ............ line 9480
-#   sandbox/session.py ........... line 9707
-#   plugins/host.py .............. line 9920
-#   plugins/self_test.py ......... line 10038
-#   plugins/tool.py .............. line 10093
+#   policy/environment.py ........ line 2545
+#   policy/toml_text.py .......... line 2774
+#   policy/document.py ........... line 2980
+#   policy/refusals.py ........... line 3186
+#   policy/resolve.py ............ line 3366
+#   policy/signatures.py ......... line 3699
+#   policy/situation.py .......... line 3987
+#   plugins/valves.py ............ line 4097
+#   policy/trusted_files.py ...... line 4218
+#   policy/load.py ............... line 4630
+#   policy/locks.py .............. line 4771
+#   policy/audit.py .............. line 4826
+#   policy/standing.py ........... line 5156
+#   policy/state_folder.py ....... line 5275
+#   policy/live.py ............... line 5369
+#   sandbox/cleaning.py .......... line 5594
+#   plugins/people.py ............ line 5615
+#   sandbox/errors.py ............ line 5739
+#   sandbox/cgroups.py ........... line 5795
+#   sandbox/folders.py ........... line 6494
+#   sandbox/leases.py ............ line 6717
+#   sandbox/pipes.py ............. line 6798
+#   sandbox/release.py ........... line 6857
+#   sandbox/debian.py ............ line 7217
+#   sandbox/gvisor.py ............ line 7480
+#   sandbox/request.py ........... line 7808
+#   sandbox/outcome.py ........... line 7883
+#   plugins/presentation.py ...... line 8074
+#   sandbox/account.py ........... line 8132
+#   sandbox/shared_libraries.py .. line 8207
+#   sandbox/slots.py ............. line 8334
+#   sandbox/starters.py .......... line 8393
+#   sandbox/box.py ............... line 8449
+#   sandbox/tree.py .............. line 8697
+#   sandbox/equipment.py ......... line 9261
+#   sandbox/spec.py .............. line 9340
+#   sandbox/runner.py ............ line 9492
+#   sandbox/session.py ........... line 9719
+#   plugins/host.py .............. line 9932
+#   plugins/self_test.py ......... line 10050
+#   plugins/tool.py .............. line 10105
 
 import argparse
 import asyncio
@@ -2509,12 +2509,23 @@ class EffectiveLimits:
         }
 
 
+def _origin_json(origin: Origin) -> dict[str, Any]:
+    return {
+        "place": origin.place,
+        "policy": origin.policy_id,
+        "serial": origin.serial,
+        "scope": origin.scope or None,
+        "signed_by": list(origin.key_ids),
+    }
+
+
 def _decision_json(decision: Decision) -> dict[str, Any]:
     return {
         "value": decision.limit.kind.native(decision.value),
         "decided_by": decision.decided_by.layer.value,
         "statement": decision.verb.value,
         "origin": str(decision.decided_by),
+        "source": _origin_json(decision.decided_by),
         "reason": decision.decided_by.reason,
         "candidates": [
             {
@@ -2522,6 +2533,7 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
                 "statement": candidate.verb.value,
                 "value": candidate.text,
                 "origin": str(candidate.origin),
+                "source": _origin_json(candidate.origin),
                 "fate": candidate.fate.value,
                 "note": candidate.note,
             }
@@ -3153,7 +3165,7 @@ def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positio
     begins = untrusted.get("not_before", untrusted["issued_at"])
     for key in ("issued_at", "not_before"):
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
-            reason = f"it expires at {untrusted['expires_at']}, which is not after {key}"
+            reason = f"it expires at {untrusted['expires_at'].isoformat()}, which is not after {key}"
             yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
 
 
@@ -3921,7 +3933,7 @@ def _check_threshold(threshold: int, distinct_keys: int, origin: str) -> None:
     if not distinct_keys:
         reason, remedy = "there is no trusted key to verify with", "Name at least one public key"
     elif not 1 <= threshold <= distinct_keys:
-        reason = f"{threshold} signatures are required, and there are {distinct_keys} distinct trusted keys"
+        reason = f"{threshold} signatures are required; distinct trusted keys: {distinct_keys}"
         remedy = f"Require 1 to {distinct_keys}, or name more keys"
     else:
         return

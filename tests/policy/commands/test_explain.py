@@ -1,5 +1,6 @@
 """`policy explain`: what holds, who decided it and who did not, for people and for programs."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -114,13 +115,13 @@ def test_malformed_environment_is_told_variable_by_variable(policy: Command, mon
 
     ended = policy("explain", "--json")
 
-    assert (ended.code, ended.out) == (1, "")
-    assert [line.split(": ")[2] for line in ended.err.splitlines()] == [
-        "SANDBOX_MAX_CPUS",
-        "SANDBOX_MAX_RUNTIME_SECOND",
-    ]
+    told = json.loads(ended.out)["refused"]
+    named = ["SANDBOX_MAX_CPUS", "SANDBOX_MAX_RUNTIME_SECOND"]
+    assert ended.code == 1
+    assert (told["code"], [problem["key"] for problem in told["problems"]]) == (None, named)
+    assert [line.split(": ")[2] for line in ended.err.splitlines()] == named
     assert "Did you mean SANDBOX_MAX_RUNTIME_SECONDS?" in ended.err
-    assert "\x1b" not in ended.err
+    assert "\x1b" not in ended.err + ended.out
 
 
 def test_foreign_variable_is_warned_of_beside_the_table(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_existing_output_is_never_overwritten(prod: Path, capsys: pytest.Capture
 def test_output_into_a_missing_folder_is_refused(prod: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("export", "--dsse", "--output", "no/prod.json", str(prod)) == 1
 
-    assert "no/prod.json: new file: it does not exist" in capsys.readouterr().err
+    assert "no/prod.json: new file: its folder does not exist" in capsys.readouterr().err
 
 
 def test_no_format_is_wrong_usage_that_names_the_one_there_is(prod: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,8 @@ def test_next_steps_stand_beside_a_policy_on_standard_output(policy: Command) ->
         "Then, in the environment of the server:\n"
         "  SANDBOX_POLICY_PATH=/etc/sandbox/policies\n"
         "  SANDBOX_POLICY_KEYS=/etc/sandbox/keys\n"
+        "  SANDBOX_POLICY_STATE=/var/lib/sandbox-policy\n"
+        "  SANDBOX_POLICY_IDS=production\n"
         "  SANDBOX_INSTANCE=prod-eu\n"
     )
 

@@ -62,7 +62,7 @@ def test_one_key_given_twice_counts_once(policy: Command, keys: tuple[str, str])
     ended = policy("verify", "--key", "ops.pub", "--key", "ops.pub", "--threshold", "2", "acme.toml")
 
     assert ended.code == 1
-    assert "2 signatures are required, and there are 1 distinct trusted keys" in ended.err
+    assert "2 signatures are required; distinct trusted keys: 1" in ended.err
 
 
 @pytest.mark.parametrize(
