@@ -64,6 +64,8 @@ class PolicyDocument:
     """Ids that may be gone, and must be, from now on."""
     rollback_of: int | None = None
     """The earlier serial whose change this one takes back; `None` where it takes none back."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys that signed it too, and are not trusted here: not checked, and not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class DocumentSource:
     """SHA-256 of `text`, in hexadecimal."""
     key_ids: tuple[str, ...]
     """Trusted keys that signed it; empty for an unsigned one."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys named in lines that were not checked, since they are not trusted here."""
 
 
 def parse_document(source: DocumentSource) -> PolicyDocument:
@@ -115,6 +119,7 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         requires=tuple(untrusted.get("requires", ())),
         retires=tuple(untrusted.get("retires", ())),
         rollback_of=untrusted.get("rollback_of"),
+        unknown_key_ids=source.unknown_key_ids,
     )
 
 

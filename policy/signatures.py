@@ -186,7 +186,11 @@ def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: 
     if keys:
         verified = verify_signatures(data, keys, threshold=threshold, origin=name)
         return DocumentSource(
-            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+            origin=name,
+            text=verified.text,
+            payload_sha256=verified.payload_sha256,
+            key_ids=verified.trusted,
+            unknown_key_ids=verified.unknown,
         )
     return unsigned_source(name, data)
 

@@ -170,6 +170,7 @@ def _document_json(document: PolicyDocument) -> dict[str, Any]:
         "expires_at": _moment_json(document.expires_at),
         "payload_sha256": document.payload_sha256,
         "signed_by": list(document.key_ids),
+        "unknown_keys": list(document.unknown_key_ids),
         "file": document.origin,
     }
 
@@ -202,6 +203,8 @@ def _say_document(document: PolicyDocument) -> None:
     say(f"{document.policy_id}, serial {document.serial}{back}, issued {issued}, expires {expires}")
     say(f"  file: {document.origin}")
     say(f"  signed by: {', '.join(document.key_ids) or 'nobody (unsigned)'}")
+    for key_id in document.unknown_key_ids:
+        say(f"  not counted, since that key is not trusted here: {key_id}")
 
 
 def _say_memory(report: StatusReport) -> None:

@@ -26,44 +26,44 @@ license: Apache-2.0
 #   policy/environment.py ........ line 2882
 #   policy/toml_text.py .......... line 3111
 #   policy/document.py ........... line 3317
-#   policy/refusals.py ........... line 3523
-#   policy/resolve.py ............ line 3703
-#   policy/signatures.py ......... line 4036
-#   policy/situation.py .......... line 4324
-#   plugins/valves.py ............ line 4434
-#   policy/trusted_files.py ...... line 4555
-#   policy/load.py ............... line 4967
-#   policy/locks.py .............. line 5108
-#   policy/audit.py .............. line 5163
-#   policy/standing.py ........... line 5493
-#   policy/state_folder.py ....... line 5612
-#   policy/live.py ............... line 5706
-#   sandbox/cleaning.py .......... line 5931
-#   plugins/people.py ............ line 5952
-#   sandbox/errors.py ............ line 6047
-#   sandbox/cgroups.py ........... line 6103
-#   sandbox/folders.py ........... line 6802
-#   sandbox/leases.py ............ line 7025
-#   sandbox/pipes.py ............. line 7106
-#   sandbox/release.py ........... line 7165
-#   sandbox/debian.py ............ line 7525
-#   sandbox/gvisor.py ............ line 7788
-#   sandbox/request.py ........... line 8116
-#   sandbox/outcome.py ........... line 8191
-#   plugins/presentation.py ...... line 8382
-#   sandbox/account.py ........... line 8484
-#   sandbox/shared_libraries.py .. line 8559
-#   sandbox/slots.py ............. line 8686
-#   sandbox/starters.py .......... line 8745
-#   sandbox/box.py ............... line 8801
-#   sandbox/tree.py .............. line 9049
-#   sandbox/equipment.py ......... line 9613
-#   sandbox/spec.py .............. line 9692
-#   sandbox/runner.py ............ line 9844
-#   sandbox/session.py ........... line 10071
-#   plugins/host.py .............. line 10284
-#   plugins/self_test.py ......... line 10402
-#   plugins/function.py .......... line 10457
+#   policy/refusals.py ........... line 3528
+#   policy/resolve.py ............ line 3708
+#   policy/signatures.py ......... line 4041
+#   policy/situation.py .......... line 4333
+#   plugins/valves.py ............ line 4443
+#   policy/trusted_files.py ...... line 4564
+#   policy/load.py ............... line 4976
+#   policy/locks.py .............. line 5117
+#   policy/audit.py .............. line 5172
+#   policy/standing.py ........... line 5502
+#   policy/state_folder.py ....... line 5621
+#   policy/live.py ............... line 5715
+#   sandbox/cleaning.py .......... line 5940
+#   plugins/people.py ............ line 5961
+#   sandbox/errors.py ............ line 6056
+#   sandbox/cgroups.py ........... line 6112
+#   sandbox/folders.py ........... line 6811
+#   sandbox/leases.py ............ line 7034
+#   sandbox/pipes.py ............. line 7115
+#   sandbox/release.py ........... line 7174
+#   sandbox/debian.py ............ line 7534
+#   sandbox/gvisor.py ............ line 7797
+#   sandbox/request.py ........... line 8125
+#   sandbox/outcome.py ........... line 8200
+#   plugins/presentation.py ...... line 8391
+#   sandbox/account.py ........... line 8493
+#   sandbox/shared_libraries.py .. line 8568
+#   sandbox/slots.py ............. line 8695
+#   sandbox/starters.py .......... line 8754
+#   sandbox/box.py ............... line 8810
+#   sandbox/tree.py .............. line 9058
+#   sandbox/equipment.py ......... line 9622
+#   sandbox/spec.py .............. line 9701
+#   sandbox/runner.py ............ line 9853
+#   sandbox/session.py ........... line 10080
+#   plugins/host.py .............. line 10293
+#   plugins/self_test.py ......... line 10411
+#   plugins/function.py .......... line 10466
 
 import argparse
 import asyncio
@@ -3368,6 +3368,8 @@ class PolicyDocument:
     """Ids that may be gone, and must be, from now on."""
     rollback_of: int | None = None
     """The earlier serial whose change this one takes back; `None` where it takes none back."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys that signed it too, and are not trusted here: not checked, and not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3382,6 +3384,8 @@ class DocumentSource:
     """SHA-256 of `text`, in hexadecimal."""
     key_ids: tuple[str, ...]
     """Trusted keys that signed it; empty for an unsigned one."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys named in lines that were not checked, since they are not trusted here."""
 
 
 def parse_document(source: DocumentSource) -> PolicyDocument:
@@ -3419,6 +3423,7 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         requires=tuple(untrusted.get("requires", ())),
         retires=tuple(untrusted.get("retires", ())),
         rollback_of=untrusted.get("rollback_of"),
+        unknown_key_ids=source.unknown_key_ids,
     )
 
 
@@ -4188,7 +4193,11 @@ def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: 
     if keys:
         verified = verify_signatures(data, keys, threshold=threshold, origin=name)
         return DocumentSource(
-            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+            origin=name,
+            text=verified.text,
+            payload_sha256=verified.payload_sha256,
+            key_ids=verified.trusted,
+            unknown_key_ids=verified.unknown,
         )
     return unsigned_source(name, data)
 

@@ -25,44 +25,44 @@ license: Apache-2.0
 #   policy/environment.py ........ line 2545
 #   policy/toml_text.py .......... line 2774
 #   policy/document.py ........... line 2980
-#   policy/refusals.py ........... line 3186
-#   policy/resolve.py ............ line 3366
-#   policy/signatures.py ......... line 3699
-#   policy/situation.py .......... line 3987
-#   plugins/valves.py ............ line 4097
-#   policy/trusted_files.py ...... line 4218
-#   policy/load.py ............... line 4630
-#   policy/locks.py .............. line 4771
-#   policy/audit.py .............. line 4826
-#   policy/standing.py ........... line 5156
-#   policy/state_folder.py ....... line 5275
-#   policy/live.py ............... line 5369
-#   sandbox/cleaning.py .......... line 5594
-#   plugins/people.py ............ line 5615
-#   sandbox/errors.py ............ line 5739
-#   sandbox/cgroups.py ........... line 5795
-#   sandbox/folders.py ........... line 6494
-#   sandbox/leases.py ............ line 6717
-#   sandbox/pipes.py ............. line 6798
-#   sandbox/release.py ........... line 6857
-#   sandbox/debian.py ............ line 7217
-#   sandbox/gvisor.py ............ line 7480
-#   sandbox/request.py ........... line 7808
-#   sandbox/outcome.py ........... line 7883
-#   plugins/presentation.py ...... line 8074
-#   sandbox/account.py ........... line 8132
-#   sandbox/shared_libraries.py .. line 8207
-#   sandbox/slots.py ............. line 8334
-#   sandbox/starters.py .......... line 8393
-#   sandbox/box.py ............... line 8449
-#   sandbox/tree.py .............. line 8697
-#   sandbox/equipment.py ......... line 9261
-#   sandbox/spec.py .............. line 9340
-#   sandbox/runner.py ............ line 9492
-#   sandbox/session.py ........... line 9719
-#   plugins/host.py .............. line 9932
-#   plugins/self_test.py ......... line 10050
-#   plugins/tool.py .............. line 10105
+#   policy/refusals.py ........... line 3191
+#   policy/resolve.py ............ line 3371
+#   policy/signatures.py ......... line 3704
+#   policy/situation.py .......... line 3996
+#   plugins/valves.py ............ line 4106
+#   policy/trusted_files.py ...... line 4227
+#   policy/load.py ............... line 4639
+#   policy/locks.py .............. line 4780
+#   policy/audit.py .............. line 4835
+#   policy/standing.py ........... line 5165
+#   policy/state_folder.py ....... line 5284
+#   policy/live.py ............... line 5378
+#   sandbox/cleaning.py .......... line 5603
+#   plugins/people.py ............ line 5624
+#   sandbox/errors.py ............ line 5748
+#   sandbox/cgroups.py ........... line 5804
+#   sandbox/folders.py ........... line 6503
+#   sandbox/leases.py ............ line 6726
+#   sandbox/pipes.py ............. line 6807
+#   sandbox/release.py ........... line 6866
+#   sandbox/debian.py ............ line 7226
+#   sandbox/gvisor.py ............ line 7489
+#   sandbox/request.py ........... line 7817
+#   sandbox/outcome.py ........... line 7892
+#   plugins/presentation.py ...... line 8083
+#   sandbox/account.py ........... line 8141
+#   sandbox/shared_libraries.py .. line 8216
+#   sandbox/slots.py ............. line 8343
+#   sandbox/starters.py .......... line 8402
+#   sandbox/box.py ............... line 8458
+#   sandbox/tree.py .............. line 8706
+#   sandbox/equipment.py ......... line 9270
+#   sandbox/spec.py .............. line 9349
+#   sandbox/runner.py ............ line 9501
+#   sandbox/session.py ........... line 9728
+#   plugins/host.py .............. line 9941
+#   plugins/self_test.py ......... line 10059
+#   plugins/tool.py .............. line 10114
 
 import argparse
 import asyncio
@@ -3031,6 +3031,8 @@ class PolicyDocument:
     """Ids that may be gone, and must be, from now on."""
     rollback_of: int | None = None
     """The earlier serial whose change this one takes back; `None` where it takes none back."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys that signed it too, and are not trusted here: not checked, and not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3045,6 +3047,8 @@ class DocumentSource:
     """SHA-256 of `text`, in hexadecimal."""
     key_ids: tuple[str, ...]
     """Trusted keys that signed it; empty for an unsigned one."""
+    unknown_key_ids: tuple[str, ...] = ()
+    """Keys named in lines that were not checked, since they are not trusted here."""
 
 
 def parse_document(source: DocumentSource) -> PolicyDocument:
@@ -3082,6 +3086,7 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         requires=tuple(untrusted.get("requires", ())),
         retires=tuple(untrusted.get("retires", ())),
         rollback_of=untrusted.get("rollback_of"),
+        unknown_key_ids=source.unknown_key_ids,
     )
 
 
@@ -3851,7 +3856,11 @@ def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: 
     if keys:
         verified = verify_signatures(data, keys, threshold=threshold, origin=name)
         return DocumentSource(
-            origin=name, text=verified.text, payload_sha256=verified.payload_sha256, key_ids=verified.trusted
+            origin=name,
+            text=verified.text,
+            payload_sha256=verified.payload_sha256,
+            key_ids=verified.trusted,
+            unknown_key_ids=verified.unknown,
         )
     return unsigned_source(name, data)
 

@@ -328,3 +328,16 @@ def test_name_of_a_file_cannot_write_on_the_terminal(place: Place) -> None:
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert r"\x1b[31m\u202e[bold]x" in out
+
+
+def test_a_signature_of_a_key_that_is_not_trusted_here_is_reported_and_not_counted(
+    place: Place, keys: tuple[str, str]
+) -> None:
+    place.ship(POLICY)
+    place.command.good("sign", "--key", "sec.key", "policies/a.toml")
+
+    [document] = place.told()["policies"]
+    ended = place.command("status")
+
+    assert (document["signed_by"], document["unknown_keys"]) == ([keys[0]], [keys[1]])
+    assert f"  not counted, since that key is not trusted here: {keys[1]}\n" in ended.out
