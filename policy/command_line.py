@@ -1,7 +1,8 @@
 """What both commands do alike at their edge."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -66,10 +67,21 @@ def environment_variables(env_file: Path | None) -> Mapping[str, str]:
     """
     if env_file is None:
         return os.environ
-    try:
+    with env_file_border():
         return read_env_path(env_file).environ()
+
+
+@contextmanager
+def env_file_border() -> Iterator[None]:
+    """Where reading the file of `--env-file` fails, that is wrong usage of the option.
+
+    Raises:
+        click.BadParameter: the file cannot be read as variables.
+    """
+    try:
+        yield
     except PolicyError as error:
-        raise click.BadParameter(printable(str(error)), param_hint="'--env-file'") from error
+        raise click.BadParameter(str(error), param_hint="'--env-file'") from error
 
 
 def requester_options(command: F) -> F:

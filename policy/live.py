@@ -59,7 +59,7 @@ class _Judged:
     standing: Standing
     """The verdict."""
     outcome: Situation | SetRefusedError
-    """What holds; `None` where nothing runs."""
+    """What holds, or why nothing runs."""
 
 
 class LivePolicy:

@@ -79,9 +79,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and turn every error into words and an exit code."""
     try:
-        code = cli.main(args=arguments, prog_name="policy", standalone_mode=False)
-        if code:  # of a command that called `Context.exit`
-            sys.exit(code)
+        cli.main(args=arguments, prog_name="policy", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

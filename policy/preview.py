@@ -54,22 +54,13 @@ def previewed(paths: Sequence[Path], environment: EnvironmentLayer, now: datetim
     return Preview(documents=documents, warnings=tuple(warnings))
 
 
-def unsigned_documents(paths: Sequence[Path]) -> tuple[PolicyDocument, ...]:
-    """These files and folders as policies whose signatures count for nothing.
-
-    Raises:
-        PolicyError: a file is no policy, or cannot be read; every problem of every file is listed.
-    """
-    return _all_read(paths, unsigned_source)
-
-
 def unsigned_set(paths: Sequence[Path], now: datetime) -> tuple[PolicyDocument, ...]:
     """These files and folders as one set whose signatures, dates and audience count for nothing.
 
     Raises:
         PolicyError: a file is no policy or cannot be read, or two of them contradict each other.
     """
-    documents = unsigned_documents(paths)
+    documents = _all_read(paths, unsigned_source)
     refusals = set_refusals(documents, SettingValues({}), now)
     problems = tuple(problem for code, problem in refusals if code is RefusalCode.SET_INVALID)
     if problems:

@@ -15,6 +15,7 @@ from policy.errors import SetRefusedError
 from policy.limits import LIMITS
 from policy.requester import UNDETERMINED, Requester
 from policy.resolve import Layers, resolve
+from policy.values import valve_characters
 
 MOST_KEPT_REQUESTS = 512
 """Requests whose limits are kept; past that, all are resolved anew."""
@@ -105,15 +106,15 @@ def _valves_key(untrusted_valves: Mapping[str, object] | None) -> _ValvesKey:
 
 def _value_key(untrusted: object) -> object:
     match untrusted:
-        case str() if len(untrusted) <= LONGEST_KEPT_VALVE:
+        case str() | list() if valve_characters(untrusted) > LONGEST_KEPT_VALVE:
+            raise ValueError("no key")
+        case str():
             return untrusted
         case bool() | float():
             return untrusted
         case int() if untrusted.bit_length() <= LONGEST_KEPT_VALVE:
             return untrusted
-        case list() if len(untrusted) <= LONGEST_KEPT_VALVE and all(isinstance(item, str) for item in untrusted):
-            if sum(map(len, untrusted)) > LONGEST_KEPT_VALVE:
-                raise ValueError("no key")
+        case list() if all(isinstance(item, str) for item in untrusted):
             return tuple(untrusted)
         case _:
             raise ValueError("no key")

@@ -337,7 +337,7 @@ def _strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _characters(untrusted: object) -> int:
+def valve_characters(untrusted: object) -> int:
     """How much text a valve holds, which anybody may have stored there."""
     if isinstance(untrusted, list):
         return len(untrusted) + sum(len(item) for item in untrusted if isinstance(item, str))
@@ -350,7 +350,7 @@ def from_untrusted_valve(kind: Kind[T], untrusted_value: object) -> T:
     Raises:
         ValueError: the value is neither; the message says what is wrong with it.
     """
-    if _characters(untrusted_value) > LONGEST_VALVE:
+    if valve_characters(untrusted_value) > LONGEST_VALVE:
         raise ValueError("it is longer than any value that it can have")
     if isinstance(untrusted_value, str):
         return kind.parse(untrusted_value)

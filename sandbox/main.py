@@ -196,7 +196,7 @@ async def _checked() -> list[Check]:
     try:
         situation = session.situation()
         checks.append(_policy_check(situation))
-        equipment = _equipment_without_installing(session)
+        equipment = _equipment_without_installing(situation)
     except PolicyError as error:
         return [
             *checks,
@@ -213,8 +213,8 @@ async def _checked() -> list[Check]:
     return [*checks, *enforced_otherwise()]
 
 
-def _equipment_without_installing(session: Session) -> Equipment:
-    source = gvisor_source(session.situation())
+def _equipment_without_installing(situation: Situation) -> Equipment:
+    source = gvisor_source(situation)
     runsc = found_runsc(source, os.environ)
     if runsc is None:
         raise auto_install_refused(source, "doctor installs nothing")

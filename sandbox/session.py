@@ -184,13 +184,7 @@ class Session:
             return error  # not raised: where nobody waits any more, nobody would hear of it
 
     async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
-        situation = await asyncio.to_thread(self.situation)
-        limits = await asyncio.to_thread(  # a policy may name thousands of destinations
-            situation.limits,
-            requester=order.requester,
-            untrusted_person_valves=order.untrusted_person_valves,
-            untrusted_admin_valves=order.untrusted_admin_valves,
-        )
+        situation, limits = await asyncio.to_thread(self._limits, order)
         stand_in = situation.stand_in
         refusal = None if stand_in is None else stand_in.refusal.code
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
@@ -201,6 +195,15 @@ class Session:
             equipment = await self._prepared(situation, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
         return await Runner(equipment).run(request)
+
+    def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
+        """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""
+        situation = self.situation()
+        return situation, situation.limits(
+            requester=order.requester,
+            untrusted_person_valves=order.untrusted_person_valves,
+            untrusted_admin_valves=order.untrusted_admin_valves,
+        )
 
     async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
         source = gvisor_source(situation)

@@ -21,11 +21,9 @@ from policy.effective import Candidate, Decision, Fate
 from policy.environment import read_environment
 from policy.errors import PolicyError, Problem
 from policy.limits import LIMITS
-from policy.preview import unsigned_documents
-from policy.refusals import RefusalCode, set_refusals
+from policy.preview import unsigned_set
 from policy.scope_search import ANYBODY
 from policy.set_changes import SetChange, set_changes
-from policy.settings import SettingValues
 from policy.statements import Layer, Stated, Verb
 from policy.tables import table_console, unstyled
 
@@ -100,13 +98,9 @@ def _two_sets(old: Path, new: Path) -> tuple[tuple[PolicyDocument, ...], tuple[P
     problems: list[Problem] = []
     for path in (old, new):
         try:
-            documents = unsigned_documents([path])
+            sets.append(unsigned_set([path], datetime.now(UTC)))
         except PolicyError as error:
             problems.extend(error.problems)
-            continue
-        refusals = set_refusals(documents, SettingValues({}), datetime.now(UTC))
-        problems.extend(problem for code, problem in refusals if code is RefusalCode.SET_INVALID)
-        sets.append(documents)
     if problems:
         raise PolicyError(tuple(dict.fromkeys(problems)))
     before, after = sets

@@ -2,15 +2,17 @@
 
 import json
 import os
+import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from policy.command_line import env_file_option
+from policy.command_line import env_file_border, env_file_option
 from policy.env_files import read_env_path
 from policy.environment import read_environment
-from policy.errors import ConfigurationError, DocumentError, PolicyError, Problem, printable
+from policy.errors import PolicyError, Problem, printable
 from policy.legacy import LEGACY_PREFIX, LegacyImport, LegacySource, carry_over, legacy_names
 from policy.starters import ANY_INSTANCE, StarterHead, checked_starter, locks_starter
 
@@ -30,8 +32,7 @@ IMPORTED_DAYS = 90
     help="What to write: SANDBOX_* variables, or a policy file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all that was not carried over.")
-@click.pass_context
-def import_command(context: click.Context, *, env_file: Path | None, target: str, as_json: bool) -> None:
+def import_command(*, env_file: Path | None, target: str, as_json: bool) -> None:
     """Carry over the locks of safe-code-execution: its CODE_EVAL_VALVE_OVERRIDE_* variables.
 
     Each becomes a lock here, on standard output. What cannot be carried over is listed with its remedy, and the exit
@@ -52,7 +53,7 @@ def import_command(context: click.Context, *, env_file: Path | None, target: str
     else:
         click.echo(text, nl=False)
         _say_rest(found)
-    context.exit(EXIT_LEFT if found.left else 0)
+    sys.exit(EXIT_LEFT if found.left else 0)
 
 
 def _legacy_source(env_file: Path | None) -> LegacySource:
@@ -63,10 +64,8 @@ def _legacy_source(env_file: Path | None) -> LegacySource:
     """
     if env_file is None:
         return LegacySource(untrusted=dict(sorted(os.environ.items())))
-    try:
+    with env_file_border():
         file = read_env_path(env_file)
-    except (ConfigurationError, DocumentError) as error:
-        raise click.BadParameter(printable(str(error)), param_hint="'--env-file'") from error
     return LegacySource(
         untrusted={variable.name: variable.value for variable in file.variables},
         places={variable.name: f"{file.origin}:{variable.line}" for variable in file.variables},
@@ -106,10 +105,7 @@ def _as_json(found: LegacyImport, policy: str) -> dict[str, object]:
     return {
         "variables": dict(found.variables),
         "policy": policy or None,
-        "left": [
-            {"key": problem.key, "origin": problem.origin, "reason": problem.reason, "remedy": problem.remedy}
-            for problem in found.left
-        ],
+        "left": [asdict(problem) for problem in found.left],
         "warnings": list(found.warnings),
     }
 

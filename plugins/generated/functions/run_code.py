@@ -61,9 +61,9 @@ license: Apache-2.0
 #   sandbox/spec.py .............. line 9701
 #   sandbox/runner.py ............ line 9853
 #   sandbox/session.py ........... line 10080
-#   plugins/host.py .............. line 10293
-#   plugins/self_test.py ......... line 10411
-#   plugins/function.py .......... line 10466
+#   plugins/host.py .............. line 10296
+#   plugins/self_test.py ......... line 10414
+#   plugins/function.py .......... line 10469
 
 import argparse
 import asyncio
@@ -1681,7 +1681,7 @@ def _strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _characters(untrusted: object) -> int:
+def valve_characters(untrusted: object) -> int:
     """How much text a valve holds, which anybody may have stored there."""
     if isinstance(untrusted, list):
         return len(untrusted) + sum(len(item) for item in untrusted if isinstance(item, str))
@@ -1694,7 +1694,7 @@ def from_untrusted_valve(kind: Kind[T], untrusted_value: object) -> T:
     Raises:
         ValueError: the value is neither; the message says what is wrong with it.
     """
-    if _characters(untrusted_value) > LONGEST_VALVE:
+    if valve_characters(untrusted_value) > LONGEST_VALVE:
         raise ValueError("it is longer than any value that it can have")
     if isinstance(untrusted_value, str):
         return kind.parse(untrusted_value)
@@ -4426,15 +4426,15 @@ def _valves_key(untrusted_valves: Mapping[str, object] | None) -> _ValvesKey:
 
 def _value_key(untrusted: object) -> object:
     match untrusted:
-        case str() if len(untrusted) <= LONGEST_KEPT_VALVE:
+        case str() | list() if valve_characters(untrusted) > LONGEST_KEPT_VALVE:
+            raise ValueError("no key")
+        case str():
             return untrusted
         case bool() | float():
             return untrusted
         case int() if untrusted.bit_length() <= LONGEST_KEPT_VALVE:
             return untrusted
-        case list() if len(untrusted) <= LONGEST_KEPT_VALVE and all(isinstance(item, str) for item in untrusted):
-            if sum(map(len, untrusted)) > LONGEST_KEPT_VALVE:
-                raise ValueError("no key")
+        case list() if all(isinstance(item, str) for item in untrusted):
             return tuple(untrusted)
         case _:
             raise ValueError("no key")
@@ -5745,7 +5745,7 @@ class _Judged:
     standing: Standing
     """The verdict."""
     outcome: Situation | SetRefusedError
-    """What holds; `None` where nothing runs."""
+    """What holds, or why nothing runs."""
 
 
 class LivePolicy:
@@ -10227,13 +10227,7 @@ class Session:
             return error  # not raised: where nobody waits any more, nobody would hear of it
 
     async def _run(self, order: RunOrder, progress: _Progress, announce: Announce) -> RunResult:
-        situation = await asyncio.to_thread(self.situation)
-        limits = await asyncio.to_thread(  # a policy may name thousands of destinations
-            situation.limits,
-            requester=order.requester,
-            untrusted_person_valves=order.untrusted_person_valves,
-            untrusted_admin_valves=order.untrusted_admin_valves,
-        )
+        situation, limits = await asyncio.to_thread(self._limits, order)
         stand_in = situation.stand_in
         refusal = None if stand_in is None else stand_in.refusal.code
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
@@ -10244,6 +10238,15 @@ class Session:
             equipment = await self._prepared(situation, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
         return await Runner(equipment).run(request)
+
+    def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
+        """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""
+        situation = self.situation()
+        return situation, situation.limits(
+            requester=order.requester,
+            untrusted_person_valves=order.untrusted_person_valves,
+            untrusted_admin_valves=order.untrusted_admin_valves,
+        )
 
     async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
         source = gvisor_source(situation)
