@@ -257,3 +257,12 @@ def test_what_nobody_can_be_is_wrong_usage(scoped: Command, who: list[str]) -> N
     ended = scoped("explain", *who)
 
     assert (ended.code, ended.out) == (2, "")
+
+
+def test_every_problem_of_a_file_of_variables_has_a_line_of_its_own(policy: Command) -> None:
+    Path("bad.env").write_text("SANDBOX_MAX_CPUS=1\nSANDBOX_MAX_CPUS=2\nSANDBOX_DEBUG=true\nSANDBOX_DEBUG=false\n")
+
+    ended = policy("explain", "--env-file", "bad.env")
+
+    assert ended.code == 2
+    assert [line.partition("bad.env:")[2][:1] for line in ended.err.splitlines() if "bad.env:" in line] == ["2", "4"]
