@@ -11,13 +11,12 @@ from typing import Any
 from policy.document import PolicyDocument
 from policy.effective import EffectiveLimits
 from policy.environment import read_environment
-from policy.errors import ConfigurationError, DocumentError, Problem
+from policy.errors import ConfigurationError, DocumentError, Flaw, Problem
 from policy.limits import LIMITS, VARIABLE_PREFIX, Limit, limit_named
-from policy.positions import Positions
 from policy.requester import SURFACES, Requester
 from policy.schema import plain_text_schema
 from policy.situation import Situation
-from policy.toml_text import problem_at, read_toml
+from policy.toml_text import TomlPlaces, read_toml
 
 MOST_CASES = 500
 """Cases in one file: a policy file may have 2,000 keys, and so may this."""
@@ -70,7 +69,7 @@ def parse_cases(text: bytes, origin: str) -> CaseFile:
         DocumentError: it is no TOML, not of the right shape, or holds a value that its limit cannot have.
     """
     toml = read_toml(origin, text, cases_schema())
-    found = tuple(_cases(origin, toml.untrusted["case"], toml.positions))
+    found = tuple(_cases(toml.untrusted["case"], toml.places))
     problems = tuple(item for item in found if isinstance(item, Problem))
     if problems:
         raise DocumentError(problems)
@@ -139,7 +138,7 @@ def cases_schema() -> dict[str, Any]:
     }
 
 
-def _cases(origin: str, untrusted_cases: list[Any], positions: Positions) -> Iterator[PolicyCase | Problem]:
+def _cases(untrusted_cases: list[Any], places: TomlPlaces) -> Iterator[PolicyCase | Problem]:
     for number, untrusted in enumerate(untrusted_cases):
         expected: dict[str, Any] = {}
         for name, value in untrusted["expect"].items():
@@ -148,12 +147,13 @@ def _cases(origin: str, untrusted_cases: list[Any], positions: Positions) -> Ite
                 expected[name] = limit.kind.from_native(value)
             except ValueError as error:
                 path = ("case", number, "expect", name)
-                yield problem_at(origin, path, positions, str(error), f"Expected {limit.kind.grammar}")
+                remedy = f"Expected {limit.kind.grammar}"
+                yield places.problem(path, Flaw.BAD_VALUE, reason=str(error), remedy=remedy)
         who = dict(untrusted.get("who", {}))
         groups = who.pop("groups", None)
         yield PolicyCase(
             name=untrusted["name"],
-            place=f"{origin}:{positions.line(('case', number, 'name'))}",
+            place=places.line(("case", number, "name")),
             requester=Requester(**who, groups=None if groups is None else frozenset(groups)),
             person_valves=_valves(untrusted.get("valves", {})),
             admin_valves=_valves(untrusted.get("admin_valves", {})),

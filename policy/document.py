@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from policy.errors import DocumentError, Problem
+from policy.errors import DocumentError, Flaw, Problem
 from policy.limits import LIMITS, Limit
-from policy.positions import KeyPath, Positions, path_text
+from policy.positions import KeyPath
 from policy.requester import ScopeConditions
 from policy.schema import document_schema
 from policy.statements import Layer, Origin, Stated, Verb
-from policy.toml_text import problem_at, read_toml
+from policy.toml_text import TomlPlaces, TomlTable, read_toml
 
 _NOT_YET_KEYS = ("rollout",)
 
@@ -84,27 +84,46 @@ class DocumentSource:
     """Keys named in lines that were not checked, since they are not trusted here."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentReading:
+    """A policy file that is what it should be, beside the TOML it was read from."""
+
+    document: PolicyDocument
+    """What it says."""
+    toml: TomlTable
+    """How it says it, and where."""
+
+
 def parse_document(source: DocumentSource) -> PolicyDocument:
     """Read a policy file.
 
     Raises:
         DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
     """
+    return read_document(source).document
+
+
+def read_document(source: DocumentSource) -> DocumentReading:
+    """Read a policy file, and keep where everything in it stands.
+
+    Raises:
+        DocumentError: as `parse_document`.
+    """
     toml = read_toml(source.origin, source.text, document_schema(), _NOT_YET_KEYS)
-    untrusted, positions = toml.untrusted, toml.positions
-    reader = _StatementReader(source=source, untrusted=untrusted, positions=positions)
+    untrusted, places = toml.untrusted, toml.places
+    reader = _StatementReader(source=source, untrusted=untrusted, places=places)
     found = tuple(reader.statements(("limits",), untrusted.get("limits", {}), ""))
     scopes = tuple(reader.scope(number, scope) for number, scope in enumerate(untrusted.get("scope", ())))
     blocks = {(): found} | {("scope", number): statements for number, (_, statements) in enumerate(scopes)}
     problems = (
         *(item for block in blocks.values() for item in block if isinstance(item, Problem)),
-        *(problem for path, block in blocks.items() for problem in _own_contradictions(path, _readable(block))),
-        *_date_problems(source.origin, untrusted, positions),
-        *_relation_problems(source.origin, untrusted, positions),
+        *(problem for path, block in blocks.items() for problem in _own_contradictions(path, _readable(block), places)),
+        *_date_problems(untrusted, places),
+        *_relation_problems(untrusted, places),
     )
     if problems:
         raise DocumentError(problems)
-    return PolicyDocument(
+    document = PolicyDocument(
         origin=source.origin,
         policy_id=untrusted["id"],
         serial=untrusted["serial"],
@@ -121,6 +140,7 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         rollback_of=untrusted.get("rollback_of"),
         unknown_key_ids=source.unknown_key_ids,
     )
+    return DocumentReading(document=document, toml=toml)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +149,7 @@ class _StatementReader:
 
     source: DocumentSource
     untrusted: Mapping[str, Any]
-    positions: Positions
+    places: TomlPlaces
 
     def scope(self, number: int, untrusted: Mapping[str, Any]) -> tuple[ScopeConditions, tuple[Stated | Problem, ...]]:
         """Whom one scope is for, and what it says."""
@@ -157,10 +177,11 @@ class _StatementReader:
         try:
             value = limit.kind.from_native(table[verb.value])
         except ValueError as error:
-            return problem_at(self.source.origin, path, self.positions, str(error), f"Expected {limit.kind.grammar}")
+            remedy = f"Expected {limit.kind.grammar}"
+            return self.places.problem(path, Flaw.BAD_VALUE, reason=str(error), remedy=remedy)
         origin = Origin(
             layer=Layer.POLICY,
-            place=f"{self.source.origin}:{self.positions.line(path)}",
+            place=self.places.line(path),
             reason=table.get("reason", ""),
             policy_id=self.untrusted["id"],
             scope=scope,
@@ -182,40 +203,43 @@ def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
     return tuple(item for item in found if isinstance(item, Stated))
 
 
-def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...]) -> Iterator[Problem]:
+def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...], places: TomlPlaces) -> Iterator[Problem]:
     """Defaults that their own block of statements, at this path, makes pointless."""
     said = {(statement.limit.name, statement.verb): statement for statement in statements}
     for default in (statement for statement in statements if statement.verb is Verb.DEFAULT):
         ceiling, kind = said.get((default.limit.name, Verb.CEILING)), default.limit.kind
         if ceiling is not None and not kind.within(default.value, ceiling.value):
             reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
-            remedy = "Lower it, or raise the ceiling"
+            flaw, remedy = Flaw.DEFAULT_OUTSIDE_CEILING, "Lower it, or raise the ceiling"
         elif ceiling is None and not default.environment_may_loosen and not default.scoped:
             reason = "env_may_loosen = false stands beside a default alone, which is no bound"
-            remedy = "State a ceiling or a lock, or remove it"
+            flaw, remedy = Flaw.IDLE_ENV_MAY_LOOSEN, "State a ceiling or a lock, or remove it"
         else:
             continue
-        key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
-        yield Problem(key=key, origin=default.origin.place, reason=reason, remedy=remedy)
+        where = (*path, "limits", default.limit.name, Verb.DEFAULT.value)
+        yield places.problem(where, flaw, reason=reason, remedy=remedy)
 
 
-def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+def _date_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterator[Problem]:
     begins = untrusted.get("not_before", untrusted["issued_at"])
     for key in ("issued_at", "not_before"):
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
             reason = f"it expires at {untrusted['expires_at'].isoformat()}, which is not after {key}"
-            yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+            remedy = f"Choose a date after {begins}"
+            yield places.problem(("expires_at",), Flaw.DATES_OUT_OF_ORDER, reason=reason, remedy=remedy)
 
 
-def _relation_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+def _relation_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterator[Problem]:
     """What the file says of other files, and of its own past."""
+    flaw = Flaw.CONTRADICTORY_RELATIONS
     for key in ("requires", "retires"):
         if untrusted["id"] in untrusted.get(key, ()):
-            yield problem_at(origin, (key,), positions, "it names the file's own id", "Name other policies")
+            yield places.problem((key,), flaw, reason="it names the file's own id", remedy="Name other policies")
     both = sorted(set(untrusted.get("requires", ())) & set(untrusted.get("retires", ())))
     if both:
         reason = f"{', '.join(both)} is retired here and required too"
-        yield problem_at(origin, ("retires",), positions, reason, "Keep one of the two")
+        yield places.problem(("retires",), flaw, reason=reason, remedy="Keep one of the two")
     if untrusted.get("rollback_of", 0) >= untrusted["serial"]:
         reason = f"serial {untrusted['rollback_of']} is no earlier one than this file's {untrusted['serial']}"
-        yield problem_at(origin, ("rollback_of",), positions, reason, "Raise the serial, and name an earlier one")
+        remedy = "Raise the serial, and name an earlier one"
+        yield places.problem(("rollback_of",), flaw, reason=reason, remedy=remedy)

@@ -15,13 +15,8 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from policy.errors import DocumentError, Problem, SignatureError
-from policy.signatures import (
-    MAX_SIGNATURES,
-    PAYLOAD_TYPE,
-    PolicySignature,
-    format_signature_block,
-    split_signatures,
-)
+from policy.signature_block import MAX_SIGNATURES, PolicySignature, format_signature_block, split_signatures
+from policy.signatures import PAYLOAD_TYPE
 from policy.trusted_files import SIGNED_POLICY_FILE
 
 MAX_ENVELOPE_BYTES = 128 * 1024

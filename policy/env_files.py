@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from policy.errors import ConfigurationError, DocumentError, Problem
+from policy.errors import ConfigurationError, DocumentError, Flaw, Problem
 from policy.limits import VARIABLE_PREFIX
+from policy.positions import Position
 from policy.trusted_files import FileRule, read_trusted
 
 READ_PREFIXES = (VARIABLE_PREFIX, "CODE_EVAL_")
@@ -170,4 +171,11 @@ def _name_remedy(name: str) -> str:
 
 
 def _env_problem(origin: str, line: int, name: str, reason: str, remedy: str) -> Problem:
-    return Problem(key=name, origin=f"{origin}:{line}", reason=reason, remedy=remedy)
+    return Problem(
+        key=name,
+        origin=f"{origin}:{line}",
+        reason=reason,
+        remedy=remedy,
+        flaw=Flaw.AMBIGUOUS_LINE,
+        position=Position(line=line, column=1),
+    )

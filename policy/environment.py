@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from policy.errors import ConfigurationError, Problem
+from policy.errors import ConfigurationError, Flaw, Problem
 from policy.limits import LIMITS, VARIABLE_PREFIX
 from policy.settings import FOREIGN_OK, SETTINGS, SettingValues
 from policy.statements import Layer, Origin, Stated, Verb
@@ -115,7 +115,7 @@ def _read_values(
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """Every readable value by variable, and a problem for each that is not."""
     unsupported = tuple(
-        _variable_problem(name, "it is not supported by this version", "Remove it")
+        _variable_problem(name, "it is not supported by this version", "Remove it", Flaw.UNSUPPORTED_VARIABLE)
         for name, variable in variables.items()
         if name in environ and not variable.supported
     )
@@ -160,12 +160,14 @@ def _typed_variables(environ: Mapping[str, str], variables: Mapping[str, _Variab
 
 def _malformed(variable: _Variable, text: str, reason: str) -> Problem:
     if not text:
-        return _variable_problem(variable.name, "it is set but empty", f"Unset it, or set {variable.grammar}")
-    return _variable_problem(variable.name, reason, f"Expected {variable.grammar}")
+        reason, remedy = "it is set but empty", f"Unset it, or set {variable.grammar}"
+    else:
+        remedy = f"Expected {variable.grammar}"
+    return _variable_problem(variable.name, reason, remedy, Flaw.MALFORMED_VARIABLE)
 
 
-def _variable_problem(name: str, reason: str, remedy: str) -> Problem:
-    return Problem(key=name, origin="environment", reason=reason, remedy=remedy)
+def _variable_problem(name: str, reason: str, remedy: str, flaw: Flaw) -> Problem:
+    return Problem(key=name, origin="environment", reason=reason, remedy=remedy, flaw=flaw)
 
 
 def _statements(values: Mapping[str, Any]) -> Iterator[Stated]:
@@ -182,12 +184,14 @@ def _contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
         said = {statement.verb: statement for statement in statements if statement.limit is limit}
         if Verb.LOCK in said and len(said) > 1:
             others = " and ".join(said[verb].origin.place for verb in (Verb.CEILING, Verb.DEFAULT) if verb in said)
-            yield _variable_problem(limit.variable, f"it locks the limit, yet {others} is set too", "Keep one of them")
+            reason, flaw = f"it locks the limit, yet {others} is set too", Flaw.CONTRADICTORY_VARIABLES
+            yield _variable_problem(limit.variable, reason, "Keep one of them", flaw)
         if Verb.CEILING in said and Verb.DEFAULT in said:
             ceiling, default = said[Verb.CEILING], said[Verb.DEFAULT]
             if not limit.kind.within(default.value, ceiling.value):
                 reason = f"{limit.kind.text(default.value)} is looser than {ceiling.origin.place}"
-                yield _variable_problem(default.origin.place, reason, "Lower the default, or raise the ceiling")
+                remedy, flaw = "Lower the default, or raise the ceiling", Flaw.CONTRADICTORY_VARIABLES
+                yield _variable_problem(default.origin.place, reason, remedy, flaw)
 
 
 def _scan_names(
@@ -200,7 +204,8 @@ def _scan_names(
         if name in variables or name in FOREIGN_NAMES or name in foreign_ok:
             continue
         if _is_close(name, variables):
-            problems.append(_variable_problem(name, "there is no such variable", _suggestion(name, variables)))
+            remedy = _suggestion(name, variables)
+            problems.append(_variable_problem(name, "there is no such variable", remedy, Flaw.MISSPELT_VARIABLE))
         elif name.startswith(VARIABLE_PREFIX):
             warnings.append(f"{name} is not a variable of sandbox-lockdown; it has no effect here.")
     return tuple(problems), tuple(warnings)

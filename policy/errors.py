@@ -5,11 +5,46 @@ A bad document or environment reports all of its problems at once, in one error.
 """
 
 from dataclasses import dataclass
+from enum import Enum
+
+from policy.positions import KeyPath, Position
 
 LONGEST_PART = 600
 """Characters shown of each part of a problem: a path may be long, a key that somebody made up too."""
 MOST_LISTED = 100
 """Problems listed of one error."""
+
+
+class Flaw(Enum):
+    """What kind of thing is wrong with a file or a variable; each is the name of a lint rule."""
+
+    NOT_TOML = "not-toml"
+    ENCODING = "encoding"
+    TOO_LARGE = "too-large"
+    DUPLICATE_KEY = "duplicate-key"
+    UNKNOWN_KEY = "unknown-key"
+    LOOK_ALIKE_KEY = "look-alike-key"
+    UNSUPPORTED_KEY = "unsupported-key"
+    MISSING_KEY = "missing-key"
+    WRONG_TYPE = "wrong-type"
+    OUT_OF_RANGE = "out-of-range"
+    NOT_FINITE = "not-finite"
+    BAD_VALUE = "bad-value"
+    DATE_WITHOUT_OFFSET = "date-without-offset"
+    BAD_DESTINATION = "bad-destination"
+    REPEATED_ITEM = "repeated-item"
+    SAYS_NOTHING = "says-nothing"
+    BROKEN_SIGNATURES = "broken-signatures"
+    LOCK_BESIDE_OTHERS = "lock-beside-others"
+    DEFAULT_OUTSIDE_CEILING = "default-outside-ceiling"
+    DATES_OUT_OF_ORDER = "dates-out-of-order"
+    IDLE_ENV_MAY_LOOSEN = "idle-env-may-loosen"
+    CONTRADICTORY_RELATIONS = "contradictory-relations"
+    MISSPELT_VARIABLE = "misspelt-variable"
+    MALFORMED_VARIABLE = "malformed-variable"
+    UNSUPPORTED_VARIABLE = "unsupported-variable"
+    CONTRADICTORY_VARIABLES = "contradictory-variables"
+    AMBIGUOUS_LINE = "ambiguous-line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +59,21 @@ class Problem:
     """Why it is refused: no full stop at its end."""
     remedy: str
     """What to do about it: a sentence without full stop, or empty where the reason says it all."""
+    flaw: Flaw | None = None
+    """What kind of thing is wrong; `None` for what only a host, a key or a moment makes wrong."""
+    path: KeyPath = ()
+    """The key in a policy file, where it is about one."""
+    position: Position | None = None
+    """Where in the file it stands, where that is known to the character."""
 
     def __str__(self) -> str:
         """Read as one line of bounded length, without control characters: origin, key, reason, remedy."""
         text = f"{_cut_part(self.origin)}: {_cut_part(self.key)}: {_cut_part(self.reason)}."
         return printable(f"{text} {_cut_part(self.remedy)}." if self.remedy else text)
+
+    def as_json(self) -> dict[str, str]:
+        """The same for programs."""
+        return {"key": self.key, "origin": self.origin, "reason": self.reason, "remedy": self.remedy}
 
 
 def _cut_part(text: str) -> str:

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import import_module
 from types import MappingProxyType
 
@@ -102,5 +101,5 @@ def _tell_refusal(error: PolicyError, *, as_json: bool) -> None:
     for problem in error.problems:
         click.echo(f"error [{code}]: {problem}" if code else f"error: {problem}", err=True)
     if as_json:
-        problems = [asdict(problem) for problem in error.problems]
+        problems = [problem.as_json() for problem in error.problems]
         click.echo(json.dumps({"refused": {"code": code, "problems": problems}}, indent=2))

@@ -21,17 +21,16 @@ _TOML_LITERAL_STRING = r"'[^'\n]*'"
 # Fewer than three quotes in a row are content, also right before the three that close.
 _TOML_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
 _TOML_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
+TOML_LONG_STRING = rf"(?s:{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING})"
+"""A pattern of strings that may go over several lines. It comes first: they begin like an empty short one."""
+TOML_SHORT_STRING = f"{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}"
+"""A pattern of strings in one line."""
 _TOML_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
 
 _TOML_STATEMENT = re.compile(rf"{_TOML_GAP}(?P<bracket>\[\[?)?[ \t]*")
-_TOML_SEGMENT = re.compile(
-    rf"(?P<key>[A-Za-z0-9_-]+|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING})[ \t]*(?P<end>[.=\]])[ \t]*"
-)
-_TOML_VALUE = re.compile(
-    rf"(?P<bracket>[\[{{])|{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING}"
-    rf"|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}|[^\[\]{{}},#\n]+",
-    re.DOTALL,
-)
+TOML_SEGMENT = re.compile(rf"(?P<key>[A-Za-z0-9_-]+|{TOML_SHORT_STRING})[ \t]*(?P<end>[.=\]])[ \t]*")
+"""One segment of a key, the sign after it, and the blanks after that."""
+_TOML_VALUE = re.compile(rf"(?P<bracket>[\[{{])|{TOML_LONG_STRING}|{TOML_SHORT_STRING}|[^\[\]{{}},#\n]+")
 _TOML_NEXT = re.compile(rf"{_TOML_GAP}(?P<bracket>[\]}}])?")
 _LAST_CODE_OF_FOUR_DIGITS = 0xFFFF
 _BARE_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
@@ -63,9 +62,14 @@ class Positions:
         known, node = self._walk(path)
         return self._position(node) if known == len(path) else None
 
-    def line(self, path: KeyPath) -> int:
-        """Return the line of a path, or of the nearest ancestor that the text holds: 1 if there is none."""
-        return self._position(self._walk(path)[1]).line
+    def nearest(self, path: KeyPath) -> Position:
+        """Return where a path stands, or the nearest ancestor that the text holds: its start if there is none."""
+        return self._position(self._walk(path)[1])
+
+    def offset(self, path: KeyPath) -> int | None:
+        """Return how many characters stand before a path, or None where the text does not hold it."""
+        known, node = self._walk(path)
+        return self.offsets[node] if known == len(path) else None
 
     def _walk(self, path: KeyPath) -> tuple[int, int]:
         """Follow a path as far as it is known: how many segments, and the node there."""
@@ -168,7 +172,7 @@ class _PositionReader:
         node, offset, end = table, self._at, "."
         while end == ".":
             offset = self._at
-            match = _TOML_SEGMENT.match(self._text, offset)
+            match = TOML_SEGMENT.match(self._text, offset)
             if match is None:
                 raise self._refusal()
             self._at = match.end()

@@ -14,7 +14,8 @@ from policy.errors import PolicyError, Problem, SetRefusedError, SignatureError
 from policy.load import POLICY_SUFFIXES, read_keys, trusted_reader
 from policy.refusals import RefusalCode, set_refusals
 from policy.settings import POLICY_THRESHOLD, SettingValues
-from policy.signatures import policy_source, unsigned_source
+from policy.signature_block import unsigned_source
+from policy.signatures import policy_source
 from policy.trusted_files import SIGNED_POLICY_FILE, read_files
 
 

@@ -16,7 +16,7 @@ from policy.document import PolicyDocument, parse_document
 from policy.limits import Limit
 from policy.profiles import LimitChoice, Profile, ProfileScope
 from policy.schema import SCHEMA_VERSION
-from policy.signatures import unsigned_source
+from policy.signature_block import unsigned_source
 from policy.statements import Verb
 from policy.values import Native
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def _as_json(found: LegacyImport, policy: str) -> dict[str, object]:
     return {
         "variables": dict(found.variables),
         "policy": policy or None,
-        "left": [asdict(problem) for problem in found.left],
+        "left": [problem.as_json() for problem in found.left],
         "warnings": list(found.warnings),
     }
 

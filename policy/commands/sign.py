@@ -8,7 +8,8 @@ import click
 from policy.command_line import READABLE_FILE, say
 from policy.document import parse_document
 from policy.keys import load_private_key
-from policy.signatures import add_signature, split_signatures, unsigned_source
+from policy.signature_block import split_signatures, unsigned_source
+from policy.signatures import add_signature
 from policy.trusted_files import PRIVATE_KEY_FILE, SIGNED_POLICY_FILE, read_trusted, replace_file
 
 

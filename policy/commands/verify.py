@@ -9,7 +9,8 @@ from policy.command_line import READABLE_FILE, say
 from policy.document import parse_document
 from policy.dsse import POLICY_OR_ENVELOPE_FILE, as_policy_file, looks_like_envelope
 from policy.keys import parse_public_pem
-from policy.signatures import unsigned_source, verify_signatures
+from policy.signature_block import unsigned_source
+from policy.signatures import verify_signatures
 from policy.trusted_files import read_public_key_files, read_trusted
 
 

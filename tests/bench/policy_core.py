@@ -22,7 +22,8 @@ from policy.live import LivePolicy
 from policy.load import read_set, trusted_reader
 from policy.requester import Requester
 from policy.settings import POLICY_PATH
-from policy.signatures import PAYLOAD_TYPE, add_signature, pre_authentication_encoding, split_signatures
+from policy.signature_block import split_signatures
+from policy.signatures import PAYLOAD_TYPE, add_signature, pre_authentication_encoding
 from policy.situation import Situation
 from tests.bench.measuring import Row, Timing, against, timed, timed_in_turn, timing_of, with_goal
 

@@ -31,19 +31,21 @@ from policy.dsse import (
 from policy.errors import DocumentError, PolicyError, SignatureError
 from policy.keys import PrivateKey, PublicKey, private_pem, public_pem
 from policy.settings import MAX_DOCUMENT_BYTES
-from policy.signatures import (
+from policy.signature_block import (
     BEGIN_LINE,
     BEGIN_MARKER,
     END_LINE,
     END_MARKER,
     MAX_SIGNATURES,
-    PAYLOAD_TYPE,
     PolicySignature,
+    format_signature_block,
+    split_signatures,
+)
+from policy.signatures import (
+    PAYLOAD_TYPE,
     VerifiedDocument,
     add_signature,
-    format_signature_block,
     pre_authentication_encoding,
-    split_signatures,
     verify_signatures,
 )
 from policy.trusted_files import SIGNED_POLICY_FILE, read_trusted

@@ -530,7 +530,7 @@ def test_a_tricky_text_is_located_exactly(text: str, expected: dict[KeyPath, tup
 def test_an_absent_path_has_the_line_of_its_nearest_ancestor(path: KeyPath, line: int) -> None:
     positions = locate('audience = ["a",\n"b"]\n[limits]\nmax_cpus.default = 1\nmax_cpus.ceiling = 1\n')
 
-    assert positions.line(path) == line
+    assert positions.nearest(path).line == line
 
 
 def test_an_absent_path_is_not_found() -> None:

@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 from policy.errors import DocumentError, SignatureError
 from policy.keys import PrivateKey, PublicKey, parse_public_pem, private_pem, public_pem
 from policy.settings import MAX_DOCUMENT_BYTES
-from policy.signatures import (
+from policy.signature_block import (
     BEGIN_LINE,
     BEGIN_MARKER,
     END_LINE,
     END_MARKER,
-    PAYLOAD_TYPE,
     PolicySignature,
+    format_signature_block,
+    split_signatures,
+)
+from policy.signatures import (
+    PAYLOAD_TYPE,
     VerifiedDocument,
     add_signature,
-    format_signature_block,
     pre_authentication_encoding,
-    split_signatures,
     verify_signatures,
 )
 

@@ -6,64 +6,65 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 54 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 55 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 135
-#   policy/destinations.py ....... line 471
-#   policy/errors.py ............. line 691
-#   policy/keys.py ............... line 782
-#   policy/positions.py .......... line 994
-#   policy/requester.py .......... line 1212
-#   policy/values.py ............. line 1354
-#   policy/limits.py ............. line 1706
-#   policy/settings.py ........... line 1952
-#   policy/remembered.py ......... line 2243
-#   policy/schema.py ............. line 2376
-#   policy/statements.py ......... line 2615
-#   policy/effective.py .......... line 2697
-#   policy/environment.py ........ line 2882
-#   policy/toml_text.py .......... line 3111
-#   policy/document.py ........... line 3317
-#   policy/refusals.py ........... line 3528
-#   policy/resolve.py ............ line 3708
-#   policy/signatures.py ......... line 4041
-#   policy/situation.py .......... line 4333
-#   plugins/valves.py ............ line 4443
-#   policy/trusted_files.py ...... line 4564
-#   policy/load.py ............... line 4976
-#   policy/locks.py .............. line 5117
-#   policy/audit.py .............. line 5172
-#   policy/standing.py ........... line 5502
-#   policy/state_folder.py ....... line 5621
-#   policy/live.py ............... line 5715
-#   sandbox/cleaning.py .......... line 5940
-#   plugins/people.py ............ line 5961
-#   sandbox/errors.py ............ line 6056
-#   sandbox/cgroups.py ........... line 6112
-#   sandbox/folders.py ........... line 6811
-#   sandbox/leases.py ............ line 7034
-#   sandbox/pipes.py ............. line 7115
-#   sandbox/release.py ........... line 7174
-#   sandbox/debian.py ............ line 7534
-#   sandbox/gvisor.py ............ line 7797
-#   sandbox/request.py ........... line 8125
-#   sandbox/outcome.py ........... line 8200
-#   plugins/presentation.py ...... line 8391
-#   sandbox/account.py ........... line 8493
-#   sandbox/shared_libraries.py .. line 8568
-#   sandbox/slots.py ............. line 8695
-#   sandbox/starters.py .......... line 8754
-#   sandbox/box.py ............... line 8810
-#   sandbox/tree.py .............. line 9058
-#   sandbox/equipment.py ......... line 9622
-#   sandbox/spec.py .............. line 9701
-#   sandbox/runner.py ............ line 9853
-#   sandbox/session.py ........... line 10080
-#   plugins/host.py .............. line 10296
-#   plugins/self_test.py ......... line 10414
-#   plugins/function.py .......... line 10469
+#   plugins/blocks.py ............ line 137
+#   policy/destinations.py ....... line 473
+#   policy/positions.py .......... line 693
+#   policy/errors.py ............. line 915
+#   policy/keys.py ............... line 1048
+#   policy/requester.py .......... line 1260
+#   policy/values.py ............. line 1402
+#   policy/limits.py ............. line 1754
+#   policy/settings.py ........... line 2000
+#   policy/remembered.py ......... line 2291
+#   policy/schema.py ............. line 2424
+#   policy/statements.py ......... line 2663
+#   policy/effective.py .......... line 2745
+#   policy/environment.py ........ line 2930
+#   policy/toml_text.py .......... line 3164
+#   policy/document.py ........... line 3440
+#   policy/refusals.py ........... line 3675
+#   policy/resolve.py ............ line 3855
+#   policy/signature_block.py .... line 4188
+#   policy/signatures.py ......... line 4377
+#   policy/situation.py .......... line 4502
+#   plugins/valves.py ............ line 4612
+#   policy/trusted_files.py ...... line 4733
+#   policy/load.py ............... line 5145
+#   policy/locks.py .............. line 5286
+#   policy/audit.py .............. line 5341
+#   policy/standing.py ........... line 5671
+#   policy/state_folder.py ....... line 5790
+#   policy/live.py ............... line 5884
+#   sandbox/cleaning.py .......... line 6109
+#   plugins/people.py ............ line 6130
+#   sandbox/errors.py ............ line 6225
+#   sandbox/cgroups.py ........... line 6281
+#   sandbox/folders.py ........... line 6980
+#   sandbox/leases.py ............ line 7203
+#   sandbox/pipes.py ............. line 7284
+#   sandbox/release.py ........... line 7343
+#   sandbox/debian.py ............ line 7703
+#   sandbox/gvisor.py ............ line 7966
+#   sandbox/request.py ........... line 8294
+#   sandbox/outcome.py ........... line 8369
+#   plugins/presentation.py ...... line 8560
+#   sandbox/account.py ........... line 8662
+#   sandbox/shared_libraries.py .. line 8737
+#   sandbox/slots.py ............. line 8864
+#   sandbox/starters.py .......... line 8923
+#   sandbox/box.py ............... line 8979
+#   sandbox/tree.py .............. line 9227
+#   sandbox/equipment.py ......... line 9791
+#   sandbox/spec.py .............. line 9870
+#   sandbox/runner.py ............ line 10022
+#   sandbox/session.py ........... line 10249
+#   plugins/host.py .............. line 10465
+#   plugins/self_test.py ......... line 10583
+#   plugins/function.py .......... line 10638
 
 import argparse
 import asyncio
@@ -80,6 +81,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import pwd
@@ -688,6 +690,228 @@ def _reach_text(reach: Reach) -> str:
             return str(reach.network_address) if alone else str(reach)
 
 
+# ======== policy/positions.py =========================================================================================
+# Where each key of a TOML text stands, so that a message can name file and line.
+#
+# `tomllib` keeps no positions. This locator reads a text that `tomllib` has already accepted, so it only has to
+# find where things begin; it judges nothing. It keeps its own stack, and one entry for each key or element
+# instead of whole paths, so hostile text costs linear time and memory and cannot exhaust the interpreter's stack.
+# Source: TOML 1.0.0, https://toml.io/en/v1.0.0.
+
+
+KeyPath = tuple[str | int, ...]
+
+_TOML_BASIC_STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+_TOML_LITERAL_STRING = r"'[^'\n]*'"
+# Fewer than three quotes in a row are content, also right before the three that close.
+_TOML_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
+_TOML_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
+TOML_LONG_STRING = rf"(?s:{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING})"
+"""A pattern of strings that may go over several lines. It comes first: they begin like an empty short one."""
+TOML_SHORT_STRING = f"{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}"
+"""A pattern of strings in one line."""
+_TOML_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
+
+_TOML_STATEMENT = re.compile(rf"{_TOML_GAP}(?P<bracket>\[\[?)?[ \t]*")
+TOML_SEGMENT = re.compile(rf"(?P<key>[A-Za-z0-9_-]+|{TOML_SHORT_STRING})[ \t]*(?P<end>[.=\]])[ \t]*")
+"""One segment of a key, the sign after it, and the blanks after that."""
+_TOML_VALUE = re.compile(rf"(?P<bracket>[\[{{])|{TOML_LONG_STRING}|{TOML_SHORT_STRING}|[^\[\]{{}},#\n]+")
+_TOML_NEXT = re.compile(rf"{_TOML_GAP}(?P<bracket>[\]}}])?")
+_LAST_CODE_OF_FOUR_DIGITS = 0xFFFF
+_BARE_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a text."""
+
+    line: int
+    """Counted from 1."""
+    column: int
+    """Counted from 1, in characters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """Where each key and array element of a text stands: a tree of numbered nodes, the document being 0."""
+
+    nodes: Mapping[tuple[int, str | int], int] = field(repr=False)
+    """The node reached from a parent node by a key, or by an index in an array."""
+    offsets: tuple[int, ...] = field(repr=False)
+    """For each node, the characters before it."""
+    line_starts: tuple[int, ...] = field(repr=False)
+    """For each line, the characters before it."""
+
+    def find(self, path: KeyPath) -> Position | None:
+        """Return where a path stands, or None where the text does not hold it."""
+        known, node = self._walk(path)
+        return self._position(node) if known == len(path) else None
+
+    def nearest(self, path: KeyPath) -> Position:
+        """Return where a path stands, or the nearest ancestor that the text holds: its start if there is none."""
+        return self._position(self._walk(path)[1])
+
+    def offset(self, path: KeyPath) -> int | None:
+        """Return how many characters stand before a path, or None where the text does not hold it."""
+        known, node = self._walk(path)
+        return self.offsets[node] if known == len(path) else None
+
+    def _walk(self, path: KeyPath) -> tuple[int, int]:
+        """Follow a path as far as it is known: how many segments, and the node there."""
+        node = 0
+        for known, segment in enumerate(path):
+            child = self.nodes.get((node, segment))
+            if child is None:
+                return known, node
+            node = child
+        return len(path), node
+
+    def _position(self, node: int) -> Position:
+        offset = self.offsets[node]
+        line = bisect_right(self.line_starts, offset)
+        return Position(line=line, column=offset - self.line_starts[line - 1] + 1)
+
+
+def locate(text: str) -> Positions:
+    """Find where each key and array element stands in a text that `tomllib` accepts.
+
+    A key stands where its own segment is first spelled, be it in a header or a dotted key that implies it; an
+    element of an array of tables at the last segment of its header; any other element where its value begins.
+
+    Raises:
+        ValueError: the text is not TOML, seen only where it leaves nothing to go by.
+    """
+    reader = _PositionReader(text)
+    reader.read_document()
+    return Positions(
+        nodes=MappingProxyType(reader.nodes),
+        offsets=tuple(reader.offsets),
+        line_starts=(0, *(newline.end() for newline in re.finditer("\n", text))),
+    )
+
+
+def path_text(path: KeyPath) -> str:
+    """Write a path as TOML would, for a message: `limits.max_cpus.ceiling`, `audience[0]`, `users."a b"`."""
+    parts = (f"[{segment}]" if isinstance(segment, int) else f".{_segment_text(segment)}" for segment in path)
+    return "".join(parts).removeprefix(".")
+
+
+def _segment_text(segment: str) -> str:
+    if _BARE_SEGMENT.fullmatch(segment):
+        return segment
+    return f'"{"".join(map(_escaped_character, segment))}"'
+
+
+def _escaped_character(character: str) -> str:
+    """Escape what ends a string, and what could break a line or reorder the message it stands in."""
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04X}" if code <= _LAST_CODE_OF_FOUR_DIGITS else f"\\U{code:08X}"
+
+
+def _decoded_segment(spelling: str) -> str:
+    if "\\" in spelling:
+        # The parser itself decodes escapes, so the two can never disagree.
+        decoded: str = tomllib.loads(f"k = {spelling}")["k"]
+        return decoded
+    return spelling[1:-1] if spelling[0] in "\"'" else spelling
+
+
+class _PositionReader:
+    """Reads one text from its start to its end, noting where things begin."""
+
+    def __init__(self, text: str) -> None:
+        self.nodes: dict[tuple[int, str | int], int] = {}
+        self.offsets = [0]
+        self._text = text
+        self._at = 0
+        self._lengths: dict[int, int] = {}  # of arrays of tables, by node
+
+    def read_document(self) -> None:
+        """Read statement after statement: a header, or a key with its value."""
+        table = 0
+        while True:
+            bracket = self._take(_TOML_STATEMENT)
+            if bracket:
+                table = self._read_header(is_element=bracket == "[[")
+            elif self._at < len(self._text):
+                self._read_value(self._read_key(table)[0])
+            else:
+                return
+
+    def _read_header(self, *, is_element: bool) -> int:
+        """Return the table that the keys after this header belong to."""
+        node, name_offset = self._read_key(0)
+        if not is_element:
+            return node
+        self._at += 1  # the second closing bracket
+        index = self._lengths.get(node, 0)
+        self._lengths[node] = index + 1
+        return self._child(node, index, name_offset)
+
+    def _read_key(self, table: int) -> tuple[int, int]:
+        """Read a dotted key and the sign that ends it; return its node and its last segment's offset."""
+        node, offset, end = table, self._at, "."
+        while end == ".":
+            offset = self._at
+            match = TOML_SEGMENT.match(self._text, offset)
+            if match is None:
+                raise self._refusal()
+            self._at = match.end()
+            end = match["end"]
+            node = self._child(self._newest_table(node), _decoded_segment(match["key"]), offset)
+        return node, offset
+
+    def _read_value(self, node: int) -> None:
+        """Read the value of a node, with all that it contains."""
+        containers: list[tuple[int, Iterator[int] | None]] = []
+        value: int | None = node
+        while value is not None:
+            bracket = self._take(_TOML_VALUE)
+            if bracket:
+                containers.append((value, count() if bracket == "[" else None))
+            value = self._next_value(containers)
+
+    def _next_value(self, containers: list[tuple[int, Iterator[int] | None]]) -> int | None:
+        """Go to where the next value in the open containers begins, closing those that end before it."""
+        while containers:
+            if self._take(_TOML_NEXT):
+                containers.pop()
+                continue
+            container, indexes = containers[-1]
+            if indexes is None:
+                return self._read_key(container)[0]
+            return self._child(container, next(indexes), self._at)
+        return None
+
+    def _newest_table(self, node: int) -> int:
+        """Return the newest element of an array of tables, which is what its name means in later headers."""
+        length = self._lengths.get(node)
+        return node if length is None else self.nodes[node, length - 1]
+
+    def _child(self, parent: int, segment: str | int, offset: int) -> int:
+        """Return a node's child, which stands where it was first seen."""
+        child = self.nodes.setdefault((parent, segment), len(self.offsets))
+        if child == len(self.offsets):
+            self.offsets.append(offset)
+        return child
+
+    def _take(self, pattern: re.Pattern[str]) -> str | None:
+        """Read what matches here, and return the bracket in it."""
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            raise self._refusal()
+        self._at = match.end()
+        return match["bracket"]
+
+    def _refusal(self) -> ValueError:
+        line = self._text.count("\n", 0, self._at) + 1
+        return ValueError(f"nothing that begins in line {line} is a key or a value")
+
+
 # ======== policy/errors.py ============================================================================================
 # What can be wrong in a layer, and the errors that carry it.
 #
@@ -699,6 +923,38 @@ LONGEST_PART = 600
 """Characters shown of each part of a problem: a path may be long, a key that somebody made up too."""
 MOST_LISTED = 100
 """Problems listed of one error."""
+
+
+class Flaw(Enum):
+    """What kind of thing is wrong with a file or a variable; each is the name of a lint rule."""
+
+    NOT_TOML = "not-toml"
+    ENCODING = "encoding"
+    TOO_LARGE = "too-large"
+    DUPLICATE_KEY = "duplicate-key"
+    UNKNOWN_KEY = "unknown-key"
+    LOOK_ALIKE_KEY = "look-alike-key"
+    UNSUPPORTED_KEY = "unsupported-key"
+    MISSING_KEY = "missing-key"
+    WRONG_TYPE = "wrong-type"
+    OUT_OF_RANGE = "out-of-range"
+    NOT_FINITE = "not-finite"
+    BAD_VALUE = "bad-value"
+    DATE_WITHOUT_OFFSET = "date-without-offset"
+    BAD_DESTINATION = "bad-destination"
+    REPEATED_ITEM = "repeated-item"
+    SAYS_NOTHING = "says-nothing"
+    BROKEN_SIGNATURES = "broken-signatures"
+    LOCK_BESIDE_OTHERS = "lock-beside-others"
+    DEFAULT_OUTSIDE_CEILING = "default-outside-ceiling"
+    DATES_OUT_OF_ORDER = "dates-out-of-order"
+    IDLE_ENV_MAY_LOOSEN = "idle-env-may-loosen"
+    CONTRADICTORY_RELATIONS = "contradictory-relations"
+    MISSPELT_VARIABLE = "misspelt-variable"
+    MALFORMED_VARIABLE = "malformed-variable"
+    UNSUPPORTED_VARIABLE = "unsupported-variable"
+    CONTRADICTORY_VARIABLES = "contradictory-variables"
+    AMBIGUOUS_LINE = "ambiguous-line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -713,11 +969,21 @@ class Problem:
     """Why it is refused: no full stop at its end."""
     remedy: str
     """What to do about it: a sentence without full stop, or empty where the reason says it all."""
+    flaw: Flaw | None = None
+    """What kind of thing is wrong; `None` for what only a host, a key or a moment makes wrong."""
+    path: KeyPath = ()
+    """The key in a policy file, where it is about one."""
+    position: Position | None = None
+    """Where in the file it stands, where that is known to the character."""
 
     def __str__(self) -> str:
         """Read as one line of bounded length, without control characters: origin, key, reason, remedy."""
         text = f"{_cut_part(self.origin)}: {_cut_part(self.key)}: {_cut_part(self.reason)}."
         return printable(f"{text} {_cut_part(self.remedy)}." if self.remedy else text)
+
+    def as_json(self) -> dict[str, str]:
+        """The same for programs."""
+        return {"key": self.key, "origin": self.origin, "reason": self.reason, "remedy": self.remedy}
 
 
 def _cut_part(text: str) -> str:
@@ -989,224 +1255,6 @@ def _wrong_algorithm(kind: str, origin: str) -> Problem:
 
 def _key_problem(origin: str, reason: str, remedy: str) -> Problem:
     return Problem(key="key", origin=origin, reason=reason, remedy=remedy)
-
-
-# ======== policy/positions.py =========================================================================================
-# Where each key of a TOML text stands, so that a message can name file and line.
-#
-# `tomllib` keeps no positions. This locator reads a text that `tomllib` has already accepted, so it only has to
-# find where things begin; it judges nothing. It keeps its own stack, and one entry for each key or element
-# instead of whole paths, so hostile text costs linear time and memory and cannot exhaust the interpreter's stack.
-# Source: TOML 1.0.0, https://toml.io/en/v1.0.0.
-
-
-KeyPath = tuple[str | int, ...]
-
-_TOML_BASIC_STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
-_TOML_LITERAL_STRING = r"'[^'\n]*'"
-# Fewer than three quotes in a row are content, also right before the three that close.
-_TOML_LONG_BASIC_STRING = r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
-_TOML_LONG_LITERAL_STRING = r"'''[^']*(?:'(?!'')[^']*)*'{3,5}"
-_TOML_GAP = r"(?:[ \t\r\n,]|#[^\n]*)*"
-
-_TOML_STATEMENT = re.compile(rf"{_TOML_GAP}(?P<bracket>\[\[?)?[ \t]*")
-_TOML_SEGMENT = re.compile(
-    rf"(?P<key>[A-Za-z0-9_-]+|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING})[ \t]*(?P<end>[.=\]])[ \t]*"
-)
-_TOML_VALUE = re.compile(
-    rf"(?P<bracket>[\[{{])|{_TOML_LONG_BASIC_STRING}|{_TOML_LONG_LITERAL_STRING}"
-    rf"|{_TOML_BASIC_STRING}|{_TOML_LITERAL_STRING}|[^\[\]{{}},#\n]+",
-    re.DOTALL,
-)
-_TOML_NEXT = re.compile(rf"{_TOML_GAP}(?P<bracket>[\]}}])?")
-_LAST_CODE_OF_FOUR_DIGITS = 0xFFFF
-_BARE_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """A place in a text."""
-
-    line: int
-    """Counted from 1."""
-    column: int
-    """Counted from 1, in characters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Positions:
-    """Where each key and array element of a text stands: a tree of numbered nodes, the document being 0."""
-
-    nodes: Mapping[tuple[int, str | int], int] = field(repr=False)
-    """The node reached from a parent node by a key, or by an index in an array."""
-    offsets: tuple[int, ...] = field(repr=False)
-    """For each node, the characters before it."""
-    line_starts: tuple[int, ...] = field(repr=False)
-    """For each line, the characters before it."""
-
-    def find(self, path: KeyPath) -> Position | None:
-        """Return where a path stands, or None where the text does not hold it."""
-        known, node = self._walk(path)
-        return self._position(node) if known == len(path) else None
-
-    def line(self, path: KeyPath) -> int:
-        """Return the line of a path, or of the nearest ancestor that the text holds: 1 if there is none."""
-        return self._position(self._walk(path)[1]).line
-
-    def _walk(self, path: KeyPath) -> tuple[int, int]:
-        """Follow a path as far as it is known: how many segments, and the node there."""
-        node = 0
-        for known, segment in enumerate(path):
-            child = self.nodes.get((node, segment))
-            if child is None:
-                return known, node
-            node = child
-        return len(path), node
-
-    def _position(self, node: int) -> Position:
-        offset = self.offsets[node]
-        line = bisect_right(self.line_starts, offset)
-        return Position(line=line, column=offset - self.line_starts[line - 1] + 1)
-
-
-def locate(text: str) -> Positions:
-    """Find where each key and array element stands in a text that `tomllib` accepts.
-
-    A key stands where its own segment is first spelled, be it in a header or a dotted key that implies it; an
-    element of an array of tables at the last segment of its header; any other element where its value begins.
-
-    Raises:
-        ValueError: the text is not TOML, seen only where it leaves nothing to go by.
-    """
-    reader = _PositionReader(text)
-    reader.read_document()
-    return Positions(
-        nodes=MappingProxyType(reader.nodes),
-        offsets=tuple(reader.offsets),
-        line_starts=(0, *(newline.end() for newline in re.finditer("\n", text))),
-    )
-
-
-def path_text(path: KeyPath) -> str:
-    """Write a path as TOML would, for a message: `limits.max_cpus.ceiling`, `audience[0]`, `users."a b"`."""
-    parts = (f"[{segment}]" if isinstance(segment, int) else f".{_segment_text(segment)}" for segment in path)
-    return "".join(parts).removeprefix(".")
-
-
-def _segment_text(segment: str) -> str:
-    if _BARE_SEGMENT.fullmatch(segment):
-        return segment
-    return f'"{"".join(map(_escaped_character, segment))}"'
-
-
-def _escaped_character(character: str) -> str:
-    """Escape what ends a string, and what could break a line or reorder the message it stands in."""
-    if character in '"\\':
-        return f"\\{character}"
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\u{code:04X}" if code <= _LAST_CODE_OF_FOUR_DIGITS else f"\\U{code:08X}"
-
-
-def _decoded_segment(spelling: str) -> str:
-    if "\\" in spelling:
-        # The parser itself decodes escapes, so the two can never disagree.
-        decoded: str = tomllib.loads(f"k = {spelling}")["k"]
-        return decoded
-    return spelling[1:-1] if spelling[0] in "\"'" else spelling
-
-
-class _PositionReader:
-    """Reads one text from its start to its end, noting where things begin."""
-
-    def __init__(self, text: str) -> None:
-        self.nodes: dict[tuple[int, str | int], int] = {}
-        self.offsets = [0]
-        self._text = text
-        self._at = 0
-        self._lengths: dict[int, int] = {}  # of arrays of tables, by node
-
-    def read_document(self) -> None:
-        """Read statement after statement: a header, or a key with its value."""
-        table = 0
-        while True:
-            bracket = self._take(_TOML_STATEMENT)
-            if bracket:
-                table = self._read_header(is_element=bracket == "[[")
-            elif self._at < len(self._text):
-                self._read_value(self._read_key(table)[0])
-            else:
-                return
-
-    def _read_header(self, *, is_element: bool) -> int:
-        """Return the table that the keys after this header belong to."""
-        node, name_offset = self._read_key(0)
-        if not is_element:
-            return node
-        self._at += 1  # the second closing bracket
-        index = self._lengths.get(node, 0)
-        self._lengths[node] = index + 1
-        return self._child(node, index, name_offset)
-
-    def _read_key(self, table: int) -> tuple[int, int]:
-        """Read a dotted key and the sign that ends it; return its node and its last segment's offset."""
-        node, offset, end = table, self._at, "."
-        while end == ".":
-            offset = self._at
-            match = _TOML_SEGMENT.match(self._text, offset)
-            if match is None:
-                raise self._refusal()
-            self._at = match.end()
-            end = match["end"]
-            node = self._child(self._newest_table(node), _decoded_segment(match["key"]), offset)
-        return node, offset
-
-    def _read_value(self, node: int) -> None:
-        """Read the value of a node, with all that it contains."""
-        containers: list[tuple[int, Iterator[int] | None]] = []
-        value: int | None = node
-        while value is not None:
-            bracket = self._take(_TOML_VALUE)
-            if bracket:
-                containers.append((value, count() if bracket == "[" else None))
-            value = self._next_value(containers)
-
-    def _next_value(self, containers: list[tuple[int, Iterator[int] | None]]) -> int | None:
-        """Go to where the next value in the open containers begins, closing those that end before it."""
-        while containers:
-            if self._take(_TOML_NEXT):
-                containers.pop()
-                continue
-            container, indexes = containers[-1]
-            if indexes is None:
-                return self._read_key(container)[0]
-            return self._child(container, next(indexes), self._at)
-        return None
-
-    def _newest_table(self, node: int) -> int:
-        """Return the newest element of an array of tables, which is what its name means in later headers."""
-        length = self._lengths.get(node)
-        return node if length is None else self.nodes[node, length - 1]
-
-    def _child(self, parent: int, segment: str | int, offset: int) -> int:
-        """Return a node's child, which stands where it was first seen."""
-        child = self.nodes.setdefault((parent, segment), len(self.offsets))
-        if child == len(self.offsets):
-            self.offsets.append(offset)
-        return child
-
-    def _take(self, pattern: re.Pattern[str]) -> str | None:
-        """Read what matches here, and return the bracket in it."""
-        match = pattern.match(self._text, self._at)
-        if match is None:
-            raise self._refusal()
-        self._at = match.end()
-        return match["bracket"]
-
-    def _refusal(self) -> ValueError:
-        line = self._text.count("\n", 0, self._at) + 1
-        return ValueError(f"nothing that begins in line {line} is a key or a value")
 
 
 # ======== policy/requester.py =========================================================================================
@@ -2983,7 +3031,7 @@ def _read_values(
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """Every readable value by variable, and a problem for each that is not."""
     unsupported = tuple(
-        _variable_problem(name, "it is not supported by this version", "Remove it")
+        _variable_problem(name, "it is not supported by this version", "Remove it", Flaw.UNSUPPORTED_VARIABLE)
         for name, variable in variables.items()
         if name in environ and not variable.supported
     )
@@ -3028,12 +3076,14 @@ def _typed_variables(environ: Mapping[str, str], variables: Mapping[str, _Variab
 
 def _malformed(variable: _Variable, text: str, reason: str) -> Problem:
     if not text:
-        return _variable_problem(variable.name, "it is set but empty", f"Unset it, or set {variable.grammar}")
-    return _variable_problem(variable.name, reason, f"Expected {variable.grammar}")
+        reason, remedy = "it is set but empty", f"Unset it, or set {variable.grammar}"
+    else:
+        remedy = f"Expected {variable.grammar}"
+    return _variable_problem(variable.name, reason, remedy, Flaw.MALFORMED_VARIABLE)
 
 
-def _variable_problem(name: str, reason: str, remedy: str) -> Problem:
-    return Problem(key=name, origin="environment", reason=reason, remedy=remedy)
+def _variable_problem(name: str, reason: str, remedy: str, flaw: Flaw) -> Problem:
+    return Problem(key=name, origin="environment", reason=reason, remedy=remedy, flaw=flaw)
 
 
 def _statements(values: Mapping[str, Any]) -> Iterator[Stated]:
@@ -3050,12 +3100,14 @@ def _contradictions(statements: tuple[Stated, ...]) -> Iterator[Problem]:
         said = {statement.verb: statement for statement in statements if statement.limit is limit}
         if Verb.LOCK in said and len(said) > 1:
             others = " and ".join(said[verb].origin.place for verb in (Verb.CEILING, Verb.DEFAULT) if verb in said)
-            yield _variable_problem(limit.variable, f"it locks the limit, yet {others} is set too", "Keep one of them")
+            reason, flaw = f"it locks the limit, yet {others} is set too", Flaw.CONTRADICTORY_VARIABLES
+            yield _variable_problem(limit.variable, reason, "Keep one of them", flaw)
         if Verb.CEILING in said and Verb.DEFAULT in said:
             ceiling, default = said[Verb.CEILING], said[Verb.DEFAULT]
             if not limit.kind.within(default.value, ceiling.value):
                 reason = f"{limit.kind.text(default.value)} is looser than {ceiling.origin.place}"
-                yield _variable_problem(default.origin.place, reason, "Lower the default, or raise the ceiling")
+                remedy, flaw = "Lower the default, or raise the ceiling", Flaw.CONTRADICTORY_VARIABLES
+                yield _variable_problem(default.origin.place, reason, remedy, flaw)
 
 
 def _scan_names(
@@ -3068,7 +3120,8 @@ def _scan_names(
         if name in variables or name in FOREIGN_NAMES or name in foreign_ok:
             continue
         if _is_close(name, variables):
-            problems.append(_variable_problem(name, "there is no such variable", _suggestion(name, variables)))
+            remedy = _suggestion(name, variables)
+            problems.append(_variable_problem(name, "there is no such variable", remedy, Flaw.MISSPELT_VARIABLE))
         elif name.startswith(VARIABLE_PREFIX):
             warnings.append(f"{name} is not a variable of sandbox-lockdown; it has no effect here.")
     return tuple(problems), tuple(warnings)
@@ -3119,6 +3172,36 @@ def _edits(one: str, other: str) -> int:
 
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
+_START = Position(line=1, column=1)
+# How tomllib begins what it says of a key that is stated twice.
+_TWICE = "Cannot overwrite|Cannot declare|Duplicate inline table key|Cannot mutate immutable namespace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TomlPlaces:
+    """Where each key of one file stands."""
+
+    origin: str
+    """The file's name, for people."""
+    positions: Positions
+    """Where in its text each key stands."""
+
+    def line(self, path: KeyPath) -> str:
+        """`FILE:LINE` of a key, or of the nearest table that would hold it."""
+        return f"{self.origin}:{self.positions.nearest(path).line}"
+
+    def problem(self, path: KeyPath, flaw: Flaw, *, reason: str, remedy: str) -> Problem:
+        """A problem of one key, at the place where it stands."""
+        position = self.positions.nearest(path)
+        return Problem(
+            key=path_text(path) or "the file",
+            origin=f"{self.origin}:{position.line}",
+            reason=reason,
+            remedy=remedy,
+            flaw=flaw,
+            path=path,
+            position=position,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3127,7 +3210,7 @@ class TomlTable:
 
     untrusted: Mapping[str, Any]
     """As tomllib gives it."""
-    positions: Positions
+    places: TomlPlaces
     """Where each key stands."""
 
 
@@ -3144,38 +3227,38 @@ def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tupl
         DocumentError: it is too large, no TOML, or not of that shape; every problem is listed.
     """
     decoded = _decoded(origin, text)
-    positions = _located(origin, decoded)
+    places = TomlPlaces(origin=origin, positions=_located(origin, decoded))
     untrusted = _parse_toml(origin, decoded)
-    problems = tuple(_number_problems(origin, untrusted, positions))
+    problems = tuple(_number_problems(untrusted, places))
     if not problems:
-        problems = tuple(dict.fromkeys(_shape_problems(origin, untrusted, positions, schema, not_yet)))
+        problems = tuple(dict.fromkeys(_shape_problems(untrusted, places, schema, not_yet)))
     if problems:
         raise DocumentError(problems)
-    return TomlTable(untrusted=untrusted, positions=positions)
-
-
-def problem_at(origin: str, path: KeyPath, positions: Positions, reason: str, remedy: str) -> Problem:
-    """A problem of one key, at the line where it stands."""
-    return Problem(
-        key=path_text(path) or "the file", origin=f"{origin}:{positions.line(path)}", reason=reason, remedy=remedy
-    )
+    return TomlTable(untrusted=untrusted, places=places)
 
 
 def _decoded(origin: str, data: bytes) -> str:
     if len(data) > MAX_DOCUMENT_BYTES:
         size = f"{len(data)} bytes, more than {MAX_DOCUMENT_BYTES}"
-        raise _file_error(origin, f"it has {size}", "Split it into several files")
+        raise _file_error(origin, Flaw.TOO_LARGE, f"it has {size}", "Split it into several files")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _file_error(f"{origin}:{line}", "it is not UTF-8", "Save it as UTF-8") from error
+        before = data[: error.start].decode("utf-8")
+        raise _file_error(
+            origin, Flaw.ENCODING, "it is not UTF-8", "Save it as UTF-8", _position_after(before)
+        ) from error
     foreign = re.search("[\r\x00\ufeff]", text)
     if foreign:
-        line = text.count("\n", 0, foreign.start()) + 1
         reason = "it holds a carriage return, a NUL or a byte order mark"
-        raise _file_error(f"{origin}:{line}", reason, "Save it with LF line ends and without a byte order mark")
+        remedy = "Save it with LF line ends and without a byte order mark"
+        raise _file_error(origin, Flaw.ENCODING, reason, remedy, _position_after(text[: foreign.start()]))
     return text
+
+
+def _position_after(before: str) -> Position:
+    """Where the text goes on after these characters."""
+    return Position(line=before.count("\n") + 1, column=len(before) - before.rfind("\n"))
 
 
 def _located(origin: str, text: str) -> Positions:
@@ -3192,7 +3275,7 @@ def _located(origin: str, text: str) -> Positions:
         depths[node] = depths[parent] + 1
     if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
         reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
-        raise _file_error(origin, reason, "A policy needs far less: simplify it")
+        raise _file_error(origin, Flaw.TOO_LARGE, reason, "A policy needs far less: simplify it")
     return positions
 
 
@@ -3203,13 +3286,18 @@ def _parse_toml(origin: str, text: str) -> dict[str, Any]:
         raise _syntax_error(origin, text, error) from error
 
 
-def _number_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
-    """Numbers beyond 64 bits, which Python would read but may not even be able to print."""
-    for path in _outsized_numbers(untrusted, ()):
-        yield problem_at(origin, path, positions, "a TOML number has at most 64 bits", "Choose a value in range")
+def _number_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterator[Problem]:
+    """Numbers beyond 64 bits, which Python would read but may not even be able to print, and what is no number."""
+    for path, number in _odd_numbers(untrusted, ()):
+        if isinstance(number, float):
+            reason, remedy = f"{number} is no number that can be compared", "Write a number"
+            yield places.problem(path, Flaw.NOT_FINITE, reason=reason, remedy=remedy)
+        else:
+            reason, remedy = "a TOML number has at most 64 bits", "Choose a value in range"
+            yield places.problem(path, Flaw.OUT_OF_RANGE, reason=reason, remedy=remedy)
 
 
-def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
+def _odd_numbers(untrusted: object, path: KeyPath) -> Iterator[tuple[KeyPath, int | float]]:
     children: Iterable[tuple[str | int, object]] = ()
     match untrusted:
         case dict():
@@ -3217,58 +3305,82 @@ def _outsized_numbers(untrusted: object, path: KeyPath) -> Iterator[KeyPath]:
         case list():
             children = enumerate(untrusted)
         case int() if not -(2**63) <= untrusted < 2**63:
-            yield path
+            yield path, untrusted
+        case float() if not math.isfinite(untrusted):
+            yield path, untrusted
     for key, child in children:
-        yield from _outsized_numbers(child, (*path, key))
+        yield from _odd_numbers(child, (*path, key))
 
 
 def _shape_problems(
-    origin: str, untrusted: Mapping[str, Any], positions: Positions, schema: Mapping[str, Any], not_yet: tuple[str, ...]
+    untrusted: Mapping[str, Any], places: TomlPlaces, schema: Mapping[str, Any], not_yet: tuple[str, ...]
 ) -> Iterator[Problem]:
     for error in shape_errors(untrusted, schema):
         if error.rule == "additionalProperties":
             for key in error.value:
                 path = (*error.path, key)
                 if path[0] in not_yet and len(path) == 1:
-                    yield problem_at(origin, path, positions, "it is not supported by this version", "Remove it")
+                    reason = "it is not supported by this version"
+                    yield places.problem(path, Flaw.UNSUPPORTED_KEY, reason=reason, remedy="Remove it")
                 elif key not in error.known_keys:
-                    yield _unknown_key(origin, path, error.known_keys, positions)
+                    yield _unknown_key(path, error.known_keys, places)
         else:
-            reason, remedy = _shape_text(error)
-            yield problem_at(origin, error.path, positions, reason, remedy)
+            flaw, reason, remedy = _shape_text(error)
+            yield places.problem(_exact_path(error), flaw, reason=reason, remedy=remedy)
 
 
-def _unknown_key(origin: str, path: KeyPath, known: tuple[str, ...], positions: Positions) -> Problem:
+def _exact_path(error: ShapeError) -> KeyPath:
+    """Where a breach stands: of a repeated item, the item and not its list."""
+    return (*error.path, _repeated_at(error.value)) if error.rule == "uniqueItems" else error.path
+
+
+def _repeated_at(items: list[Any]) -> int:
+    """The place of the first item that stood before."""
+    return next(number for number, item in enumerate(items) if item in items[:number])
+
+
+def _unknown_key(path: KeyPath, known: tuple[str, ...], places: TomlPlaces) -> Problem:
     key = str(path[-1])
     alike = difflib.get_close_matches(key, known, n=1)
     remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
-    return problem_at(origin, path, positions, "there is no such key", remedy)
+    if key.isascii():
+        return places.problem(path, Flaw.UNKNOWN_KEY, reason="there is no such key", remedy=remedy)
+    foreign = next(character for character in key if not character.isascii())
+    reason = f"there is no such key; it holds {unicodedata.name(foreign, ascii(foreign))}"
+    return places.problem(path, Flaw.LOOK_ALIKE_KEY, reason=reason, remedy=remedy)
 
 
-def _shape_text(error: ShapeError) -> tuple[str, str]:
-    """Reason and remedy for one breach of the schema, in words that need no schema to be understood."""
+def _shape_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    """What one breach of the schema is, with reason and remedy in words that need no schema to be understood."""
     value, expected = _short(error.value), error.expected
     match error.rule:
         case "required":
-            text = f"it lacks {', '.join(key for key in expected if key not in error.value)}", "Add it"
+            lacking = ", ".join(key for key in expected if key not in error.value)
+            told = Flaw.MISSING_KEY, f"it lacks {lacking}", "Add it"
         case "type":
-            text = f"{value} is not of type {expected}", "Write a value of that type"
+            told = Flaw.WRONG_TYPE, f"{value} is not of type {expected}", "Write a value of that type"
         case "format":
-            text = _format_text(error, value)
+            told = _format_text(error, value)
         case "minimum" | "maximum":
             side = "below the least" if error.rule == "minimum" else "above the greatest"
-            text = f"{value} is {side} permitted value, {expected}", "Choose a value in range"
+            reason = f"{value} is {side} permitted value, {expected}"
+            told = Flaw.OUT_OF_RANGE, reason, "Choose a value in range"
         case "const" | "enum":
-            text = _choice_text(error, value)
+            told = _choice_text(error, value)
         case "pattern" if expected == PLAIN_TEXT:
-            text = f"{value} holds a line break, a control or a bidirectional character", "Write plain text in one line"
+            reason = f"{value} holds a line break, a control or a bidirectional character"
+            told = Flaw.BAD_VALUE, reason, "Write plain text in one line"
         case "anyOf" | "minProperties" | "minItems":
-            text = _empty_text(error)
+            told = (Flaw.SAYS_NOTHING, *_empty_text(error))
+        case "uniqueItems":
+            item = _short(error.value[_repeated_at(error.value)])
+            told = Flaw.REPEATED_ITEM, f"{item} stands in the list already", "Remove it"
         case "false":
-            text = "nothing else may be stated beside a lock", "Remove one of them"
+            told = Flaw.LOCK_BESIDE_OTHERS, "nothing else may be stated beside a lock", "Remove one of them"
         case _:
-            text = f"{value} breaks the rule {error.rule} = {_short(expected)}", "Correct the value"
-    return text
+            reason = f"{value} breaks the rule {error.rule} = {_short(expected)}"
+            told = Flaw.BAD_VALUE, reason, "Correct the value"
+    return told
 
 
 def _empty_text(error: ShapeError) -> tuple[str, str]:
@@ -3282,18 +3394,23 @@ def _empty_text(error: ShapeError) -> tuple[str, str]:
     return "it says nothing", "State a lock, a ceiling or a default"
 
 
-def _format_text(error: ShapeError, value: str) -> tuple[str, str]:
+def _format_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
     if error.expected == "date-time":
-        return f"{value} is not a date with an offset", "Write one such as 2026-11-01T00:00:00Z, without quotes"
-    return error.cause, "Correct the item"
+        reason, remedy = (
+            f"{value} is not a date with an offset",
+            "Write one such as 2026-11-01T00:00:00Z, without quotes",
+        )
+        return Flaw.DATE_WITHOUT_OFFSET, reason, remedy
+    return Flaw.BAD_DESTINATION, error.cause, "Correct the item"
 
 
-def _choice_text(error: ShapeError, value: str) -> tuple[str, str]:
+def _choice_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
     if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
-        return f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
+        return Flaw.WRONG_TYPE, f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
     if error.rule == "enum":
-        return f"{value} is not one of {', '.join(error.expected)}", "Choose among them"
-    return f"{value} is not {error.expected}", f"Write {error.expected}"
+        reason = f"{value} is not one of {', '.join(error.expected)}"
+        return Flaw.BAD_VALUE, reason, "Choose among them"
+    return Flaw.BAD_VALUE, f"{value} is not {error.expected}", f"Write {error.expected}"
 
 
 def _short(value: object) -> str:
@@ -3304,14 +3421,20 @@ def _short(value: object) -> str:
 
 
 def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
-    """What the parser says, at the line that it names last; what it quotes of the text stands before that."""
-    named = re.findall(r"\bline ([0-9]+)", str(error))
-    line = named[-1] if named else text.count("\n") + 1
-    return _file_error(f"{origin}:{line}", f"it is not TOML: {error}", "Correct the syntax; https://toml.io shows it")
+    """What the parser says, at the place that it names last; what it quotes of the text stands before that."""
+    named = re.findall(r"\bline ([0-9]+)(?:, column ([0-9]+))?", str(error))
+    position = _position_after(text)
+    if named:
+        position = Position(line=int(named[-1][0]), column=int(named[-1][1] or 1))
+    flaw = Flaw.DUPLICATE_KEY if re.match(_TWICE, str(error)) else Flaw.NOT_TOML
+    remedy = "Keep one of the two" if flaw is Flaw.DUPLICATE_KEY else "Correct the syntax; https://toml.io shows it"
+    return _file_error(origin, flaw, f"it is not TOML: {error}", remedy, position)
 
 
-def _file_error(origin: str, reason: str, remedy: str) -> DocumentError:
-    return DocumentError((Problem(key="the file", origin=origin, reason=reason, remedy=remedy),))
+def _file_error(origin: str, flaw: Flaw, reason: str, remedy: str, position: Position = _START) -> DocumentError:
+    place = origin if position is _START else f"{origin}:{position.line}"
+    problem = Problem(key="the file", origin=place, reason=reason, remedy=remedy, flaw=flaw, position=position)
+    return DocumentError((problem,))
 
 
 # ======== policy/document.py ==========================================================================================
@@ -3388,27 +3511,46 @@ class DocumentSource:
     """Keys named in lines that were not checked, since they are not trusted here."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentReading:
+    """A policy file that is what it should be, beside the TOML it was read from."""
+
+    document: PolicyDocument
+    """What it says."""
+    toml: TomlTable
+    """How it says it, and where."""
+
+
 def parse_document(source: DocumentSource) -> PolicyDocument:
     """Read a policy file.
 
     Raises:
         DocumentError: it is too large, no TOML, not of the schema's shape, or contradicts itself.
     """
+    return read_document(source).document
+
+
+def read_document(source: DocumentSource) -> DocumentReading:
+    """Read a policy file, and keep where everything in it stands.
+
+    Raises:
+        DocumentError: as `parse_document`.
+    """
     toml = read_toml(source.origin, source.text, document_schema(), _NOT_YET_KEYS)
-    untrusted, positions = toml.untrusted, toml.positions
-    reader = _StatementReader(source=source, untrusted=untrusted, positions=positions)
+    untrusted, places = toml.untrusted, toml.places
+    reader = _StatementReader(source=source, untrusted=untrusted, places=places)
     found = tuple(reader.statements(("limits",), untrusted.get("limits", {}), ""))
     scopes = tuple(reader.scope(number, scope) for number, scope in enumerate(untrusted.get("scope", ())))
     blocks = {(): found} | {("scope", number): statements for number, (_, statements) in enumerate(scopes)}
     problems = (
         *(item for block in blocks.values() for item in block if isinstance(item, Problem)),
-        *(problem for path, block in blocks.items() for problem in _own_contradictions(path, _readable(block))),
-        *_date_problems(source.origin, untrusted, positions),
-        *_relation_problems(source.origin, untrusted, positions),
+        *(problem for path, block in blocks.items() for problem in _own_contradictions(path, _readable(block), places)),
+        *_date_problems(untrusted, places),
+        *_relation_problems(untrusted, places),
     )
     if problems:
         raise DocumentError(problems)
-    return PolicyDocument(
+    document = PolicyDocument(
         origin=source.origin,
         policy_id=untrusted["id"],
         serial=untrusted["serial"],
@@ -3425,6 +3567,7 @@ def parse_document(source: DocumentSource) -> PolicyDocument:
         rollback_of=untrusted.get("rollback_of"),
         unknown_key_ids=source.unknown_key_ids,
     )
+    return DocumentReading(document=document, toml=toml)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3433,7 +3576,7 @@ class _StatementReader:
 
     source: DocumentSource
     untrusted: Mapping[str, Any]
-    positions: Positions
+    places: TomlPlaces
 
     def scope(self, number: int, untrusted: Mapping[str, Any]) -> tuple[ScopeConditions, tuple[Stated | Problem, ...]]:
         """Whom one scope is for, and what it says."""
@@ -3461,10 +3604,11 @@ class _StatementReader:
         try:
             value = limit.kind.from_native(table[verb.value])
         except ValueError as error:
-            return problem_at(self.source.origin, path, self.positions, str(error), f"Expected {limit.kind.grammar}")
+            remedy = f"Expected {limit.kind.grammar}"
+            return self.places.problem(path, Flaw.BAD_VALUE, reason=str(error), remedy=remedy)
         origin = Origin(
             layer=Layer.POLICY,
-            place=f"{self.source.origin}:{self.positions.line(path)}",
+            place=self.places.line(path),
             reason=table.get("reason", ""),
             policy_id=self.untrusted["id"],
             scope=scope,
@@ -3486,43 +3630,46 @@ def _readable(found: Iterable[Stated | Problem]) -> tuple[Stated, ...]:
     return tuple(item for item in found if isinstance(item, Stated))
 
 
-def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...]) -> Iterator[Problem]:
+def _own_contradictions(path: KeyPath, statements: tuple[Stated, ...], places: TomlPlaces) -> Iterator[Problem]:
     """Defaults that their own block of statements, at this path, makes pointless."""
     said = {(statement.limit.name, statement.verb): statement for statement in statements}
     for default in (statement for statement in statements if statement.verb is Verb.DEFAULT):
         ceiling, kind = said.get((default.limit.name, Verb.CEILING)), default.limit.kind
         if ceiling is not None and not kind.within(default.value, ceiling.value):
             reason = f"its default {kind.text(default.value)} is looser than its ceiling {kind.text(ceiling.value)}"
-            remedy = "Lower it, or raise the ceiling"
+            flaw, remedy = Flaw.DEFAULT_OUTSIDE_CEILING, "Lower it, or raise the ceiling"
         elif ceiling is None and not default.environment_may_loosen and not default.scoped:
             reason = "env_may_loosen = false stands beside a default alone, which is no bound"
-            remedy = "State a ceiling or a lock, or remove it"
+            flaw, remedy = Flaw.IDLE_ENV_MAY_LOOSEN, "State a ceiling or a lock, or remove it"
         else:
             continue
-        key = path_text((*path, "limits", default.limit.name, Verb.DEFAULT.value))
-        yield Problem(key=key, origin=default.origin.place, reason=reason, remedy=remedy)
+        where = (*path, "limits", default.limit.name, Verb.DEFAULT.value)
+        yield places.problem(where, flaw, reason=reason, remedy=remedy)
 
 
-def _date_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+def _date_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterator[Problem]:
     begins = untrusted.get("not_before", untrusted["issued_at"])
     for key in ("issued_at", "not_before"):
         if key in untrusted and untrusted[key] >= untrusted["expires_at"]:
             reason = f"it expires at {untrusted['expires_at'].isoformat()}, which is not after {key}"
-            yield problem_at(origin, ("expires_at",), positions, reason, f"Choose a date after {begins}")
+            remedy = f"Choose a date after {begins}"
+            yield places.problem(("expires_at",), Flaw.DATES_OUT_OF_ORDER, reason=reason, remedy=remedy)
 
 
-def _relation_problems(origin: str, untrusted: Mapping[str, Any], positions: Positions) -> Iterator[Problem]:
+def _relation_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterator[Problem]:
     """What the file says of other files, and of its own past."""
+    flaw = Flaw.CONTRADICTORY_RELATIONS
     for key in ("requires", "retires"):
         if untrusted["id"] in untrusted.get(key, ()):
-            yield problem_at(origin, (key,), positions, "it names the file's own id", "Name other policies")
+            yield places.problem((key,), flaw, reason="it names the file's own id", remedy="Name other policies")
     both = sorted(set(untrusted.get("requires", ())) & set(untrusted.get("retires", ())))
     if both:
         reason = f"{', '.join(both)} is retired here and required too"
-        yield problem_at(origin, ("retires",), positions, reason, "Keep one of the two")
+        yield places.problem(("retires",), flaw, reason=reason, remedy="Keep one of the two")
     if untrusted.get("rollback_of", 0) >= untrusted["serial"]:
         reason = f"serial {untrusted['rollback_of']} is no earlier one than this file's {untrusted['serial']}"
-        yield problem_at(origin, ("rollback_of",), positions, reason, "Raise the serial, and name an earlier one")
+        remedy = "Raise the serial, and name an earlier one"
+        yield places.problem(("rollback_of",), flaw, reason=reason, remedy=remedy)
 
 
 # ======== policy/refusals.py ==========================================================================================
@@ -4038,18 +4185,12 @@ def _notice(valve: _Valve, ruling: _Ruling) -> str:
     return f"The {name} asks for {limit.words(stated.value)}; {decider.origin} {says} {now}{why}."
 
 
-# ======== policy/signatures.py ========================================================================================
-# A policy file's signatures: the block of comment lines at its end, written, split off and verified.
+# ======== policy/signature_block.py ===================================================================================
+# A policy file's signatures as text: the block of comment lines at its end, written and split off.
 #
-# Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
-# before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
-# again. Every block has one spelling, so no byte of the text, nor of a trusted key's line, can change unseen; lines of
-# unknown keys prove nothing and can be added or removed. Counted are keys, never people.
-# Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
+# Pure functions on bytes, lines split at LF alone. Every block has one spelling. Nothing is verified here, and no key is
+# needed: that is left to `signatures`.
 
-
-PAYLOAD_TYPE = "application/vnd.sandbox-policy.v1+toml"
-"""What is signed: purpose, version and encoding, so that no signature serves for anything else."""
 
 MAX_SIGNATURES = 16
 """Signature lines of one file."""
@@ -4061,6 +4202,7 @@ END_MARKER = b"-----END POLICY SIGNATURES-----"
 """Stands once in a signed file, in its last line."""
 
 BEGIN_LINE = b"# " + BEGIN_MARKER + b"\n"
+
 END_LINE = b"# " + END_MARKER + b"\n"
 
 SIGNATURE_LINE = re.compile(rb"# ed25519 (sha256:[0-9a-f]{64}) ([A-Za-z0-9+/]{86}==)")
@@ -4096,6 +4238,156 @@ class SplitDocument:
     """Sorted by key id; empty if the file is unsigned."""
 
 
+def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
+    """Take a policy file apart into its text and its signatures.
+
+    Raises:
+        DocumentError: if it is too large, or holds a carriage return, NUL byte or byte order mark.
+        SignatureError: if it holds a marker, but not one whole block exactly as we would write it.
+    """
+    check_document_bytes(document, origin)
+    if BEGIN_MARKER not in document and END_MARKER not in document:
+        return SplitDocument(text=document, signatures=())
+    _check_markers(document, origin)
+    text_bytes = document.index(BEGIN_LINE)
+    lines = document[text_bytes + len(BEGIN_LINE) : -len(END_LINE)].splitlines()
+    signatures = _block_signatures(lines, first_signature_line(document[:text_bytes]), origin)
+    if format_signature_block(signatures) != document[text_bytes:]:
+        raise SignatureError((signature_block_problem(origin, "it is not spelled as we would write it"),))
+    return SplitDocument(text=document[:text_bytes], signatures=signatures)
+
+
+def text_digest(text: bytes) -> str:
+    """SHA-256 of a policy's text in lower-case hex, by which two payloads are told to be the same."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def format_signature_block(signatures: Iterable[PolicySignature]) -> bytes:
+    """Write signatures as the block that ends a signed file."""
+    lines = (
+        b"# ed25519 %b %b\n" % (signature.key_id.encode(), base64.b64encode(signature.value))
+        for signature in sorted(signatures, key=lambda signature: signature.key_id)
+    )
+    return BEGIN_LINE + b"".join(lines) + END_LINE
+
+
+def unsigned_source(name: str, data: bytes) -> DocumentSource:
+    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
+
+    Raises:
+        DocumentError: it holds bytes that no policy file may hold.
+        SignatureError: it holds half a signature block.
+    """
+    text = split_signatures(data, origin=name).text
+    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+
+
+def check_document_bytes(document: bytes, origin: str) -> None:
+    """Refuse what no policy file may hold.
+
+    Raises:
+        DocumentError: it is too large, or holds a carriage return, NUL byte or byte order mark.
+    """
+    problems = [
+        signed_file_problem(
+            f"{origin}:{_position_of_byte(document, document.index(forbidden)).line}",
+            f"it holds {name}",
+            "Save it as UTF-8 without byte order mark, with lines that end in LF alone",
+            Flaw.ENCODING,
+            _position_of_byte(document, document.index(forbidden)),
+        )
+        for forbidden, name in FORBIDDEN_BYTES
+        if forbidden in document
+    ]
+    if len(document) > MAX_DOCUMENT_BYTES:
+        reason = f"it has {len(document)} bytes, more than {MAX_DOCUMENT_BYTES}"
+        problems.append(signed_file_problem(origin, reason, "Split it into several policy files", Flaw.TOO_LARGE))
+    if problems:
+        raise DocumentError(tuple(problems))
+
+
+def _check_markers(document: bytes, origin: str) -> None:
+    """Require one whole block after the text: BEGIN and END once each, each alone in its line, END the last."""
+    problems = [
+        signature_block_problem(origin, f"the marker {marker.decode()} stands {document.count(marker)} times, not once")
+        for marker in (BEGIN_MARKER, END_MARKER)
+        if document.count(marker) != 1
+    ]
+    if not problems and b"\n" + BEGIN_LINE not in document:
+        problems.append(signature_block_problem(origin, "BEGIN does not stand alone in a line after the text"))
+    if not problems and not document.endswith(b"\n" + END_LINE):
+        problems.append(signature_block_problem(origin, "the file does not end with END and its line feed"))
+    if problems:
+        raise SignatureError(tuple(problems))
+
+
+def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
+    """Read a block's lines, reporting all that are wrong."""
+    if not 1 <= len(lines) <= MAX_SIGNATURES:
+        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
+        raise SignatureError((signature_block_problem(f"{origin}:{first_line}", reason),))
+    matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
+    problems = [
+        signature_block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
+        for number, match in enumerate(matches, start=first_line)
+        if not match
+    ]
+    signatures = tuple(
+        PolicySignature(key_id=match[1].decode(), value=base64.b64decode(match[2])) for match in matches if match
+    )
+    if not problems:
+        problems.extend(_order_problems(signatures, first_line, origin))
+    if problems:
+        raise SignatureError(tuple(problems))
+    return signatures
+
+
+def _order_problems(signatures: tuple[PolicySignature, ...], first_line: int, origin: str) -> Iterable[Problem]:
+    """Find lines that stand out of order, or a second time."""
+    for number, (before, after) in enumerate(itertools.pairwise(signatures), start=first_line + 1):
+        if before.key_id == after.key_id:
+            yield signature_block_problem(f"{origin}:{number}", f"{after.key_id} signed twice")
+        elif before.key_id > after.key_id:
+            yield signature_block_problem(f"{origin}:{number}", "the lines are not sorted by key id")
+
+
+def first_signature_line(text: bytes) -> int:
+    """Number the line after BEGIN, counting from 1."""
+    return text.count(b"\n") + 2
+
+
+def _position_of_byte(document: bytes, offset: int) -> Position:
+    line_start = document.rfind(b"\n", 0, offset) + 1
+    before = document[line_start:offset].decode("utf-8", errors="replace")
+    return Position(line=document.count(b"\n", 0, offset) + 1, column=len(before) + 1)
+
+
+def signature_block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Problem:
+    """A problem of the block, or of the lack of one."""
+    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy, flaw=Flaw.BROKEN_SIGNATURES)
+
+
+def signed_file_problem(
+    origin: str, reason: str, remedy: str, flaw: Flaw | None = None, position: Position | None = None
+) -> Problem:
+    """A problem of the file as a whole."""
+    return Problem(key="policy file", origin=origin, reason=reason, remedy=remedy, flaw=flaw, position=position)
+
+
+# ======== policy/signatures.py ========================================================================================
+# Signs policy files and verifies their signatures.
+#
+# Pure functions on bytes, lines split at LF alone. Signed is DSSE's pre-authentication encoding of the exact bytes
+# before the block; nothing is re-serialised, and whoever verified must parse the `text` returned here, not the file
+# again. Every block has one spelling, so no byte of the text, nor of a trusted key's line, can change unseen; lines of
+# unknown keys prove nothing and can be added or removed. Counted are keys, never people.
+# Source: DSSE protocol v1 (secure-systems-lab/dsse, protocol.md).
+
+
+PAYLOAD_TYPE = "application/vnd.sandbox-policy.v1+toml"
+"""What is signed: purpose, version and encoding, so that no signature serves for anything else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedDocument:
     """A policy file that enough trusted keys signed."""
@@ -4117,39 +4409,6 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     """
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
-    """Take a policy file apart into its text and its signatures.
-
-    Raises:
-        DocumentError: if it is too large, or holds a carriage return, NUL byte or byte order mark.
-        SignatureError: if it holds a marker, but not one whole block exactly as we would write it.
-    """
-    _check_document_bytes(document, origin)
-    if BEGIN_MARKER not in document and END_MARKER not in document:
-        return SplitDocument(text=document, signatures=())
-    _check_markers(document, origin)
-    text_bytes = document.index(BEGIN_LINE)
-    lines = document[text_bytes + len(BEGIN_LINE) : -len(END_LINE)].splitlines()
-    signatures = _block_signatures(lines, _first_signature_line(document[:text_bytes]), origin)
-    if format_signature_block(signatures) != document[text_bytes:]:
-        raise SignatureError((_block_problem(origin, "it is not spelled as we would write it"),))
-    return SplitDocument(text=document[:text_bytes], signatures=signatures)
-
-
-def text_digest(text: bytes) -> str:
-    """SHA-256 of a policy's text in lower-case hex, by which two payloads are told to be the same."""
-    return hashlib.sha256(text).hexdigest()
-
-
-def format_signature_block(signatures: Iterable[PolicySignature]) -> bytes:
-    """Write signatures as the block that ends a signed file."""
-    lines = (
-        b"# ed25519 %b %b\n" % (signature.key_id.encode(), base64.b64encode(signature.value))
-        for signature in sorted(signatures, key=lambda signature: signature.key_id)
-    )
-    return BEGIN_LINE + b"".join(lines) + END_LINE
 
 
 def verify_signatures(document: bytes, keys: Sequence[PublicKey], *, threshold: int, origin: str) -> VerifiedDocument:
@@ -4202,79 +4461,6 @@ def policy_source(name: str, data: bytes, keys: Sequence[PublicKey], threshold: 
     return unsigned_source(name, data)
 
 
-def unsigned_source(name: str, data: bytes) -> DocumentSource:
-    """A policy file's text whose signatures, if it has any, are left unread and count for nothing.
-
-    Raises:
-        DocumentError: it holds bytes that no policy file may hold.
-        SignatureError: it holds half a signature block.
-    """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
-
-
-def _check_document_bytes(document: bytes, origin: str) -> None:
-    problems = [
-        _signed_file_problem(
-            f"{origin}:{_line_of_byte(document, document.index(forbidden))}",
-            f"it holds {name}",
-            "Save it as UTF-8 without byte order mark, with lines that end in LF alone",
-        )
-        for forbidden, name in FORBIDDEN_BYTES
-        if forbidden in document
-    ]
-    if len(document) > MAX_DOCUMENT_BYTES:
-        reason = f"it has {len(document)} bytes, more than {MAX_DOCUMENT_BYTES}"
-        problems.append(_signed_file_problem(origin, reason, "Split it into several policy files"))
-    if problems:
-        raise DocumentError(tuple(problems))
-
-
-def _check_markers(document: bytes, origin: str) -> None:
-    """Require one whole block after the text: BEGIN and END once each, each alone in its line, END the last."""
-    problems = [
-        _block_problem(origin, f"the marker {marker.decode()} stands {document.count(marker)} times, not once")
-        for marker in (BEGIN_MARKER, END_MARKER)
-        if document.count(marker) != 1
-    ]
-    if not problems and b"\n" + BEGIN_LINE not in document:
-        problems.append(_block_problem(origin, "BEGIN does not stand alone in a line after the text"))
-    if not problems and not document.endswith(b"\n" + END_LINE):
-        problems.append(_block_problem(origin, "the file does not end with END and its line feed"))
-    if problems:
-        raise SignatureError(tuple(problems))
-
-
-def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
-    """Read a block's lines, reporting all that are wrong."""
-    if not 1 <= len(lines) <= MAX_SIGNATURES:
-        reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
-        raise SignatureError((_block_problem(f"{origin}:{first_line}", reason),))
-    matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
-    problems = [
-        _block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
-        for number, match in enumerate(matches, start=first_line)
-        if not match
-    ]
-    signatures = tuple(
-        PolicySignature(key_id=match[1].decode(), value=base64.b64decode(match[2])) for match in matches if match
-    )
-    if not problems:
-        problems.extend(_order_problems(signatures, first_line, origin))
-    if problems:
-        raise SignatureError(tuple(problems))
-    return signatures
-
-
-def _order_problems(signatures: tuple[PolicySignature, ...], first_line: int, origin: str) -> Iterable[Problem]:
-    """Find lines that stand out of order, or a second time."""
-    for number, (before, after) in enumerate(itertools.pairwise(signatures), start=first_line + 1):
-        if before.key_id == after.key_id:
-            yield _block_problem(f"{origin}:{number}", f"{after.key_id} signed twice")
-        elif before.key_id > after.key_id:
-            yield _block_problem(f"{origin}:{number}", "the lines are not sorted by key id")
-
-
 def _check_threshold(threshold: int, distinct_keys: int, origin: str) -> None:
     if not distinct_keys:
         reason, remedy = "there is no trusted key to verify with", "Name at least one public key"
@@ -4296,7 +4482,7 @@ def _check_trusted_lines(split: SplitDocument, trusted: dict[str, PublicKey], or
             reason="the signature does not verify: text or line were changed after signing",
             remedy="Restore the file from its source, or review the text and have this key sign it again",
         )
-        for number, signature in enumerate(split.signatures, start=_first_signature_line(split.text))
+        for number, signature in enumerate(split.signatures, start=first_signature_line(split.text))
         if signature.key_id in trusted and not trusted[signature.key_id].verifies(signature.value, message)
     )
     if problems:
@@ -4310,24 +4496,7 @@ def _too_few_signed(signed: int, threshold: int, unknown: tuple[str, ...], origi
     elif not signed:
         reason += "; it has no signature"
     remedy = "Have it signed with a trusted key: policy sign --key NAME.key FILE"
-    return _block_problem(origin, reason, remedy)
-
-
-def _first_signature_line(text: bytes) -> int:
-    """Number the line after BEGIN, counting from 1."""
-    return text.count(b"\n") + 2
-
-
-def _line_of_byte(document: bytes, position: int) -> int:
-    return document.count(b"\n", 0, position) + 1
-
-
-def _block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Problem:
-    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy)
-
-
-def _signed_file_problem(origin: str, reason: str, remedy: str) -> Problem:
-    return Problem(key="policy file", origin=origin, reason=reason, remedy=remedy)
+    return signature_block_problem(origin, reason, remedy)
 
 
 # ======== policy/situation.py =========================================================================================
