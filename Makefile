@@ -6,9 +6,10 @@ PYTEST ?= pytest
 PYTEST_OPTIONS ?=
 TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format plugins schema lock e2e containers clean root
+.PHONY: help demo test bench fuzz lint format plugins schema docs lock e2e containers clean root
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,8 +44,15 @@ plugins: .venv/ready ## Write plugins/generated from the sources
 schema: .venv/ready ## Write policy/policy.schema.json from the table of limits
 	.venv/bin/policy schema > build/policy.schema.json && mv build/policy.schema.json policy/policy.schema.json
 
+fuzz: .venv/ready ## Fuzz what reads TOML for FUZZ_SECONDS (with the extra `fuzz` installed)
+	@.venv/bin/python -m tests.fuzz.toml_reading --seconds $(FUZZ_SECONDS)
+
+docs: .venv/ready ## Write docs/lint-rules.md from the rules
+	.venv/bin/python -m policy.lint.rule_texts > build/lint-rules.md && mv build/lint-rules.md docs/lint-rules.md
+
 lock: .venv/ready ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url -q -o requirements.lock
+	printf 'hatchling\n' | uv pip compile pyproject.toml - --constraint requirements.lock --universal --generate-hashes --no-annotate --no-header --no-emit-index-url -q -o requirements-run.lock
 
 # One Python process makes the environment without ensurepip, which Debian ships in a package of its own.
 .venv/ready: requirements.lock

@@ -32,6 +32,7 @@ from plugins.flatten_source import (
     Statement,
     bound_names,
     imported_names,
+    late_imports,
     top_level_statements,
     undefined_names,
 )
@@ -185,7 +186,7 @@ def _read_module(root: Path, name: str, if_missing: Problem) -> SourceModule:
     except SyntaxError as error:
         reason = f"is not Python ({error.msg})"
         raise UnreadableError([_problem(path, error.lineno or 1, name, reason, "Mend it")]) from error
-    return SourceModule(name=name, path=path, text=text, tree=tree)
+    return SourceModule(name=name, path=path, text=text, tree=tree, late_imports=late_imports(tree))
 
 
 def _cycle_problem(modules: Mapping[str, SourceModule], cycle: list[str]) -> Problem:

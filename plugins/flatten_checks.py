@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from plugins.flatten_source import (
     PROJECT_PACKAGES,
+    Function,
     SourceModule,
     bound_names,
     docstring_node,
@@ -75,6 +76,7 @@ def module_problems(module: SourceModule, *, is_entry: bool) -> Iterator[Problem
     """Yield what is wrong with one module by itself."""
     yield from _layout_problems(module, is_entry=is_entry)
     yield from _import_problems(module)
+    yield from _late_import_problems(module)
     yield from _name_problems(module)
     yield from _annotation_problems(module)
     for name, line in undefined_names(module.text, module.path, KNOWN_NAMES):
@@ -171,6 +173,25 @@ def _import_problems(module: SourceModule) -> Iterator[Problem]:
             yield _at(module.path, node.lineno, key, reason, remedy)
 
 
+def _late_import_problems(module: SourceModule) -> Iterator[Problem]:
+    """Where it would change the meaning that a late import is left out, which it is by whole lines."""
+    lines = module.text.split("\n")
+    for node in module.late_imports:
+        before = lines[node.lineno - 1].encode()[: node.col_offset].strip()
+        after = lines[last_line(node) - 1].encode()[node.end_col_offset :].strip()
+        if before or not (after or b"#").startswith(b"#"):
+            yield _at(module.path, node.lineno, "import", "shares its line with what stays", "Give it its own line")
+        around = [each for each in ast.walk(module.tree) if isinstance(each, Function) and node in ast.walk(each)]
+        bound = {name for function in around for name in _own_names(function)}
+        for name in sorted({alias.name for alias in node.names} & bound):
+            yield _at(module.path, node.lineno, name, "means something else in this function", "Rename one of them")
+
+
+def _own_names(function: Function) -> frozenset[str]:
+    parameters = {inner.arg for inner in ast.walk(function.args) if isinstance(inner, ast.arg)}
+    return frozenset(parameters) | bound_names(function.body)
+
+
 def _import_refusals(node: ast.Import | ast.ImportFrom, *, lazy: bool) -> Iterator[tuple[str, str, str]]:
     if isinstance(node, ast.ImportFrom) and node.level:
         yield "import", "is relative", "Write the whole name of the module"
@@ -189,8 +210,6 @@ def _source_refusals(source: str, item: str, *, plain: bool, lazy: bool) -> Iter
     if package in PROJECT_PACKAGES:
         if plain:
             yield source, "is bound as a module, and a single file has none", f"Write `from {source} import …`"
-        if lazy:
-            yield source, "is imported inside a function, and a single file has no modules", "Import it at the top"
     elif source == "__future__":
         yield source, "would change every other module in the file", "Do without it"
     elif source in DATA_MODULES or f"{source}.{item}" in DATA_MODULES:

@@ -21,6 +21,7 @@ PURE_DECORATORS = frozenset(
 """Decorators from outside that do nothing beyond what they return, so an unused definition may go with them."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+AnyImport = ast.Import | ast.ImportFrom
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
@@ -36,11 +37,13 @@ class SourceModule:
     """The whole source; lines end at LF alone."""
     tree: ast.Module
     """The same, parsed."""
+    late_imports: tuple[AnyImport, ...]
+    """The project's own imports inside functions, which are left out: in one file, the names are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """One name that a top-level import binds."""
+    """One name that an import binds."""
 
     bound: str
     """The name bound."""
@@ -86,15 +89,18 @@ def package_of(dotted: str) -> str:
 
 
 def imported_names(module: SourceModule) -> tuple[Imported, ...]:
-    """Return what the module's top-level imports bind."""
-    found: list[Imported] = []
-    for node in module.tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found.extend(_bound_by_import(node))
-    return tuple(found)
+    """Return what the module's top-level imports bind, and what its functions import of the project."""
+    nodes = (*(node for node in module.tree.body if isinstance(node, AnyImport)), *module.late_imports)
+    return tuple(name for node in nodes for name in _bound_by_import(node))
 
 
-def _bound_by_import(node: ast.Import | ast.ImportFrom) -> Iterator[Imported]:
+def late_imports(tree: ast.Module) -> tuple[AnyImport, ...]:
+    """Return the imports of the project's own modules that do not stand at the top level."""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, AnyImport) and node not in tree.body)
+    return tuple(node for node in nodes if any(name.is_project for name in _bound_by_import(node)))
+
+
+def _bound_by_import(node: AnyImport) -> Iterator[Imported]:
     for alias in node.names:
         if isinstance(node, ast.Import):
             yield Imported(bound=package_of(alias.name), module=alias.name, item=None, line=node.lineno)
@@ -194,6 +200,7 @@ def top_level_statements(module: SourceModule) -> tuple[tuple[Statement, ...], t
     """Return the module's statements in order, and the comments after the last one."""
     lines = module.text.removesuffix("\n").split("\n")
     external = frozenset(name.bound for name in imported_names(module) if not name.is_project)
+    left_out = _late_lines(module, lines)
     statements: list[Statement] = []
     gap: list[str] = []
     position = 0  # lines before it have been dealt with
@@ -203,7 +210,7 @@ def top_level_statements(module: SourceModule) -> tuple[tuple[Statement, ...], t
         gap.extend(lines[position:start])
         position = end
         if not _is_left_out(group[0], module.tree):
-            text = tuple(lines[start:end])
+            text = tuple(line for number, line in enumerate(lines[start:end], start) if number not in left_out)
             statements.append(_statement(group[0], tuple(gap), text, start + 1, external))
             gap = []
     return tuple(statements), (*gap, *lines[position:])
@@ -221,6 +228,12 @@ def _statement(
         uses=_mentioned(node),
         required=not _only_binds(node, external) or any(name.startswith("__") for name in names),
     )
+
+
+def _late_lines(module: SourceModule, lines: list[str]) -> frozenset[int]:
+    """Which lines, counted from 0, are late imports, or blank behind one."""
+    taken = {number for node in module.late_imports for number in range(node.lineno - 1, last_line(node))}
+    return frozenset(taken | {number + 1 for number in taken if not "".join(lines[number + 1 : number + 2]).strip()})
 
 
 def _groups(tree: ast.Module) -> Iterator[list[ast.stmt]]:
@@ -243,7 +256,7 @@ def _is_string(node: ast.stmt) -> bool:
 
 
 def _is_left_out(node: ast.stmt, tree: ast.Module) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom) or node is docstring_node(tree)
+    return isinstance(node, AnyImport) or node is docstring_node(tree)
 
 
 def _with_comments_above(lines: list[str], start: int, floor: int) -> int:

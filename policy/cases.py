@@ -15,6 +15,7 @@ from policy.errors import ConfigurationError, DocumentError, Flaw, Problem
 from policy.limits import LIMITS, VARIABLE_PREFIX, Limit, limit_named
 from policy.requester import SURFACES, Requester
 from policy.schema import plain_text_schema
+from policy.shape import compiled_shape
 from policy.situation import Situation
 from policy.toml_text import TomlPlaces, read_toml
 
@@ -68,7 +69,7 @@ def parse_cases(text: bytes, origin: str) -> CaseFile:
     Raises:
         DocumentError: it is no TOML, not of the right shape, or holds a value that its limit cannot have.
     """
-    toml = read_toml(origin, text, cases_schema())
+    toml = read_toml(origin, text, compiled_shape(cases_schema()))
     found = tuple(_cases(toml.untrusted["case"], toml.places))
     problems = tuple(item for item in found if isinstance(item, Problem))
     if problems:

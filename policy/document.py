@@ -9,6 +9,8 @@ Source: TOML 1.0.0; `policy/policy.schema.json`.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from policy.errors import DocumentError, Flaw, Problem
@@ -16,10 +18,14 @@ from policy.limits import LIMITS, Limit
 from policy.positions import KeyPath
 from policy.requester import ScopeConditions
 from policy.schema import document_schema
+from policy.shape import Shape, compiled_shape
 from policy.statements import Layer, Origin, Stated, Verb
 from policy.toml_text import TomlPlaces, TomlTable, read_toml
 
 _NOT_YET_KEYS = ("rollout",)
+_STATED_BY: Mapping[str, Verb] = MappingProxyType(
+    {verb.value: verb for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT)}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +115,7 @@ def read_document(source: DocumentSource) -> DocumentReading:
     Raises:
         DocumentError: as `parse_document`.
     """
-    toml = read_toml(source.origin, source.text, document_schema(), _NOT_YET_KEYS)
+    toml = read_toml(source.origin, source.text, _document_shape(), _NOT_YET_KEYS)
     untrusted, places = toml.untrusted, toml.places
     reader = _StatementReader(source=source, untrusted=untrusted, places=places)
     found = tuple(reader.statements(("limits",), untrusted.get("limits", {}), ""))
@@ -143,6 +149,11 @@ def read_document(source: DocumentSource) -> DocumentReading:
     return DocumentReading(document=document, toml=toml)
 
 
+@cache
+def _document_shape() -> Shape:
+    return compiled_shape(document_schema())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StatementReader:
     """Reads what one file says of limits, in its `[limits]` and in each scope alike."""
@@ -162,20 +173,18 @@ class _StatementReader:
     def statements(self, path: KeyPath, limits: Mapping[str, Any], scope: str) -> Iterator[Stated | Problem]:
         """What one table says of each limit, or why that cannot be read."""
         for limit in LIMITS:
-            if limit.name not in limits:
-                continue
-            said = limits[limit.name]
-            table = said if isinstance(said, dict) else {"lock": said}
-            for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
-                if verb.value in table:
-                    place = (*path, limit.name, verb.value) if table is said else (*path, limit.name)
-                    yield self._statement(place, limit, verb, table, scope)
+            said = limits.get(limit.name)
+            table = said if isinstance(said, dict) else {} if said is None else {"lock": said}
+            for key, verb in _STATED_BY.items():
+                if key in table:
+                    place = (*path, limit.name, key) if table is said else (*path, limit.name)
+                    yield self._statement(place, limit, verb, table[key], scope, table)
 
     def _statement(
-        self, path: KeyPath, limit: Limit[Any], verb: Verb, table: Mapping[str, Any], scope: str
+        self, path: KeyPath, limit: Limit[Any], verb: Verb, native: object, scope: str, table: Mapping[str, Any]
     ) -> Stated | Problem:
         try:
-            value = limit.kind.from_native(table[verb.value])
+            value = limit.kind.from_native(native)
         except ValueError as error:
             remedy = f"Expected {limit.kind.grammar}"
             return self.places.problem(path, Flaw.BAD_VALUE, reason=str(error), remedy=remedy)

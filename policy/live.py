@@ -15,7 +15,6 @@ from pathlib import Path
 from policy.environment import EnvironmentLayer
 from policy.errors import Problem, SetRefusedError, StateError
 from policy.load import (
-    POLICY_SUFFIXES,
     PolicyReader,
     PolicySet,
     read_keys,
@@ -31,7 +30,7 @@ from policy.settings import POLICY_KEYS, POLICY_PATH, POLICY_STATE
 from policy.situation import Situation
 from policy.standing import Standing, standing
 from policy.state_folder import STATE_NAME, Memory, OnlookerMemory, ProcessMemory, StateFolder
-from policy.trusted_files import CONFIGMAP_DATA, PUBLIC_KEY_SUFFIXES
+from policy.trusted_files import CONFIGMAP_DATA, POLICY_SUFFIXES, PUBLIC_KEY_SUFFIXES
 
 SETTLED_NANOSECONDS = 50_000_000
 """How old a change must be before a look at the files counts: within a tick of the kernel's clock, a second change of

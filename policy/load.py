@@ -24,9 +24,13 @@ from policy.settings import (
     SettingValues,
 )
 from policy.signatures import policy_source
-from policy.trusted_files import SIGNED_POLICY_FILE, UNSIGNED_POLICY_FILE, read_files, read_public_key_files
-
-POLICY_SUFFIXES = (".toml",)
+from policy.trusted_files import (
+    POLICY_SUFFIXES,
+    SIGNED_POLICY_FILE,
+    UNSIGNED_POLICY_FILE,
+    read_files,
+    read_public_key_files,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

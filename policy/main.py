@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "init": ("policy.commands.init:init_command", "Write a commented policy file to begin from."),
         "keygen": ("policy.commands.keygen:keygen_command", "Make a key pair."),
+        "lint": ("policy.commands.lint:lint_command", "Review policy files, and the variables beside them."),
         "sign": ("policy.commands.sign:sign_command", "Add a signature to a policy file."),
         "verify": ("policy.commands.verify:verify_command", "Check the signatures of a policy file."),
         "export": ("policy.commands.export:export_command", "Write a signed policy file in another format."),

@@ -66,6 +66,10 @@ class Positions:
         """Return where a path stands, or the nearest ancestor that the text holds: its start if there is none."""
         return self._position(self._walk(path)[1])
 
+    def line(self, path: KeyPath) -> int:
+        """Return the line alone of what `nearest` finds."""
+        return bisect_right(self.line_starts, self.offsets[self._walk(path)[1]])
+
     def offset(self, path: KeyPath) -> int | None:
         """Return how many characters stand before a path, or None where the text does not hold it."""
         known, node = self._walk(path)

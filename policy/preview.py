@@ -11,12 +11,12 @@ from pathlib import Path
 from policy.document import DocumentSource, PolicyDocument, parse_document
 from policy.environment import EnvironmentLayer
 from policy.errors import PolicyError, Problem, SetRefusedError, SignatureError
-from policy.load import POLICY_SUFFIXES, read_keys, trusted_reader
+from policy.load import read_keys, trusted_reader
 from policy.refusals import RefusalCode, set_refusals
 from policy.settings import POLICY_THRESHOLD, SettingValues
 from policy.signature_block import unsigned_source
 from policy.signatures import policy_source
-from policy.trusted_files import SIGNED_POLICY_FILE, read_files
+from policy.trusted_files import POLICY_SUFFIXES, SIGNED_POLICY_FILE, read_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

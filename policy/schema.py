@@ -1,25 +1,16 @@
-"""The JSON Schema of a policy file, generated from the table of limits, and the validator that applies it.
+"""The JSON Schema of a policy file, generated from the table of limits.
 
-jsonschema is the one authority on shape. The published copy, `policy/policy.schema.json`, is for editors and
-reviewers; a test holds it equal to what is generated here. Two things TOML tells apart and JSON does not are told
-apart here too: `1` and `1.0`, and a date and a text that looks like one.
+The published copy, `policy/policy.schema.json`, is for editors and reviewers; a test holds it equal to what is
+generated here. What breaks it is found by `policy/shape_errors.py`, that nothing does by `policy/shape.py`, which
+knows the keywords used here and no others.
 
-Source: JSON Schema 2020-12; RFC 3339 for dates.
+Source: JSON Schema 2020-12.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
-import jsonschema
-from jsonschema import Draft202012Validator, FormatChecker, TypeChecker
-from jsonschema.protocols import Validator
-from jsonschema.validators import extend
-
-from policy.destinations import parse_destination
 from policy.limits import LIMITS, Limit
 from policy.requester import SCOPE_ATTRIBUTES, SURFACES
 from policy.settings import DOCUMENT_ID, MAX_SERIAL
@@ -31,30 +22,6 @@ SCHEMA_VERSION = 1
 
 PLAIN_TEXT = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"
 """One line without control or bidirectional characters, as JSON Schema and ECMA-262 spell it."""
-
-
-class TomlDate(str):
-    """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeError:
-    """One breach of the schema."""
-
-    path: tuple[str | int, ...]
-    """Where in the document."""
-    rule: str
-    """The schema keyword that was broken; `false` where nothing may stand."""
-    expected: Any
-    """What the keyword says."""
-    value: Any
-    """What stands there, as JSON would hold it."""
-    known_keys: tuple[str, ...]
-    """For an unknown key: the keys that are known there."""
-    cause: str
-    """For a format: what its reader says."""
 
 
 def document_schema() -> dict[str, Any]:
@@ -120,24 +87,6 @@ def schema_text() -> str:
     return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of parsed TOML that is wrong, in the schema's order."""
-    validator = _StrictValidator(schema, format_checker=_formats())
-    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
-
-
-def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
-    schema = error.schema if isinstance(error.schema, dict) else {}
-    return ShapeError(
-        path=tuple(error.absolute_path),
-        rule=str(error.validator or "false"),
-        expected=error.validator_value,
-        value=error.instance,
-        known_keys=tuple(schema.get("properties", ())),
-        cause=str(error.cause or ""),
-    )
-
-
 def _ids_schema() -> dict[str, Any]:
     policy_id = {"type": "string", "pattern": f"^{DOCUMENT_ID}$"}
     return {"type": "array", "items": policy_id, "minItems": 1, "uniqueItems": True}
@@ -191,7 +140,9 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {**statements, **remarks},
         "anyOf": [{"required": [name]} for name in statements],
-        "dependentSchemas": {"lock": {"properties": {"ceiling": False, "default": False}}},
+        # Not dependentSchemas, which says the same: the checker behind editors passes over it.
+        "if": {"required": ["lock"]},
+        "then": {"properties": {"ceiling": False, "default": False}},
     }
     kind = limit.kind
     end = f" Stricter is {str(kind.strict).lower()}." if isinstance(kind, Switch) else ""
@@ -201,59 +152,3 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "then": table,
         "else": value,
     }
-
-
-def _json_image(value: object) -> object:
-    """The document as JSON would hold it, with dates told apart from texts."""
-    match value:
-        case dict():
-            return {key: _json_image(item) for key, item in value.items()}
-        case list():
-            return [_json_image(item) for item in value]
-        case datetime() if value.tzinfo is not None:
-            return TomlDate(value.isoformat())
-        case _:
-            return value
-
-
-def _is_integer(_checker: TypeChecker, value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _formats() -> FormatChecker:
-    checker = FormatChecker(formats=())
-    checker.checks("date-time")(lambda value: isinstance(value, TomlDate))
-    checker.checks("destination", raises=ValueError)(_is_destination)
-    return checker
-
-
-def _is_destination(value: object) -> bool:
-    # What is no text is refused by its type, in words that fit it.
-    return not isinstance(value, str) or bool(parse_destination(value))
-
-
-def _type_errors(
-    validator: Validator, types: str, instance: object, schema: Mapping[str, Any]
-) -> Iterator[jsonschema.ValidationError]:
-    """As jsonschema has it, but a date is no text, and stands only where the format asks for one."""
-    if schema.get("format") == "date-time":
-        return  # the format judges the type as well
-    if isinstance(instance, TomlDate):
-        yield jsonschema.ValidationError(f"a date is not of type {types}")
-        return
-    yield from Draft202012Validator.VALIDATORS["type"](validator, types, instance, schema)
-
-
-def _pattern_errors(
-    _validator: Validator, pattern: str, instance: object, _schema: Mapping[str, Any]
-) -> Iterator[jsonschema.ValidationError]:
-    """As jsonschema has it, but `$` is the end, as in ECMA-262; Python's also stands before a last line feed."""
-    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
-        yield jsonschema.ValidationError(f"it does not match {pattern}")
-
-
-_StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave it so
-    Draft202012Validator,
-    validators={"type": _type_errors, "pattern": _pattern_errors},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
-)

@@ -77,7 +77,8 @@ def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
     lines = document[text_bytes + len(BEGIN_LINE) : -len(END_LINE)].splitlines()
     signatures = _block_signatures(lines, first_signature_line(document[:text_bytes]), origin)
     if format_signature_block(signatures) != document[text_bytes:]:
-        raise SignatureError((signature_block_problem(origin, "it is not spelled as we would write it"),))
+        where = Position(line=first_signature_line(document[:text_bytes]), column=1)
+        raise SignatureError((signature_block_problem(origin, "it is not spelled as we would write it", where=where),))
     return SplitDocument(text=document[:text_bytes], signatures=signatures)
 
 
@@ -132,27 +133,28 @@ def check_document_bytes(document: bytes, origin: str) -> None:
 
 def _check_markers(document: bytes, origin: str) -> None:
     """Require one whole block after the text: BEGIN and END once each, each alone in its line, END the last."""
-    problems = [
-        signature_block_problem(origin, f"the marker {marker.decode()} stands {document.count(marker)} times, not once")
+    reasons = [
+        f"the marker {marker.decode()} stands {document.count(marker)} times, not once"
         for marker in (BEGIN_MARKER, END_MARKER)
         if document.count(marker) != 1
     ]
-    if not problems and b"\n" + BEGIN_LINE not in document:
-        problems.append(signature_block_problem(origin, "BEGIN does not stand alone in a line after the text"))
-    if not problems and not document.endswith(b"\n" + END_LINE):
-        problems.append(signature_block_problem(origin, "the file does not end with END and its line feed"))
-    if problems:
-        raise SignatureError(tuple(problems))
+    if not reasons and b"\n" + BEGIN_LINE not in document:
+        reasons.append("BEGIN does not stand alone in a line after the text")
+    if not reasons and not document.endswith(b"\n" + END_LINE):
+        reasons.append("the file does not end with END and its line feed")
+    if reasons:
+        where = _position_of_byte(document, max(document.rfind(BEGIN_MARKER), document.rfind(END_MARKER)))
+        raise SignatureError(tuple(signature_block_problem(origin, reason, where=where) for reason in reasons))
 
 
 def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
     """Read a block's lines, reporting all that are wrong."""
     if not 1 <= len(lines) <= MAX_SIGNATURES:
         reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
-        raise SignatureError((signature_block_problem(f"{origin}:{first_line}", reason),))
+        raise SignatureError((_line_problem(origin, first_line, reason),))
     matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
     problems = [
-        signature_block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
+        _line_problem(origin, number, "the line is not: # ed25519 sha256:HEX BASE64")
         for number, match in enumerate(matches, start=first_line)
         if not match
     ]
@@ -170,9 +172,9 @@ def _order_problems(signatures: tuple[PolicySignature, ...], first_line: int, or
     """Find lines that stand out of order, or a second time."""
     for number, (before, after) in enumerate(itertools.pairwise(signatures), start=first_line + 1):
         if before.key_id == after.key_id:
-            yield signature_block_problem(f"{origin}:{number}", f"{after.key_id} signed twice")
+            yield _line_problem(origin, number, f"{after.key_id} signed twice")
         elif before.key_id > after.key_id:
-            yield signature_block_problem(f"{origin}:{number}", "the lines are not sorted by key id")
+            yield _line_problem(origin, number, "the lines are not sorted by key id")
 
 
 def first_signature_line(text: bytes) -> int:
@@ -186,9 +188,17 @@ def _position_of_byte(document: bytes, offset: int) -> Position:
     return Position(line=document.count(b"\n", 0, offset) + 1, column=len(before) + 1)
 
 
-def signature_block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Problem:
+def _line_problem(origin: str, line: int, reason: str) -> Problem:
+    return signature_block_problem(f"{origin}:{line}", reason, where=Position(line=line, column=1))
+
+
+def signature_block_problem(
+    origin: str, reason: str, remedy: str = REPAIR_BLOCK, where: Position | None = None
+) -> Problem:
     """A problem of the block, or of the lack of one."""
-    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy, flaw=Flaw.BROKEN_SIGNATURES)
+    return Problem(
+        key="signatures", origin=origin, reason=reason, remedy=remedy, flaw=Flaw.BROKEN_SIGNATURES, position=where
+    )
 
 
 def signed_file_problem(

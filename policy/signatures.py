@@ -20,7 +20,6 @@ from policy.signature_block import (
     check_document_bytes,
     first_signature_line,
     format_signature_block,
-    signature_block_problem,
     signed_file_problem,
     split_signatures,
     text_digest,
@@ -70,7 +69,8 @@ def add_signature(document: bytes, key: PrivateKey, *, origin: str) -> bytes:
     others = [signature for signature in split.signatures if signature.key_id != key_id]
     if len(others) >= MAX_SIGNATURES:
         reason = f"it already has {MAX_SIGNATURES} signatures, the most a file may have"
-        raise SignatureError((signature_block_problem(origin, reason, "Remove the line of a key that signs no more"),))
+        remedy = "Remove the line of a key that signs no more"
+        raise SignatureError((Problem(key="signatures", origin=origin, reason=reason, remedy=remedy),))
     signed = split.text + format_signature_block([*others, PolicySignature(key_id=key_id, value=value)])
     check_document_bytes(signed, origin)
     return signed
@@ -161,4 +161,4 @@ def _too_few_signed(signed: int, threshold: int, unknown: tuple[str, ...], origi
     elif not signed:
         reason += "; it has no signature"
     remedy = "Have it signed with a trusted key: policy sign --key NAME.key FILE"
-    return signature_block_problem(origin, reason, remedy)
+    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy)

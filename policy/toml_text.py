@@ -6,26 +6,26 @@ Schema; each problem has its key path and line.
 Source: TOML 1.0.0.
 """
 
-import difflib
 import math
 import re
 import tomllib
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from policy.errors import DocumentError, Flaw, Problem
-from policy.positions import KeyPath, Position, Positions, locate, path_text
-from policy.schema import PLAIN_TEXT, ShapeError, TomlDate, shape_errors
+from policy.positions import TOML_SEGMENT, KeyPath, Position, Positions, locate, path_text
 from policy.settings import MAX_DOCUMENT_BYTES
-from policy.values import UNLIMITED
+from policy.shape import Shape
 
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
+# How far the key that is stated twice is searched for, since a search takes the square of a line's length.
+_MOST_LINES = 50
+_MOST_COLUMNS = 400
+_MOST_TRIED = 4
 _START = Position(line=1, column=1)
-# How tomllib begins what it says of a key that is stated twice.
-_TWICE = "Cannot overwrite|Cannot declare|Duplicate inline table key|Cannot mutate immutable namespace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class TomlPlaces:
 
     def line(self, path: KeyPath) -> str:
         """`FILE:LINE` of a key, or of the nearest table that would hold it."""
-        return f"{self.origin}:{self.positions.nearest(path).line}"
+        return f"{self.origin}:{self.positions.line(path)}"
 
     def problem(self, path: KeyPath, flaw: Flaw, *, reason: str, remedy: str) -> Problem:
         """A problem of one key, at the place where it stands."""
@@ -65,13 +65,13 @@ class TomlTable:
     """Where each key stands."""
 
 
-def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tuple[str, ...] = ()) -> TomlTable:
+def read_toml(origin: str, text: bytes, shape: Shape, not_yet: tuple[str, ...] = ()) -> TomlTable:
     """Read a TOML text of this shape.
 
     Args:
         origin: the file's name, for people.
         text: the whole text.
-        schema: a JSON Schema of the table.
+        shape: what the table has to look like.
         not_yet: top-level keys that a later version may know, and that this one refuses as such.
 
     Raises:
@@ -80,9 +80,9 @@ def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tupl
     decoded = _decoded(origin, text)
     places = TomlPlaces(origin=origin, positions=_located(origin, decoded))
     untrusted = _parse_toml(origin, decoded)
-    problems = tuple(_number_problems(untrusted, places))
-    if not problems:
-        problems = tuple(dict.fromkeys(_shape_problems(untrusted, places, schema, not_yet)))
+    problems = tuple(_number_problems(untrusted, places)) if _has_odd_numbers(untrusted) else ()
+    if not problems and not shape.accepts(untrusted):
+        problems = tuple(dict.fromkeys(_shape_problems(untrusted, places, shape.schema, not_yet)))
     if problems:
         raise DocumentError(problems)
     return TomlTable(untrusted=untrusted, places=places)
@@ -124,9 +124,14 @@ def _located(origin: str, text: str) -> Positions:
     depths = {0: 0}
     for (parent, _key), node in positions.nodes.items():
         depths[node] = depths[parent] + 1
-    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
-        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
-        raise _file_error(origin, Flaw.TOO_LARGE, reason, "A policy needs far less: simplify it")
+        if node > _MAX_KEYS or depths[node] > _MAX_DEPTH:
+            place = _position_after(text[: positions.offsets[node]])
+            reason = (
+                f"it has more than {_MAX_KEYS} keys and items"
+                if node > _MAX_KEYS
+                else f"it nests deeper than {_MAX_DEPTH}"
+            )
+            raise _file_error(origin, Flaw.TOO_LARGE, reason, "A policy needs far less: simplify it", place)
     return positions
 
 
@@ -148,6 +153,22 @@ def _number_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterat
             yield places.problem(path, Flaw.OUT_OF_RANGE, reason=reason, remedy=remedy)
 
 
+def _has_odd_numbers(untrusted: object) -> bool:
+    """Whether `_odd_numbers` finds any, told in a third of the time."""
+    waiting = [untrusted]
+    while waiting:
+        match waiting.pop():
+            case dict() as table:
+                waiting.extend(table.values())
+            case list() as items:
+                waiting.extend(items)
+            case int() as number if not -(2**63) <= number < 2**63:
+                return True
+            case float() as number if not math.isfinite(number):
+                return True
+    return False
+
+
 def _odd_numbers(untrusted: object, path: KeyPath) -> Iterator[tuple[KeyPath, int | float]]:
     children: Iterable[tuple[str | int, object]] = ()
     match untrusted:
@@ -166,120 +187,100 @@ def _odd_numbers(untrusted: object, path: KeyPath) -> Iterator[tuple[KeyPath, in
 def _shape_problems(
     untrusted: Mapping[str, Any], places: TomlPlaces, schema: Mapping[str, Any], not_yet: tuple[str, ...]
 ) -> Iterator[Problem]:
-    for error in shape_errors(untrusted, schema):
-        if error.rule == "additionalProperties":
-            for key in error.value:
-                path = (*error.path, key)
-                if path[0] in not_yet and len(path) == 1:
-                    reason = "it is not supported by this version"
-                    yield places.problem(path, Flaw.UNSUPPORTED_KEY, reason=reason, remedy="Remove it")
-                elif key not in error.known_keys:
-                    yield _unknown_key(path, error.known_keys, places)
-        else:
-            flaw, reason, remedy = _shape_text(error)
-            yield places.problem(_exact_path(error), flaw, reason=reason, remedy=remedy)
+    from policy.shape_errors import shape_errors  # noqa: PLC0415 -- takes time to load, and is rarely needed
+    from policy.toml_words import breach_words, telling_breaches, unknown_key_words  # noqa: PLC0415 -- as above
 
-
-def _exact_path(error: ShapeError) -> KeyPath:
-    """Where a breach stands: of a repeated item, the item and not its list."""
-    return (*error.path, _repeated_at(error.value)) if error.rule == "uniqueItems" else error.path
-
-
-def _repeated_at(items: list[Any]) -> int:
-    """The place of the first item that stood before."""
-    return next(number for number, item in enumerate(items) if item in items[:number])
-
-
-def _unknown_key(path: KeyPath, known: tuple[str, ...], places: TomlPlaces) -> Problem:
-    key = str(path[-1])
-    alike = difflib.get_close_matches(key, known, n=1)
-    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
-    if key.isascii():
-        return places.problem(path, Flaw.UNKNOWN_KEY, reason="there is no such key", remedy=remedy)
-    foreign = next(character for character in key if not character.isascii())
-    reason = f"there is no such key; it holds {unicodedata.name(foreign, ascii(foreign))}"
-    return places.problem(path, Flaw.LOOK_ALIKE_KEY, reason=reason, remedy=remedy)
-
-
-def _shape_text(error: ShapeError) -> tuple[Flaw, str, str]:
-    """What one breach of the schema is, with reason and remedy in words that need no schema to be understood."""
-    value, expected = _short(error.value), error.expected
-    match error.rule:
-        case "required":
-            lacking = ", ".join(key for key in expected if key not in error.value)
-            told = Flaw.MISSING_KEY, f"it lacks {lacking}", "Add it"
-        case "type":
-            told = Flaw.WRONG_TYPE, f"{value} is not of type {expected}", "Write a value of that type"
-        case "format":
-            told = _format_text(error, value)
-        case "minimum" | "maximum":
-            side = "below the least" if error.rule == "minimum" else "above the greatest"
-            reason = f"{value} is {side} permitted value, {expected}"
-            told = Flaw.OUT_OF_RANGE, reason, "Choose a value in range"
-        case "const" | "enum":
-            told = _choice_text(error, value)
-        case "pattern" if expected == PLAIN_TEXT:
-            reason = f"{value} holds a line break, a control or a bidirectional character"
-            told = Flaw.BAD_VALUE, reason, "Write plain text in one line"
-        case "anyOf" | "minProperties" | "minItems":
-            told = (Flaw.SAYS_NOTHING, *_empty_text(error))
-        case "uniqueItems":
-            item = _short(error.value[_repeated_at(error.value)])
-            told = Flaw.REPEATED_ITEM, f"{item} stands in the list already", "Remove it"
-        case "false":
-            told = Flaw.LOCK_BESIDE_OTHERS, "nothing else may be stated beside a lock", "Remove one of them"
-        case _:
-            reason = f"{value} breaks the rule {error.rule} = {_short(expected)}"
-            told = Flaw.BAD_VALUE, reason, "Correct the value"
-    return told
-
-
-def _empty_text(error: ShapeError) -> tuple[str, str]:
-    if error.rule == "minItems":
-        return "it names nothing", "Name at least one, or leave the key out"
-    if error.path[:1] == ("scope",) and "limits" not in error.path:
-        return (
-            "it does not say whom it is for",
-            "Write match or except, each with roles, groups, users, models, surface",
-        )
-    return "it says nothing", "State a lock, a ceiling or a default"
-
-
-def _format_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
-    if error.expected == "date-time":
-        reason, remedy = (
-            f"{value} is not a date with an offset",
-            "Write one such as 2026-11-01T00:00:00Z, without quotes",
-        )
-        return Flaw.DATE_WITHOUT_OFFSET, reason, remedy
-    return Flaw.BAD_DESTINATION, error.cause, "Correct the item"
-
-
-def _choice_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
-    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
-        return Flaw.WRONG_TYPE, f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
-    if error.rule == "enum":
-        reason = f"{value} is not one of {', '.join(error.expected)}"
-        return Flaw.BAD_VALUE, reason, "Choose among them"
-    return Flaw.BAD_VALUE, f"{value} is not {error.expected}", f"Write {error.expected}"
-
-
-def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
-    text = text.lower() if isinstance(value, bool) else text
-    longest = 80
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    for error in telling_breaches(shape_errors(untrusted, schema)):
+        if error.rule != "additionalProperties":
+            words = breach_words(error)
+            yield places.problem(error.path, words.flaw, reason=words.reason, remedy=words.remedy)
+            continue
+        for key in (key for key in error.value if key not in error.known_keys):
+            path = (*error.path, key)
+            if path[:-1] == () and key in not_yet:
+                reason = "it is not supported by this version"
+                yield places.problem(path, Flaw.UNSUPPORTED_KEY, reason=reason, remedy="Remove it")
+            else:
+                words = unknown_key_words(path, error, schema)
+                yield places.problem(path, words.flaw, reason=words.reason, remedy=words.remedy)
 
 
 def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
     """What the parser says, at the place that it names last; what it quotes of the text stands before that."""
+    from policy.toml_words import syntax_words  # noqa: PLC0415 -- rarely needed
+
     named = re.findall(r"\bline ([0-9]+)(?:, column ([0-9]+))?", str(error))
     position = _position_after(text)
     if named:
         position = Position(line=int(named[-1][0]), column=int(named[-1][1] or 1))
-    flaw = Flaw.DUPLICATE_KEY if re.match(_TWICE, str(error)) else Flaw.NOT_TOML
-    remedy = "Keep one of the two" if flaw is Flaw.DUPLICATE_KEY else "Correct the syntax; https://toml.io shows it"
-    return _file_error(origin, flaw, f"it is not TOML: {error}", remedy, position)
+    lines = text.split("\n")
+    at_end = not "".join(lines[position.line - 1 :]).strip()
+    words = syntax_words(str(error), lines[position.line - 1], at_end=at_end)
+    repeated = _repeated_key(origin, text, position.line) if words.flaw is Flaw.DUPLICATE_KEY else None
+    if repeated:
+        return DocumentError((repeated,))
+    return _file_error(origin, words.flaw, words.reason, words.remedy, position)
+
+
+def _repeated_key(origin: str, text: str, line: int) -> Problem | None:
+    """The key that the statement which ends in this line states again, where it can be told."""
+    positions = locate(text)
+    for start in islice(_repeated_segments(text, positions, line), _MOST_TRIED):
+        path = _path_at(text, start)
+        first = positions.find(path)
+        if path and first:
+            second = _position_after(text[:start])
+            return Problem(
+                key=path_text(path),
+                origin=f"{origin}:{second.line}",
+                reason=f"it is stated twice, first in line {first.line}; TOML states each key and each table once",
+                remedy="Keep one of the two",
+                flaw=Flaw.DUPLICATE_KEY,
+                path=path,
+                position=second,
+            )
+    return None
+
+
+def _repeated_segments(text: str, positions: Positions, line: int) -> Iterator[int]:
+    """Where segments stand that were spelled before, those first that are likeliest to be what is stated again.
+
+    That is the last segment of a key; else the last one that another follows, which is a value then and no table.
+    """
+    known = frozenset(positions.offsets)
+    for above in range(min(line, _MOST_LINES)):
+        start = positions.line_starts[line - above - 1]
+        end = start + len(text[start : start + _MOST_COLUMNS].partition("\n")[0])
+        found = [each for each in TOML_SEGMENT.finditer(text, start, end) if each.start() not in known]
+        # Above this line only the key of its value can be meant: a header may name again what another one implied.
+        yield from (each.start() for each in found if each["end"] in ("=" if above else "=]"))
+        if not above:
+            yield from (each.start() for each in found[::-1] if each["end"] == ".")
+
+
+def _path_at(text: str, start: int) -> KeyPath:
+    """The path of the key whose last segment, spelled before, begins here; empty where none does.
+
+    Under a name of its own the locator finds it here, and not at the first place.
+    """
+    segment = TOML_SEGMENT.match(text, start)
+    if segment is None:
+        return ()
+    name = f"again-{'-' * len(segment['key'])}"
+    try:
+        renamed = locate(f"{text[:start]}{name}{text[segment.end('key') :]}")
+    except ValueError:  # what follows is not TOML, and nobody has read it yet
+        return ()
+    above = {node: (parent, key) for (parent, key), node in renamed.nodes.items()}
+    node = next((node for node, (_, key) in above.items() if key == name and renamed.offsets[node] == start), 0)
+    if not node:
+        return ()
+    path: KeyPath = (tomllib.loads(f"{segment['key']} = 0").popitem()[0],)
+    node = above[node][0]
+    while node:
+        node, key = above[node]
+        path = (key, *path)
+    return path
 
 
 def _file_error(origin: str, flaw: Flaw, reason: str, remedy: str, position: Position = _START) -> DocumentError:

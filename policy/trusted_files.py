@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from policy.errors import AuditError, DocumentError, KeyFileError, PolicyError, Problem, StateError
+from policy.errors import AuditError, DocumentError, Flaw, KeyFileError, PolicyError, Problem, StateError
 from policy.settings import MAX_DOCUMENT_BYTES
 
 KEY_FILE_MAX_BYTES = 64 * 1024
@@ -32,6 +32,9 @@ LONGEST_SHOWN_PATH = 600
 
 MAX_LINKS = 40
 """Symbolic links followed on one path. Source: path_resolution(7)."""
+
+POLICY_SUFFIXES = (".toml",)
+"""What policy files are called in a folder of them."""
 
 PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
 """What public keys are called in a folder of them."""
@@ -141,8 +144,32 @@ def read_trusted(path: Path, rule: FileRule) -> bytes:
             data = _read_at_most(descriptor, rule.max_bytes + 1)
     except OSError as error:
         raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    return _no_larger(data, path, rule)
+
+
+def read_to_review(path: Path, rule: FileRule) -> bytes:
+    """Read a regular file only to tell what is in it: whoever wrote it, and whatever links lead to it.
+
+    Raises:
+        DocumentError, KeyFileError: as the rule says, if it cannot be read or is too large.
+    """
+    try:
+        descriptor = os.open(path, READ_FLAGS & ~os.O_NOFOLLOW)
+        with ExitStack() as opened:
+            opened.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _distrusted(rule, path, _irregular_reason(status), "Name a regular file")
+            data = _read_at_most(descriptor, rule.max_bytes + 1)
+    except OSError as error:
+        raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    return _no_larger(data, path, rule)
+
+
+def _no_larger(data: bytes, path: Path, rule: FileRule) -> bytes:
     if len(data) > rule.max_bytes:
-        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
+        reason = f"it is larger than {rule.max_bytes} bytes"
+        raise _distrusted(rule, path, reason, "Split it into several files", Flaw.TOO_LARGE)
     return data
 
 
@@ -483,8 +510,8 @@ def _folder_kind(rule: FileRule) -> str:
     return f"folder of the {rule.kind}"
 
 
-def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> PolicyError:
-    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str, flaw: Flaw | None = None) -> PolicyError:
+    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy, flaw=flaw),))
 
 
 def _system_problem(kind: str, path: Path, error: OSError) -> Problem:

@@ -1,13 +1,16 @@
 """`policy sign`: add a signature to a policy file."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from policy.command_line import READABLE_FILE, say
 from policy.document import parse_document
+from policy.errors import PolicyError
 from policy.keys import load_private_key
+from policy.lint.run import errors_in
 from policy.signature_block import split_signatures, unsigned_source
 from policy.signatures import add_signature
 from policy.trusted_files import PRIVATE_KEY_FILE, SIGNED_POLICY_FILE, read_trusted, replace_file
@@ -20,7 +23,7 @@ from policy.trusted_files import PRIVATE_KEY_FILE, SIGNED_POLICY_FILE, read_trus
 def sign_command(key_path: Path, file: Path, *, as_json: bool) -> None:
     """Add a signature to FILE in place; its text stays as it is, byte for byte.
 
-    A file that is not a valid policy is not signed.
+    A file that is not a valid policy, or in which `policy lint` finds an error, is not signed.
 
     \b
     Example:
@@ -31,6 +34,9 @@ def sign_command(key_path: Path, file: Path, *, as_json: bool) -> None:
     key = load_private_key(read_trusted(key_path, PRIVATE_KEY_FILE), str(key_path))
     untrusted = read_trusted(file, SIGNED_POLICY_FILE)
     document = parse_document(unsigned_source(str(file), untrusted))
+    errors = errors_in(str(file), untrusted, datetime.now(UTC))
+    if errors:
+        raise PolicyError(errors)
     signed = add_signature(untrusted, key, origin=str(file))
     replace_file(file, signed)
     if as_json:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.bench.lint import lint_rows
 from tests.bench.measuring import told
 from tests.bench.policy_core import policy_rows
 
@@ -11,6 +12,7 @@ RESULTS = Path(__file__).parents[2] / "build" / "bench"
 def main() -> None:
     """Measure, print and write."""
     told("The policy core", policy_rows(), RESULTS / "policy.json")
+    told("The linter", lint_rows(), RESULTS / "lint.json")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The flattener on made-up projects: what it writes, what it leaves out, what it refuses and how it says so."""
 
 import ast
+import asyncio
 import inspect
 import sys
 import textwrap
@@ -345,6 +346,36 @@ def test_import_inside_a_function_stays_there(tmp_path: Path) -> None:
     )
 
 
+def test_project_import_inside_a_function_is_left_out_and_what_it_names_is_there(tmp_path: Path) -> None:
+    tool = tool_using(
+        '"""Answer."""',
+        "from policy.limits import (  # takes time to load",
+        "    FASTEST,",
+        "    Limit,",
+        ")",
+        "",
+        "if code:",
+        "    from policy.late import late_answer  # rarely needed",
+        "",
+        "    return late_answer(code)",
+        "return str(FASTEST + Limit(seconds=1).doubled())",
+    )
+    late_module = (
+        "import base64\n\n\ndef late_answer(code: str) -> str:\n    return base64.b16encode(code.encode()).decode()\n"
+    )
+    text = flatten(project(tmp_path, {"plugins/tool.py": tool, "policy/late.py": late_module}), TOOL)
+
+    assert text.endswith(
+        '        """Answer."""\n'
+        "        if code:\n"
+        "            return late_answer(code)\n"
+        "        return str(FASTEST + Limit(seconds=1).doubled())\n"
+    )
+    assert "\nimport base64\n" in text
+    assert asyncio.run(loaded(text).Tools().run_python_code("a")) == "61"
+    assert asyncio.run(loaded(text).Tools().run_python_code("")) == "9"
+
+
 def test_modules_without_order_among_them_come_by_name(tmp_path: Path) -> None:
     names = ("policy/c.py", "sandbox/a.py", "policy/b.py")
     changes = {path: f"{path[-4].upper()} = 1\n" for path in names}
@@ -524,6 +555,11 @@ def limits(text: str) -> dict[str, str]:
     return {"policy/limits.py": PROJECT["policy/limits.py"] + "\n" + text}
 
 
+def late(*lines: str) -> dict[str, str]:
+    """Make the lines, the first of which is line 14 of the file, the tool."""
+    return {"plugins/tool.py": tool_using(*lines)}
+
+
 def tools(body: str, before: str = "") -> dict[str, str]:
     """Put members into class Tools."""
     return {"plugins/tool.py": f"{FRONTMATTER}\n{before}\n\nclass Tools:\n" + textwrap.indent(body, "    ") + "\n"}
@@ -592,9 +628,46 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"plugins/tool.py": tool_using("return str(Limit)", imports="from sandbox.run import Limit")},
         "plugins/tool.py:9: Limit: sandbox.run does not define it. Import it out of where it is defined.",
     ),
-    "project import in a function": (
+    "project import in a function of what imports it": (
         limits("def late() -> None:\n    from sandbox.run import ran\n"),
-        "policy/limits.py:36: sandbox.run: is imported inside a function",
+        "policy/limits.py:36: import: modules import one another: policy.limits → sandbox.run → policy.limits.",
+    ),
+    "project module as module in a function": (
+        late("import policy.limits", "return str(policy)"),
+        "plugins/tool.py:14: policy.limits: is bound as a module, and a single file has none.",
+    ),
+    "project import in a function of what is not there": (
+        late("from policy.limits import Unknown", "return str(Unknown)"),
+        "plugins/tool.py:14: Unknown: policy.limits does not define it",
+    ),
+    "project import in a function by another name": (
+        late("from policy.limits import FASTEST as ran", "return str(ran)"),
+        "plugins/tool.py:14: ran: `as` gives one thing two names in one file",
+    ),
+    "project import behind another statement": (
+        late("x = 1; from policy.limits import FASTEST", "return str(x + FASTEST)"),
+        "plugins/tool.py:14: import: shares its line with what stays. Give it its own line.",
+    ),
+    "project import before another statement": (
+        late("from policy.limits import FASTEST; x = 1", "return str(x + FASTEST)"),
+        "plugins/tool.py:14: import: shares its line",
+    ),
+    "project import alone in its block": (
+        late("if code:", "    from policy.limits import FASTEST", "return str(FASTEST)"),
+        "output: does not compile",
+    ),
+    "project import bound anew": (
+        late("from policy.limits import FASTEST", "FASTEST = FASTEST + 1", "return str(FASTEST)"),
+        "plugins/tool.py:14: FASTEST: means something else in this function. Rename one of them.",
+    ),
+    "project import of a parameter's name": (
+        late(
+            "def inner(FASTEST):",
+            "    def late():",
+            "        from policy.limits import FASTEST",
+            "        return FASTEST",
+        ),
+        "plugins/tool.py:16: FASTEST: means something else in this function",
     ),
     "package not in Open WebUI": (limits("import tomli_w\n"), f"{AT}: tomli_w: is not sure to be in Open WebUI"),
     "such a package in a function": (

@@ -265,7 +265,7 @@ def test_set_is_refused_with_its_code_key_place_and_remedy(case: Case) -> None:
     refusal = refusal_of(case.instance())
 
     problem = Problem(key=case.key, origin=case.origin, reason=case.reason, remedy=case.remedy)
-    assert (refusal.code, refusal.problems[0]) == (case.code.code, problem)
+    assert (refusal.code, refusal.problems[0].as_json()) == (case.code.code, problem.as_json())
 
 
 def test_every_code_has_such_a_case() -> None:

@@ -6,65 +6,68 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 55 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 58 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 137
-#   policy/destinations.py ....... line 473
-#   policy/positions.py .......... line 693
-#   policy/errors.py ............. line 915
-#   policy/keys.py ............... line 1048
-#   policy/requester.py .......... line 1260
-#   policy/values.py ............. line 1402
-#   policy/limits.py ............. line 1754
-#   policy/settings.py ........... line 2000
-#   policy/remembered.py ......... line 2291
-#   policy/schema.py ............. line 2424
-#   policy/statements.py ......... line 2663
-#   policy/effective.py .......... line 2745
-#   policy/environment.py ........ line 2930
-#   policy/toml_text.py .......... line 3164
-#   policy/document.py ........... line 3440
-#   policy/refusals.py ........... line 3675
-#   policy/resolve.py ............ line 3855
-#   policy/signature_block.py .... line 4188
-#   policy/signatures.py ......... line 4377
-#   policy/situation.py .......... line 4502
-#   plugins/valves.py ............ line 4612
-#   policy/trusted_files.py ...... line 4733
-#   policy/load.py ............... line 5145
-#   policy/locks.py .............. line 5286
-#   policy/audit.py .............. line 5341
-#   policy/standing.py ........... line 5671
-#   policy/state_folder.py ....... line 5790
-#   policy/live.py ............... line 5884
-#   sandbox/cleaning.py .......... line 6109
-#   plugins/people.py ............ line 6130
-#   sandbox/errors.py ............ line 6225
-#   sandbox/cgroups.py ........... line 6281
-#   sandbox/folders.py ........... line 6980
-#   sandbox/leases.py ............ line 7203
-#   sandbox/pipes.py ............. line 7284
-#   sandbox/release.py ........... line 7343
-#   sandbox/debian.py ............ line 7703
-#   sandbox/gvisor.py ............ line 7966
-#   sandbox/request.py ........... line 8294
-#   sandbox/outcome.py ........... line 8369
-#   plugins/presentation.py ...... line 8560
-#   sandbox/account.py ........... line 8662
-#   sandbox/shared_libraries.py .. line 8737
-#   sandbox/slots.py ............. line 8864
-#   sandbox/starters.py .......... line 8923
-#   sandbox/box.py ............... line 8979
-#   sandbox/tree.py .............. line 9227
-#   sandbox/equipment.py ......... line 9791
-#   sandbox/spec.py .............. line 9870
-#   sandbox/runner.py ............ line 10022
-#   sandbox/session.py ........... line 10249
-#   plugins/host.py .............. line 10465
-#   plugins/self_test.py ......... line 10583
-#   plugins/function.py .......... line 10638
+#   plugins/blocks.py ............ line 141
+#   policy/destinations.py ....... line 477
+#   policy/positions.py .......... line 697
+#   policy/errors.py ............. line 923
+#   policy/keys.py ............... line 1056
+#   policy/requester.py .......... line 1268
+#   policy/shape.py .............. line 1410
+#   policy/shape_errors.py ....... line 1666
+#   policy/values.py ............. line 1750
+#   policy/limits.py ............. line 2102
+#   policy/settings.py ........... line 2348
+#   policy/remembered.py ......... line 2639
+#   policy/schema.py ............. line 2772
+#   policy/statements.py ......... line 2915
+#   policy/effective.py .......... line 2997
+#   policy/environment.py ........ line 3182
+#   policy/toml_words.py ......... line 3416
+#   policy/toml_text.py .......... line 3760
+#   policy/document.py ........... line 4034
+#   policy/refusals.py ........... line 4275
+#   policy/resolve.py ............ line 4455
+#   policy/signature_block.py .... line 4788
+#   policy/signatures.py ......... line 4987
+#   policy/situation.py .......... line 5112
+#   plugins/valves.py ............ line 5222
+#   policy/trusted_files.py ...... line 5343
+#   policy/load.py ............... line 5763
+#   policy/locks.py .............. line 5901
+#   policy/audit.py .............. line 5956
+#   policy/standing.py ........... line 6286
+#   policy/state_folder.py ....... line 6405
+#   policy/live.py ............... line 6499
+#   sandbox/cleaning.py .......... line 6724
+#   plugins/people.py ............ line 6745
+#   sandbox/errors.py ............ line 6840
+#   sandbox/cgroups.py ........... line 6896
+#   sandbox/folders.py ........... line 7595
+#   sandbox/leases.py ............ line 7818
+#   sandbox/pipes.py ............. line 7899
+#   sandbox/release.py ........... line 7958
+#   sandbox/debian.py ............ line 8318
+#   sandbox/gvisor.py ............ line 8581
+#   sandbox/request.py ........... line 8909
+#   sandbox/outcome.py ........... line 8984
+#   plugins/presentation.py ...... line 9175
+#   sandbox/account.py ........... line 9277
+#   sandbox/shared_libraries.py .. line 9352
+#   sandbox/slots.py ............. line 9479
+#   sandbox/starters.py .......... line 9538
+#   sandbox/box.py ............... line 9594
+#   sandbox/tree.py .............. line 9842
+#   sandbox/equipment.py ......... line 10406
+#   sandbox/spec.py .............. line 10485
+#   sandbox/runner.py ............ line 10637
+#   sandbox/session.py ........... line 10864
+#   plugins/host.py .............. line 11080
+#   plugins/self_test.py ......... line 11198
+#   plugins/function.py .......... line 11253
 
 import argparse
 import asyncio
@@ -116,8 +119,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from filecmp import cmp
-from functools import reduce
-from itertools import count
+from functools import cache, reduce
+from itertools import count, islice
+from operator import getitem
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
@@ -750,6 +754,10 @@ class Positions:
     def nearest(self, path: KeyPath) -> Position:
         """Return where a path stands, or the nearest ancestor that the text holds: its start if there is none."""
         return self._position(self._walk(path)[1])
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line alone of what `nearest` finds."""
+        return bisect_right(self.line_starts, self.offsets[self._walk(path)[1]])
 
     def offset(self, path: KeyPath) -> int | None:
         """Return how many characters stand before a path, or None where the text does not hold it."""
@@ -1397,6 +1405,346 @@ def _shown_name(name: str) -> str:
     longest = 40
     cut = name if len(name) <= longest else f"{name[:longest]}…"
     return cut if re.fullmatch(r"[\w@.:+*/…-]+", cut) else repr(cut)
+
+
+# ======== policy/shape.py =============================================================================================
+# The shape of a TOML table: a JSON Schema, and a quick yes to what it permits.
+#
+# jsonschema is the one authority on shape: `shape_errors` asks it what is wrong. Most files are as they should be, and
+# for those loading it costs more than all else a command does, and asking it more than reading them. So the keywords
+# that our schemas use are compiled to functions over values as TOML has them, which only say that nothing is wrong. Upon
+# a no the authority is asked, and decides; only a wrong yes could let anything through. Hence what is not known here is
+# refused when a schema is compiled, and what is in doubt gets a no.
+#
+# Source: JSON Schema 2020-12, Core and Validation.
+
+
+ShapeCheck = Callable[[Any], bool]
+"""Whether a value, as TOML has it, keeps to a schema, or to one keyword of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a TOML table has to look like."""
+
+    schema: Mapping[str, Any]
+    """The JSON Schema."""
+    accepts: ShapeCheck
+    """Whether nothing is wrong with a table; what is, `shape_errors` says."""
+
+
+class TomlDate(str):
+    """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeError:
+    """One breach of the schema."""
+
+    path: tuple[str | int, ...]
+    """Where in the document."""
+    rule: str
+    """The schema keyword that was broken; `false` where nothing may stand."""
+    expected: Any
+    """What the keyword says."""
+    value: Any
+    """What stands there, as JSON would hold it."""
+    known_keys: tuple[str, ...]
+    """For an unknown key: the keys that are known there."""
+    cause: str
+    """For a format: what its reader says."""
+
+
+def compiled_shape(schema: Mapping[str, Any]) -> Shape:
+    """Compile a JSON Schema, once for all tables that are held against it.
+
+    Raises:
+        ValueError: the schema has a keyword, or says something of one, that is not known here.
+    """
+    return Shape(schema=schema, accepts=_ShapeCompiler(schema).compiled(schema))
+
+
+def schema_regex(pattern: str) -> re.Pattern[str]:
+    """A pattern as ECMA-262 reads it: `$` is the end; Python's also stands before a last line feed."""
+    return re.compile(pattern.replace("$", r"\Z"))
+
+
+class _ShapeCompiler:
+    """Compiles one schema, and what it refers to once."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._referred: dict[str, ShapeCheck] = {}
+
+    def compiled(self, schema: Any) -> ShapeCheck:  # noqa: ANN401 -- a table, true or false
+        """The check of one schema within the whole."""
+        if isinstance(schema, bool):
+            return lambda _value: schema
+        keywords = schema.keys() - _SILENT_KEYWORDS
+        if schema.get("format") == "date-time":
+            keywords.discard("type")  # the format judges the type as well
+        return _all_of(tuple(self._keyword_check(keyword, schema) for keyword in schema if keyword in keywords))
+
+    def _keyword_check(self, keyword: str, schema: Mapping[str, Any]) -> ShapeCheck:
+        if keyword in _VALUE_KEYWORDS:
+            return _VALUE_KEYWORDS[keyword](schema[keyword])
+        if keyword in _SCHEMA_KEYWORDS:
+            return _SCHEMA_KEYWORDS[keyword](schema, self)
+        raise ValueError(f"a schema with {keyword} cannot be compiled")
+
+    def referred(self, reference: str) -> ShapeCheck:
+        """The check of a schema elsewhere in the whole."""
+        if reference not in self._referred:
+            start, *keys = reference.split("/")
+            if start != "#":
+                raise ValueError(f"a reference to {reference} cannot be compiled")
+            self._referred[reference] = self.compiled(reduce(getitem, keys, self._root))
+        return self._referred[reference]
+
+
+def _all_of(checks: tuple[ShapeCheck, ...]) -> ShapeCheck:
+    def accepts(value: object) -> bool:
+        for check in checks:  # noqa: SIM110 -- `all` with a generator takes twice the time
+            if not check(value):
+                return False
+        return True
+
+    return checks[0] if len(checks) == 1 else accepts
+
+
+# Keywords that hold no schema. Each is given what the schema says of it.
+
+
+def _type_check(said: object) -> ShapeCheck:
+    types = _TOML_TYPES.get(str(said))
+    if types is None:
+        raise ValueError(f"type {said} cannot be compiled")
+    return lambda value: type(value) in types
+
+
+def _format_check(said: object) -> ShapeCheck:
+    match said:
+        case "date-time":
+            return lambda value: isinstance(value, datetime) and value.tzinfo is not None
+        case "destination":
+            return _of_text(_is_item_of_allowlist)
+    raise ValueError(f"format {said} cannot be compiled")
+
+
+def _is_item_of_allowlist(text: str) -> bool:
+    try:
+        return bool(parse_destination(text))
+    except ValueError:
+        return False
+
+
+def _is_distinct(value: object) -> bool:
+    # Whether two values are equal that are no texts is in doubt: `1`, `1.0` and `true` are one to Python.
+    return not isinstance(value, list) or ({str}.issuperset(map(type, value)) and len(set(value)) == len(value))
+
+
+def _enum_check(said: Iterable[object]) -> ShapeCheck:
+    choices = tuple(said)
+    if not all(isinstance(choice, str | int) for choice in choices):
+        raise ValueError(f"a choice among {choices} cannot be compiled")
+    exact = frozenset((type(choice), choice) for choice in choices)  # `True` is 1, and yet another value
+    return lambda value: isinstance(value, str | int) and (type(value), value) in exact
+
+
+def _of_keys(check: Callable[[Iterable[str]], bool]) -> ShapeCheck:
+    return lambda value: not isinstance(value, dict) or check(value.keys())
+
+
+def _of_text(check: Callable[[str], object]) -> ShapeCheck:
+    """Hold texts against a keyword; a date is one to the authority, so it is asked."""
+    return lambda value: bool(check(value)) if isinstance(value, str) else not isinstance(value, datetime)
+
+
+_NUMBERS = (int, float)  # and no `bool`
+_TOML_TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        "object": (dict,),
+        "array": (list,),
+        "string": (str,),
+        "boolean": (bool,),
+        "integer": (int,),
+        "number": _NUMBERS,
+    }
+)
+_VALUE_KEYWORDS: Mapping[str, Callable[[Any], ShapeCheck]] = MappingProxyType(
+    {
+        "type": _type_check,
+        "const": lambda said: _enum_check([said]),
+        "enum": _enum_check,
+        # Not `said <= value`: a NaN is neither below nor above, and left to whoever reads the number.
+        "minimum": lambda said: lambda value: type(value) not in _NUMBERS or not value < said,
+        "maximum": lambda said: lambda value: type(value) not in _NUMBERS or not value > said,
+        "minLength": lambda said: _of_text(lambda text: len(text) >= said),
+        "maxLength": lambda said: _of_text(lambda text: len(text) <= said),
+        "pattern": lambda said: _of_text(schema_regex(said).search),
+        "format": _format_check,
+        "minProperties": lambda said: lambda value: not isinstance(value, dict) or len(value) >= said,
+        "required": lambda said: _of_keys(frozenset(said).issubset),
+        "minItems": lambda said: lambda value: not isinstance(value, list) or len(value) >= said,
+        "maxItems": lambda said: lambda value: not isinstance(value, list) or len(value) <= said,
+        "uniqueItems": lambda _said: _is_distinct,
+    }
+)
+
+
+# Keywords that hold schemas. Each is given the schema it stands in.
+
+
+def _properties_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    checks = {name: compiler.compiled(inner) for name, inner in schema["properties"].items()}
+
+    def accepts(value: object) -> bool:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            check = checks.get(key)
+            if check is not None and not check(item):
+                return False
+        return True
+
+    return accepts
+
+
+def _additional_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    known = frozenset(schema.get("properties", ()))
+    if schema["additionalProperties"] is False:
+        return lambda value: not isinstance(value, dict) or value.keys() <= known
+    check = compiler.compiled(schema["additionalProperties"])
+    return lambda value: not isinstance(value, dict) or all(check(value[key]) for key in value.keys() - known)
+
+
+def _names_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    check = compiler.compiled(schema["propertyNames"])
+    return lambda value: not isinstance(value, dict) or all(map(check, value))
+
+
+def _items_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    check = compiler.compiled(schema["items"])
+    return lambda value: not isinstance(value, list) or all(map(check, value))
+
+
+def _any_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    checks = tuple(map(compiler.compiled, schema["anyOf"]))
+
+    def accepts(value: object) -> bool:
+        for check in checks:  # noqa: SIM110 -- as in `_all_of`
+            if check(value):
+                return True
+        return False
+
+    return accepts
+
+
+def _condition_check(schema: Mapping[str, Any], compiler: _ShapeCompiler) -> ShapeCheck:
+    if not _CERTAIN_KEYWORDS.issuperset(schema["if"]):
+        raise ValueError("a condition can only be compiled of keywords that are never in doubt: a no opens its `else`")
+    condition, then, otherwise = (compiler.compiled(schema.get(keyword, True)) for keyword in ("if", "then", "else"))
+    return lambda value: then(value) if condition(value) else otherwise(value)
+
+
+_SCHEMA_KEYWORDS: Mapping[str, Callable[[Mapping[str, Any], _ShapeCompiler], ShapeCheck]] = MappingProxyType(
+    {
+        "$ref": lambda schema, compiler: compiler.referred(schema["$ref"]),
+        "additionalProperties": _additional_check,
+        "propertyNames": _names_check,
+        "properties": _properties_check,
+        "items": _items_check,
+        "if": _condition_check,
+        "anyOf": _any_check,
+    }
+)
+_CERTAIN_KEYWORDS = frozenset({"type", "required"})
+_SILENT_KEYWORDS = frozenset({"$schema", "title", "description", "then", "else"})
+"""What says nothing of a value, or only beside `if`."""
+
+
+# ======== policy/shape_errors.py ======================================================================================
+# What is wrong with the shape of a TOML table: jsonschema, the one authority on shape, held to what TOML tells apart.
+#
+# Two things TOML tells apart and JSON does not are told apart here too: `1` and `1.0`, and a date and a text that looks
+# like one. jsonschema takes longer to load than all else a command does, so this module is imported only once something
+# is known to be wrong; see `policy/shape.py`.
+#
+# Source: JSON Schema 2020-12; RFC 3339 for dates.
+
+
+def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
+    """Everything about the shape of parsed TOML that is wrong, in the schema's order."""
+    validator = _StrictValidator(schema, format_checker=_formats())
+    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
+
+
+def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    return ShapeError(
+        path=tuple(error.absolute_path),
+        rule=str(error.validator or "false"),
+        expected=error.validator_value,
+        value=error.instance,
+        known_keys=tuple(schema.get("properties", ())),
+        cause=str(error.cause or ""),
+    )
+
+
+def _json_image(value: object) -> object:
+    """The document as JSON would hold it, with dates told apart from texts."""
+    match value:
+        case dict():
+            return {key: _json_image(item) for key, item in value.items()}
+        case list():
+            return [_json_image(item) for item in value]
+        case datetime() if value.tzinfo is not None:
+            return TomlDate(value.isoformat())
+        case _:
+            return value
+
+
+def _is_integer(_checker: TypeChecker, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _formats() -> FormatChecker:
+    checker = FormatChecker(formats=())
+    checker.checks("date-time")(lambda value: isinstance(value, TomlDate))
+    checker.checks("destination", raises=ValueError)(_is_destination)
+    return checker
+
+
+def _is_destination(value: object) -> bool:
+    # What is no text is refused by its type, in words that fit it.
+    return not isinstance(value, str) or bool(parse_destination(value))
+
+
+def _type_errors(
+    validator: Validator, types: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but a date is no text, and stands only where the format asks for one."""
+    if schema.get("format") == "date-time":
+        return  # the format judges the type as well
+    if isinstance(instance, TomlDate):
+        yield jsonschema.ValidationError(f"a date is not of type {types}")
+        return
+    yield from Draft202012Validator.VALIDATORS["type"](validator, types, instance, schema)
+
+
+def _pattern_errors(
+    _validator: Validator, pattern: str, instance: object, _schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema has it, but read as ECMA-262 has it."""
+    if isinstance(instance, str) and not schema_regex(pattern).search(instance):
+        yield jsonschema.ValidationError(f"it does not match {pattern}")
+
+
+_StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave it so
+    Draft202012Validator,
+    validators={"type": _type_errors, "pattern": _pattern_errors},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
 
 
 # ======== policy/values.py ============================================================================================
@@ -2422,13 +2770,13 @@ def _moment(text: str) -> datetime:
 
 
 # ======== policy/schema.py ============================================================================================
-# The JSON Schema of a policy file, generated from the table of limits, and the validator that applies it.
+# The JSON Schema of a policy file, generated from the table of limits.
 #
-# jsonschema is the one authority on shape. The published copy, `policy/policy.schema.json`, is for editors and
-# reviewers; a test holds it equal to what is generated here. Two things TOML tells apart and JSON does not are told
-# apart here too: `1` and `1.0`, and a date and a text that looks like one.
+# The published copy, `policy/policy.schema.json`, is for editors and reviewers; a test holds it equal to what is
+# generated here. What breaks it is found by `policy/shape_errors.py`, that nothing does by `policy/shape.py`, which
+# knows the keywords used here and no others.
 #
-# Source: JSON Schema 2020-12; RFC 3339 for dates.
+# Source: JSON Schema 2020-12.
 
 
 SCHEMA_VERSION = 1
@@ -2437,30 +2785,6 @@ SCHEMA_VERSION = 1
 
 PLAIN_TEXT = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"
 """One line without control or bidirectional characters, as JSON Schema and ECMA-262 spell it."""
-
-
-class TomlDate(str):
-    """A TOML date with an offset, in RFC 3339; a TOML string that looks like one stays a plain `str`."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeError:
-    """One breach of the schema."""
-
-    path: tuple[str | int, ...]
-    """Where in the document."""
-    rule: str
-    """The schema keyword that was broken; `false` where nothing may stand."""
-    expected: Any
-    """What the keyword says."""
-    value: Any
-    """What stands there, as JSON would hold it."""
-    known_keys: tuple[str, ...]
-    """For an unknown key: the keys that are known there."""
-    cause: str
-    """For a format: what its reader says."""
 
 
 def document_schema() -> dict[str, Any]:
@@ -2521,24 +2845,6 @@ def plain_text_schema() -> dict[str, Any]:
     return {"type": "string", "minLength": 1, "maxLength": 1_000, "pattern": PLAIN_TEXT}
 
 
-def shape_errors(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[ShapeError]:
-    """Everything about the shape of parsed TOML that is wrong, in the schema's order."""
-    validator = _StrictValidator(schema, format_checker=_formats())
-    yield from map(_shape_error, validator.iter_errors(_json_image(document)))
-
-
-def _shape_error(error: jsonschema.ValidationError) -> ShapeError:
-    schema = error.schema if isinstance(error.schema, dict) else {}
-    return ShapeError(
-        path=tuple(error.absolute_path),
-        rule=str(error.validator or "false"),
-        expected=error.validator_value,
-        value=error.instance,
-        known_keys=tuple(schema.get("properties", ())),
-        cause=str(error.cause or ""),
-    )
-
-
 def _ids_schema() -> dict[str, Any]:
     policy_id = {"type": "string", "pattern": f"^{DOCUMENT_ID}$"}
     return {"type": "array", "items": policy_id, "minItems": 1, "uniqueItems": True}
@@ -2592,7 +2898,9 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {**statements, **remarks},
         "anyOf": [{"required": [name]} for name in statements],
-        "dependentSchemas": {"lock": {"properties": {"ceiling": False, "default": False}}},
+        # Not dependentSchemas, which says the same: the checker behind editors passes over it.
+        "if": {"required": ["lock"]},
+        "then": {"properties": {"ceiling": False, "default": False}},
     }
     kind = limit.kind
     end = f" Stricter is {str(kind.strict).lower()}." if isinstance(kind, Switch) else ""
@@ -2602,62 +2910,6 @@ def _limit_schema(limit: Limit[Any]) -> dict[str, Any]:
         "then": table,
         "else": value,
     }
-
-
-def _json_image(value: object) -> object:
-    """The document as JSON would hold it, with dates told apart from texts."""
-    match value:
-        case dict():
-            return {key: _json_image(item) for key, item in value.items()}
-        case list():
-            return [_json_image(item) for item in value]
-        case datetime() if value.tzinfo is not None:
-            return TomlDate(value.isoformat())
-        case _:
-            return value
-
-
-def _is_integer(_checker: TypeChecker, value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _formats() -> FormatChecker:
-    checker = FormatChecker(formats=())
-    checker.checks("date-time")(lambda value: isinstance(value, TomlDate))
-    checker.checks("destination", raises=ValueError)(_is_destination)
-    return checker
-
-
-def _is_destination(value: object) -> bool:
-    # What is no text is refused by its type, in words that fit it.
-    return not isinstance(value, str) or bool(parse_destination(value))
-
-
-def _type_errors(
-    validator: Validator, types: str, instance: object, schema: Mapping[str, Any]
-) -> Iterator[jsonschema.ValidationError]:
-    """As jsonschema has it, but a date is no text, and stands only where the format asks for one."""
-    if schema.get("format") == "date-time":
-        return  # the format judges the type as well
-    if isinstance(instance, TomlDate):
-        yield jsonschema.ValidationError(f"a date is not of type {types}")
-        return
-    yield from Draft202012Validator.VALIDATORS["type"](validator, types, instance, schema)
-
-
-def _pattern_errors(
-    _validator: Validator, pattern: str, instance: object, _schema: Mapping[str, Any]
-) -> Iterator[jsonschema.ValidationError]:
-    """As jsonschema has it, but `$` is the end, as in ECMA-262; Python's also stands before a last line feed."""
-    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
-        yield jsonschema.ValidationError(f"it does not match {pattern}")
-
-
-_StrictValidator = extend(  # type: ignore[no-untyped-call]  # its stubs leave it so
-    Draft202012Validator,
-    validators={"type": _type_errors, "pattern": _pattern_errors},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
-)
 
 
 # ======== policy/statements.py ========================================================================================
@@ -3161,6 +3413,350 @@ def _edits(one: str, other: str) -> int:
     return previous[-1]
 
 
+# ======== policy/toml_words.py ========================================================================================
+# What is wrong with a TOML text, or with the shape of its table, in words that need no schema to be understood.
+#
+# Loaded only once something is known to be wrong. A remedy names the loosest value only to whoever meant to write it.
+#
+# Source: TOML 1.0.0; the keywords are those of `policy/schema.py`.
+
+
+_LONGEST_SHOWN_VALUE = 80
+_LONGEST_SHOWN_LINE = 500
+_WHOLE_HEAD = 3
+_EXAMPLE_DATE = "2026-11-01T00:00:00Z"
+_LONGEST_ID = 64
+_QUOTED_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
+_QUOTED_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9:]{5})"
+)
+_TYPE_WORDS = MappingProxyType(
+    {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a text",
+        "boolean": "true or false",
+        "array": "a list",
+        "object": "a table",
+    }
+)
+_KIND_WORDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((dict,), "is a table"),
+    ((list,), "is a list"),
+    ((bool,), "is a truth value"),
+    ((int,), "is a whole number"),
+    ((float,), "is a number with a point"),
+    ((TomlDate,), "is a date"),
+    ((str,), "is a text"),
+)
+# How tomllib begins what it says of a key that is stated twice.
+_TWICE = re.compile("Cannot overwrite|Cannot declare|Duplicate inline table key|Cannot mutate immutable namespace")
+# What people write in place of TOML, by the line in which it cannot be read on: none of it is TOML anywhere.
+_NAME = r"[^=#\"']*"
+_SYNTAX_HINTS = (
+    (r"[ \t]*[{<]", "Write lines of key = value: TOML is neither JSON nor XML"),
+    ("[^#\"']*[\u2018-\u201f\u00ab\u00bb]", 'Write straight quotes: "'),
+    (r"[ \t]*[\w.-]+[ \t]*:(?:[ \t]|$)", "Write key = value: TOML has no colon between them"),
+    (rf"{_NAME}=[ \t]*(?:True|TRUE|False|FALSE)\b", "Write true or false in lower case"),
+    (rf"{_NAME}=[ \t]*(?:#|$)", "Write a value after the ="),
+    (rf"{_NAME}=[ \t]*[+-]?0[0-9]", "Write the number without zeros before it"),
+    (rf"{_NAME}=[ \t]*[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}", f"Write a date that exists, such as {_EXAMPLE_DATE}"),
+    (rf"{_NAME}=[ \t]*[+-]?[0-9][0-9._]*[ \t]*[A-Za-z]", "Write the number alone: its unit is in the key's name"),
+    (rf"{_NAME}=[ \t]*(?!true|false|inf|nan)[A-Za-z]", "Put a text in quotes"),
+    (rf"{_NAME}=[^\[{{#]*,[ \t]*(?:#|$)", "Remove the comma at the end of the line"),
+    (rf"{_NAME}=[ \t]*{{", "Write { key = value, … } in one line, without a comma before its }"),
+    (r"[ \t]*\[[^\]]*$", "Close the bracket of the header"),
+    (r"[^=\[\]#\"']+$", "Write key = value"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlawWords:
+    """One thing that is wrong, without its place."""
+
+    flaw: Flaw
+    """What kind of thing."""
+    reason: str
+    """Why it is refused, without full stop."""
+    remedy: str
+    """What to do about it, without full stop."""
+
+
+# Texts that are no TOML.
+
+
+def syntax_words(said: str, line: str, *, at_end: bool) -> FlawWords:
+    """What keeps a text from being TOML.
+
+    Args:
+        said: what its reader says.
+        line: the line that it names.
+        at_end: whether nothing but blanks follows there.
+    """
+    if _TWICE.match(said):
+        reason = f"it is not TOML, which states each key once: {said}"
+        return FlawWords(flaw=Flaw.DUPLICATE_KEY, reason=reason, remedy="Keep one of the two")
+    remedy = _syntax_remedy(said, line[:_LONGEST_SHOWN_LINE], at_end=at_end)
+    return FlawWords(flaw=Flaw.NOT_TOML, reason=f"it is not TOML: {said}", remedy=remedy)
+
+
+def _syntax_remedy(said: str, line: str, *, at_end: bool) -> str:
+    if "Illegal character '\\n'" in said:
+        return "Close the quotes in that line"
+    foreign = re.match(r"[ \t]*\[{0,2}[^=#\"'\]\x80-\U0010ffff]*([^\x00-\x7f\u2018-\u201f])[^=#\"'\]]*[=\]]", line)
+    if foreign:
+        return f"Spell the key with a-z, 0-9, _ and -: it holds {character_name(foreign[1])}"
+    if at_end and not line.strip():
+        return "Close what was opened before: quotes, a bracket or a brace"
+    hints = (remedy for pattern, remedy in _SYNTAX_HINTS if re.match(pattern, line))
+    return next(hints, "Correct the syntax; https://toml.io shows it")
+
+
+def character_name(character: str) -> str:
+    """A character by code point and name, as Unicode has them: `U+0430 CYRILLIC SMALL LETTER A`."""
+    code = f"U+{ord(character):04X}"
+    name = unicodedata.name(character, "")
+    return f"{code} {name}" if name else code
+
+
+# Keys that nobody knows.
+
+
+def unknown_key_words(path: KeyPath, error: ShapeError, schema: Mapping[str, Any]) -> FlawWords:
+    """What is wrong with a key that is not known where it stands."""
+    key = str(path[-1])
+    foreign = next((character for character in key if not character.isascii()), None)
+    told = "" if foreign is None else f"; it holds {character_name(foreign)}"
+    return FlawWords(
+        flaw=Flaw.UNKNOWN_KEY if foreign is None else Flaw.LOOK_ALIKE_KEY,
+        reason=f"there is no such key{told}",
+        remedy=_key_remedy(path, error.known_keys, schema),
+    )
+
+
+def _key_remedy(path: KeyPath, known: Sequence[str], schema: Mapping[str, Any]) -> str:
+    key = str(path[-1])
+    plain = key.casefold().replace("-", "_").removeprefix("sandbox_")
+    top = schema.get("properties", {})
+    limits = top.get("limits", {}).get("properties", {})
+    if plain in known:
+        return f"You may have meant {plain}"
+    if len(path) == 1 and key == "case":
+        return "Keep cases for policy test in a file of their own, outside the folder of policies"
+    if key in top:
+        return "Move it to the top of the file: what follows a [header] belongs to that table"
+    if plain in limits:
+        spelt = "" if plain == key else f", as {plain}"
+        return f"Write limits.{plain}" if path[0] == "scope" else f"Move it under [limits]{spelt}"
+    parts = [each for each in known if f"_{plain}_" in f"_{each}_"]
+    alike = parts if len(parts) == 1 else difflib.get_close_matches(plain[:_LONGEST_SHOWN_VALUE], known, n=1)
+    return f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
+
+
+# Breaches of the schema.
+
+
+def telling_breaches(errors: Iterable[ShapeError]) -> Iterator[ShapeError]:
+    """These breaches, each of one place, without those that only repeat what another one says of the same value."""
+    found = tuple(errors)
+    said = {(error.path, error.rule) for error in found}
+    for error in found:
+        if (error.path, _said_by(error)) not in said:
+            yield from _single_breaches(error)
+
+
+def _said_by(error: ShapeError) -> str | None:
+    """The keyword whose breach says all that this one does, where there can be one."""
+    if error.rule == "format" and error.value == "":
+        return "minLength"
+    return "type" if error.rule == "const" else None
+
+
+def _single_breaches(error: ShapeError) -> Iterator[ShapeError]:
+    """One breach for each item of a list that stood before, and every other breach as it is."""
+    if error.rule != "uniqueItems":
+        yield error
+        return
+    items = error.value
+    for number, item in enumerate(items):
+        if item in items[:number]:
+            yield replace(error, path=(*error.path, number), value=item)
+
+
+def breach_words(error: ShapeError) -> FlawWords:
+    """What one breach of the schema is."""
+    flaw, reason, remedy = _BREACH_TEXTS.get(error.rule, _other_text)(error)
+    return FlawWords(flaw=flaw, reason=reason, remedy=remedy)
+
+
+def _missing_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    lacking = [key for key in error.expected if key not in error.value]
+    remedy = "Add it" if len(lacking) == 1 else "Add them"
+    if "schema" in lacking and len(lacking) >= _WHOLE_HEAD:
+        remedy = "Add them; policy init writes a whole file"
+    return Flaw.MISSING_KEY, f"it lacks {', '.join(lacking)}", remedy
+
+
+def _type_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    if error.value == UNLIMITED.value and error.expected == "integer" and "limits" in error.path:
+        return Flaw.WRONG_TYPE, "it cannot be unlimited", "Write a whole number"
+    wanted = _TYPE_WORDS.get(error.expected, error.expected)
+    remedy = _type_remedy(error) or f"Write {wanted}"
+    return Flaw.WRONG_TYPE, f"{_kind_text(error.value)}, not {wanted}", remedy
+
+
+def _kind_text(value: object) -> str:
+    """What a value is, in words that go on with `, not …`."""
+    words = next((words for types, words in _KIND_WORDS if isinstance(value, types)), "is a date or time")
+    return f"it {words}" if isinstance(value, dict | list) else f"{_short_value(value)} {words}"
+
+
+def _type_remedy(error: ShapeError) -> str:
+    """How to write what is probably meant; empty where that cannot be told."""
+    match error.value:
+        case str() as text if not isinstance(text, TomlDate):
+            return _text_remedy(text, error.expected)
+        case float() as number if error.expected == "integer" and number.is_integer():
+            return f"Write {number:.0f}"
+        case dict() if error.path == ("scope",):
+            return "Write [[scope]], with two brackets"
+        case list() if error.path == ("limits",):
+            return "Write [limits], with one bracket"
+        case (int() | float() | TomlDate()) as plain if error.expected == "string":
+            return f'Write "{_short_value(plain)}", in quotes'
+    return ""
+
+
+def _text_remedy(text: str, expected: str) -> str:
+    """How to write what somebody quoted."""
+    if expected in ("integer", "number") and _QUOTED_NUMBER.fullmatch(text):
+        return f"Write {text} without quotes"
+    if expected == "boolean" and text.lower() in ("true", "false"):
+        return f"Write {text.lower()} without quotes"
+    if expected == "array" and text == "none":
+        return "Write [] for none"
+    if expected == "array" and re.fullmatch(r'[^\\",\n]{1,60}', text):
+        return f'Write ["{text}"]'
+    return ""
+
+
+def _format_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    if error.expected == "date-time":
+        return Flaw.DATE_WITHOUT_OFFSET, *_offset_text(error.value)
+    scheme, is_url, rest = str(error.value).partition("://")
+    if not is_url:
+        return Flaw.BAD_DESTINATION, error.cause, "Correct the item"
+    host = re.split("[/?#]", rest.rpartition("@")[2], maxsplit=1)[0].lower()
+    port = "" if ":" in host else {"https": ":443", "http": ":80"}.get(scheme.lower(), "")
+    reason = f"{_short_value(error.value)} is a URL, and an item is a host with or without a port"
+    return Flaw.BAD_DESTINATION, reason, f"Write {_short_value(host + port)}" if host else "Write a host"
+
+
+def _offset_text(value: object) -> tuple[str, str]:
+    shown = value.isoformat() if isinstance(value, date) else _short_value(value)
+    match value:
+        case datetime():
+            return f"{shown} has no offset from UTC", f"Write {shown}Z if it is in UTC, else its offset, as in +01:00"
+        case date():
+            return f"{shown} has neither time nor offset from UTC", f"Write {shown}T00:00:00Z if it is in UTC"
+        case str() if _QUOTED_DATE.fullmatch(value):
+            return f"{shown} is a text, not a date", f"Write {value} without quotes"
+    return f"{shown} is not a date with an offset", f"Write one such as {_EXAMPLE_DATE}, without quotes"
+
+
+def _range_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    number, end = error.value, error.expected
+    if error.rule == "maximum":
+        return Flaw.OUT_OF_RANGE, f"{number} is above the greatest permitted value, {end}", f"Write {end} or less"
+    hint = "; it does not mean unlimited" if number <= 0 and "limits" in error.path else ""
+    return Flaw.OUT_OF_RANGE, f"{number} is below the least permitted value, {end}{hint}", f"Write {end} or more"
+
+
+def _const_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    """One value alone, be it that of the schema or the word beside numbers: never ask for the loosest value."""
+    if error.expected != UNLIMITED.value:
+        return Flaw.BAD_VALUE, f"{_short_value(error.value)} is not {error.expected}", f"Write {error.expected}"
+    reason, text = f"{_kind_text(error.value)}, not a number", str(error.value)
+    remedy = _text_remedy(text, "number") or f'Write a number without quotes, or the word "{UNLIMITED.value}"'
+    if text.strip().casefold() == UNLIMITED.value:
+        remedy = f'Write a number, or "{UNLIMITED.value}" in lower case'
+    return Flaw.WRONG_TYPE, reason, remedy
+
+
+def _choice_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    choices = [str(choice) for choice in error.expected]
+    reason = f"{_short_value(error.value)} is not one of {', '.join(choices)}"
+    meant = error.value[0] if isinstance(error.value, list) and len(error.value) == 1 else error.value
+    alike = difflib.get_close_matches(str(meant)[:_LONGEST_SHOWN_VALUE].lower(), choices, n=1)
+    return Flaw.BAD_VALUE, reason, f'You may have meant "{alike[0]}"' if alike else "Choose among them"
+
+
+def _empty_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    last = error.path[-1] if error.path else ""
+    if error.rule == "minItems":
+        reason, remedy = "it names nothing", "Name at least one, or leave the key out"
+    elif error.path[:1] == ("scope",) and "limits" not in error.path:
+        reason = "it does not say whom it is for"
+        remedy = "Write match or except, each with roles, groups, users, models, surface"
+    elif last in ("limits", "expect"):
+        reason, remedy = "it says nothing", "State a limit, such as networking_allowed = false"
+    else:
+        reason, remedy = "it says nothing", "State a lock, a ceiling or a default"
+    return Flaw.SAYS_NOTHING, reason, remedy
+
+
+def _repeated_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    return Flaw.REPEATED_ITEM, f"{_short_value(error.value)} stands in the list already", "Remove it"
+
+
+def _lock_text(_error: ShapeError) -> tuple[Flaw, str, str]:
+    return Flaw.LOCK_BESIDE_OTHERS, "nothing else may be stated beside a lock", "Remove one of them"
+
+
+def _other_text(error: ShapeError) -> tuple[Flaw, str, str]:
+    value, expected = _short_value(error.value), error.expected
+    reason, remedy = f"{value} breaks the rule {error.rule} = {_short_value(expected)}", "Correct the value"
+    match error.rule:
+        case "pattern" if expected == PLAIN_TEXT:
+            reason = f"{value} holds a line break, a control or a bidirectional character"
+            remedy = "Write plain text in one line"
+        case "pattern" if expected == f"^{DOCUMENT_ID}$":
+            alike = re.sub(r"[^a-z0-9]+", "-", str(error.value).lower()).strip("-")[:_LONGEST_ID]
+            reason = f"{value} is no id: 1 to {_LONGEST_ID} of a-z, 0-9 and -"
+            remedy = f'Write one, such as "{alike}"' if alike else "Write one"
+        case "minLength":
+            reason, remedy = "it is an empty text", "Write something, or leave it out"
+        case "maxLength":
+            reason, remedy = f"it has {len(error.value)} characters, more than {expected}", "Shorten it"
+        case "maxItems":
+            reason, remedy = f"it has {len(error.value)} items, more than {expected}", "Shorten the list"
+    return Flaw.BAD_VALUE, reason, remedy
+
+
+def _short_value(value: object) -> str:
+    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    return text if len(text) <= _LONGEST_SHOWN_VALUE else f"{text[:_LONGEST_SHOWN_VALUE]}…"
+
+
+_BREACH_TEXTS: Mapping[str, Callable[[ShapeError], tuple[Flaw, str, str]]] = MappingProxyType(
+    {
+        "required": _missing_text,
+        "type": _type_text,
+        "format": _format_text,
+        "minimum": _range_text,
+        "maximum": _range_text,
+        "const": _const_text,
+        "enum": _choice_text,
+        "anyOf": _empty_text,
+        "minProperties": _empty_text,
+        "minItems": _empty_text,
+        "uniqueItems": _repeated_text,
+        "false": _lock_text,
+    }
+)
+
+
 # ======== policy/toml_text.py =========================================================================================
 # Reads TOML of a known shape: bytes to a table and the place of each key, or every problem at once.
 #
@@ -3172,9 +3768,11 @@ def _edits(one: str, other: str) -> int:
 
 _MAX_DEPTH = 16
 _MAX_KEYS = 2_000
+# How far the key that is stated twice is searched for, since a search takes the square of a line's length.
+_MOST_LINES = 50
+_MOST_COLUMNS = 400
+_MOST_TRIED = 4
 _START = Position(line=1, column=1)
-# How tomllib begins what it says of a key that is stated twice.
-_TWICE = "Cannot overwrite|Cannot declare|Duplicate inline table key|Cannot mutate immutable namespace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3188,7 +3786,7 @@ class TomlPlaces:
 
     def line(self, path: KeyPath) -> str:
         """`FILE:LINE` of a key, or of the nearest table that would hold it."""
-        return f"{self.origin}:{self.positions.nearest(path).line}"
+        return f"{self.origin}:{self.positions.line(path)}"
 
     def problem(self, path: KeyPath, flaw: Flaw, *, reason: str, remedy: str) -> Problem:
         """A problem of one key, at the place where it stands."""
@@ -3214,13 +3812,13 @@ class TomlTable:
     """Where each key stands."""
 
 
-def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tuple[str, ...] = ()) -> TomlTable:
+def read_toml(origin: str, text: bytes, shape: Shape, not_yet: tuple[str, ...] = ()) -> TomlTable:
     """Read a TOML text of this shape.
 
     Args:
         origin: the file's name, for people.
         text: the whole text.
-        schema: a JSON Schema of the table.
+        shape: what the table has to look like.
         not_yet: top-level keys that a later version may know, and that this one refuses as such.
 
     Raises:
@@ -3229,9 +3827,9 @@ def read_toml(origin: str, text: bytes, schema: Mapping[str, Any], not_yet: tupl
     decoded = _decoded(origin, text)
     places = TomlPlaces(origin=origin, positions=_located(origin, decoded))
     untrusted = _parse_toml(origin, decoded)
-    problems = tuple(_number_problems(untrusted, places))
-    if not problems:
-        problems = tuple(dict.fromkeys(_shape_problems(untrusted, places, schema, not_yet)))
+    problems = tuple(_number_problems(untrusted, places)) if _has_odd_numbers(untrusted) else ()
+    if not problems and not shape.accepts(untrusted):
+        problems = tuple(dict.fromkeys(_shape_problems(untrusted, places, shape.schema, not_yet)))
     if problems:
         raise DocumentError(problems)
     return TomlTable(untrusted=untrusted, places=places)
@@ -3273,9 +3871,14 @@ def _located(origin: str, text: str) -> Positions:
     depths = {0: 0}
     for (parent, _key), node in positions.nodes.items():
         depths[node] = depths[parent] + 1
-    if len(positions.nodes) > _MAX_KEYS or max(depths.values()) > _MAX_DEPTH:
-        reason = f"it nests deeper than {_MAX_DEPTH}, or has more than {_MAX_KEYS} keys and items"
-        raise _file_error(origin, Flaw.TOO_LARGE, reason, "A policy needs far less: simplify it")
+        if node > _MAX_KEYS or depths[node] > _MAX_DEPTH:
+            place = _position_after(text[: positions.offsets[node]])
+            reason = (
+                f"it has more than {_MAX_KEYS} keys and items"
+                if node > _MAX_KEYS
+                else f"it nests deeper than {_MAX_DEPTH}"
+            )
+            raise _file_error(origin, Flaw.TOO_LARGE, reason, "A policy needs far less: simplify it", place)
     return positions
 
 
@@ -3297,6 +3900,22 @@ def _number_problems(untrusted: Mapping[str, Any], places: TomlPlaces) -> Iterat
             yield places.problem(path, Flaw.OUT_OF_RANGE, reason=reason, remedy=remedy)
 
 
+def _has_odd_numbers(untrusted: object) -> bool:
+    """Whether `_odd_numbers` finds any, told in a third of the time."""
+    waiting = [untrusted]
+    while waiting:
+        match waiting.pop():
+            case dict() as table:
+                waiting.extend(table.values())
+            case list() as items:
+                waiting.extend(items)
+            case int() as number if not -(2**63) <= number < 2**63:
+                return True
+            case float() as number if not math.isfinite(number):
+                return True
+    return False
+
+
 def _odd_numbers(untrusted: object, path: KeyPath) -> Iterator[tuple[KeyPath, int | float]]:
     children: Iterable[tuple[str | int, object]] = ()
     match untrusted:
@@ -3315,109 +3934,19 @@ def _odd_numbers(untrusted: object, path: KeyPath) -> Iterator[tuple[KeyPath, in
 def _shape_problems(
     untrusted: Mapping[str, Any], places: TomlPlaces, schema: Mapping[str, Any], not_yet: tuple[str, ...]
 ) -> Iterator[Problem]:
-    for error in shape_errors(untrusted, schema):
-        if error.rule == "additionalProperties":
-            for key in error.value:
-                path = (*error.path, key)
-                if path[0] in not_yet and len(path) == 1:
-                    reason = "it is not supported by this version"
-                    yield places.problem(path, Flaw.UNSUPPORTED_KEY, reason=reason, remedy="Remove it")
-                elif key not in error.known_keys:
-                    yield _unknown_key(path, error.known_keys, places)
-        else:
-            flaw, reason, remedy = _shape_text(error)
-            yield places.problem(_exact_path(error), flaw, reason=reason, remedy=remedy)
-
-
-def _exact_path(error: ShapeError) -> KeyPath:
-    """Where a breach stands: of a repeated item, the item and not its list."""
-    return (*error.path, _repeated_at(error.value)) if error.rule == "uniqueItems" else error.path
-
-
-def _repeated_at(items: list[Any]) -> int:
-    """The place of the first item that stood before."""
-    return next(number for number, item in enumerate(items) if item in items[:number])
-
-
-def _unknown_key(path: KeyPath, known: tuple[str, ...], places: TomlPlaces) -> Problem:
-    key = str(path[-1])
-    alike = difflib.get_close_matches(key, known, n=1)
-    remedy = f"You may have meant {alike[0]}" if alike else f"Known here: {', '.join(known)}"
-    if key.isascii():
-        return places.problem(path, Flaw.UNKNOWN_KEY, reason="there is no such key", remedy=remedy)
-    foreign = next(character for character in key if not character.isascii())
-    reason = f"there is no such key; it holds {unicodedata.name(foreign, ascii(foreign))}"
-    return places.problem(path, Flaw.LOOK_ALIKE_KEY, reason=reason, remedy=remedy)
-
-
-def _shape_text(error: ShapeError) -> tuple[Flaw, str, str]:
-    """What one breach of the schema is, with reason and remedy in words that need no schema to be understood."""
-    value, expected = _short(error.value), error.expected
-    match error.rule:
-        case "required":
-            lacking = ", ".join(key for key in expected if key not in error.value)
-            told = Flaw.MISSING_KEY, f"it lacks {lacking}", "Add it"
-        case "type":
-            told = Flaw.WRONG_TYPE, f"{value} is not of type {expected}", "Write a value of that type"
-        case "format":
-            told = _format_text(error, value)
-        case "minimum" | "maximum":
-            side = "below the least" if error.rule == "minimum" else "above the greatest"
-            reason = f"{value} is {side} permitted value, {expected}"
-            told = Flaw.OUT_OF_RANGE, reason, "Choose a value in range"
-        case "const" | "enum":
-            told = _choice_text(error, value)
-        case "pattern" if expected == PLAIN_TEXT:
-            reason = f"{value} holds a line break, a control or a bidirectional character"
-            told = Flaw.BAD_VALUE, reason, "Write plain text in one line"
-        case "anyOf" | "minProperties" | "minItems":
-            told = (Flaw.SAYS_NOTHING, *_empty_text(error))
-        case "uniqueItems":
-            item = _short(error.value[_repeated_at(error.value)])
-            told = Flaw.REPEATED_ITEM, f"{item} stands in the list already", "Remove it"
-        case "false":
-            told = Flaw.LOCK_BESIDE_OTHERS, "nothing else may be stated beside a lock", "Remove one of them"
-        case _:
-            reason = f"{value} breaks the rule {error.rule} = {_short(expected)}"
-            told = Flaw.BAD_VALUE, reason, "Correct the value"
-    return told
-
-
-def _empty_text(error: ShapeError) -> tuple[str, str]:
-    if error.rule == "minItems":
-        return "it names nothing", "Name at least one, or leave the key out"
-    if error.path[:1] == ("scope",) and "limits" not in error.path:
-        return (
-            "it does not say whom it is for",
-            "Write match or except, each with roles, groups, users, models, surface",
-        )
-    return "it says nothing", "State a lock, a ceiling or a default"
-
-
-def _format_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
-    if error.expected == "date-time":
-        reason, remedy = (
-            f"{value} is not a date with an offset",
-            "Write one such as 2026-11-01T00:00:00Z, without quotes",
-        )
-        return Flaw.DATE_WITHOUT_OFFSET, reason, remedy
-    return Flaw.BAD_DESTINATION, error.cause, "Correct the item"
-
-
-def _choice_text(error: ShapeError, value: str) -> tuple[Flaw, str, str]:
-    if error.expected == UNLIMITED.value:  # of somebody who quoted a number, never ask for the loosest value
-        return Flaw.WRONG_TYPE, f"{value} is no number", 'Write a number without quotes, or the word "unlimited"'
-    if error.rule == "enum":
-        reason = f"{value} is not one of {', '.join(error.expected)}"
-        return Flaw.BAD_VALUE, reason, "Choose among them"
-    return Flaw.BAD_VALUE, f"{value} is not {error.expected}", f"Write {error.expected}"
-
-
-def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str | list) and not isinstance(value, TomlDate) else str(value)
-    text = text.lower() if isinstance(value, bool) else text
-    longest = 80
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    for error in telling_breaches(shape_errors(untrusted, schema)):
+        if error.rule != "additionalProperties":
+            words = breach_words(error)
+            yield places.problem(error.path, words.flaw, reason=words.reason, remedy=words.remedy)
+            continue
+        for key in (key for key in error.value if key not in error.known_keys):
+            path = (*error.path, key)
+            if path[:-1] == () and key in not_yet:
+                reason = "it is not supported by this version"
+                yield places.problem(path, Flaw.UNSUPPORTED_KEY, reason=reason, remedy="Remove it")
+            else:
+                words = unknown_key_words(path, error, schema)
+                yield places.problem(path, words.flaw, reason=words.reason, remedy=words.remedy)
 
 
 def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
@@ -3426,9 +3955,74 @@ def _syntax_error(origin: str, text: str, error: ValueError) -> DocumentError:
     position = _position_after(text)
     if named:
         position = Position(line=int(named[-1][0]), column=int(named[-1][1] or 1))
-    flaw = Flaw.DUPLICATE_KEY if re.match(_TWICE, str(error)) else Flaw.NOT_TOML
-    remedy = "Keep one of the two" if flaw is Flaw.DUPLICATE_KEY else "Correct the syntax; https://toml.io shows it"
-    return _file_error(origin, flaw, f"it is not TOML: {error}", remedy, position)
+    lines = text.split("\n")
+    at_end = not "".join(lines[position.line - 1 :]).strip()
+    words = syntax_words(str(error), lines[position.line - 1], at_end=at_end)
+    repeated = _repeated_key(origin, text, position.line) if words.flaw is Flaw.DUPLICATE_KEY else None
+    if repeated:
+        return DocumentError((repeated,))
+    return _file_error(origin, words.flaw, words.reason, words.remedy, position)
+
+
+def _repeated_key(origin: str, text: str, line: int) -> Problem | None:
+    """The key that the statement which ends in this line states again, where it can be told."""
+    positions = locate(text)
+    for start in islice(_repeated_segments(text, positions, line), _MOST_TRIED):
+        path = _path_at(text, start)
+        first = positions.find(path)
+        if path and first:
+            second = _position_after(text[:start])
+            return Problem(
+                key=path_text(path),
+                origin=f"{origin}:{second.line}",
+                reason=f"it is stated twice, first in line {first.line}; TOML states each key and each table once",
+                remedy="Keep one of the two",
+                flaw=Flaw.DUPLICATE_KEY,
+                path=path,
+                position=second,
+            )
+    return None
+
+
+def _repeated_segments(text: str, positions: Positions, line: int) -> Iterator[int]:
+    """Where segments stand that were spelled before, those first that are likeliest to be what is stated again.
+
+    That is the last segment of a key; else the last one that another follows, which is a value then and no table.
+    """
+    known = frozenset(positions.offsets)
+    for above in range(min(line, _MOST_LINES)):
+        start = positions.line_starts[line - above - 1]
+        end = start + len(text[start : start + _MOST_COLUMNS].partition("\n")[0])
+        found = [each for each in TOML_SEGMENT.finditer(text, start, end) if each.start() not in known]
+        # Above this line only the key of its value can be meant: a header may name again what another one implied.
+        yield from (each.start() for each in found if each["end"] in ("=" if above else "=]"))
+        if not above:
+            yield from (each.start() for each in found[::-1] if each["end"] == ".")
+
+
+def _path_at(text: str, start: int) -> KeyPath:
+    """The path of the key whose last segment, spelled before, begins here; empty where none does.
+
+    Under a name of its own the locator finds it here, and not at the first place.
+    """
+    segment = TOML_SEGMENT.match(text, start)
+    if segment is None:
+        return ()
+    name = f"again-{'-' * len(segment['key'])}"
+    try:
+        renamed = locate(f"{text[:start]}{name}{text[segment.end('key') :]}")
+    except ValueError:  # what follows is not TOML, and nobody has read it yet
+        return ()
+    above = {node: (parent, key) for (parent, key), node in renamed.nodes.items()}
+    node = next((node for node, (_, key) in above.items() if key == name and renamed.offsets[node] == start), 0)
+    if not node:
+        return ()
+    path: KeyPath = (tomllib.loads(f"{segment['key']} = 0").popitem()[0],)
+    node = above[node][0]
+    while node:
+        node, key = above[node]
+        path = (key, *path)
+    return path
 
 
 def _file_error(origin: str, flaw: Flaw, reason: str, remedy: str, position: Position = _START) -> DocumentError:
@@ -3447,6 +4041,9 @@ def _file_error(origin: str, flaw: Flaw, reason: str, remedy: str, position: Pos
 
 
 _NOT_YET_KEYS = ("rollout",)
+_STATED_BY: Mapping[str, Verb] = MappingProxyType(
+    {verb.value: verb for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT)}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -3536,7 +4133,7 @@ def read_document(source: DocumentSource) -> DocumentReading:
     Raises:
         DocumentError: as `parse_document`.
     """
-    toml = read_toml(source.origin, source.text, document_schema(), _NOT_YET_KEYS)
+    toml = read_toml(source.origin, source.text, _document_shape(), _NOT_YET_KEYS)
     untrusted, places = toml.untrusted, toml.places
     reader = _StatementReader(source=source, untrusted=untrusted, places=places)
     found = tuple(reader.statements(("limits",), untrusted.get("limits", {}), ""))
@@ -3570,6 +4167,11 @@ def read_document(source: DocumentSource) -> DocumentReading:
     return DocumentReading(document=document, toml=toml)
 
 
+@cache
+def _document_shape() -> Shape:
+    return compiled_shape(document_schema())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StatementReader:
     """Reads what one file says of limits, in its `[limits]` and in each scope alike."""
@@ -3589,20 +4191,18 @@ class _StatementReader:
     def statements(self, path: KeyPath, limits: Mapping[str, Any], scope: str) -> Iterator[Stated | Problem]:
         """What one table says of each limit, or why that cannot be read."""
         for limit in LIMITS:
-            if limit.name not in limits:
-                continue
-            said = limits[limit.name]
-            table = said if isinstance(said, dict) else {"lock": said}
-            for verb in (Verb.LOCK, Verb.CEILING, Verb.DEFAULT):
-                if verb.value in table:
-                    place = (*path, limit.name, verb.value) if table is said else (*path, limit.name)
-                    yield self._statement(place, limit, verb, table, scope)
+            said = limits.get(limit.name)
+            table = said if isinstance(said, dict) else {} if said is None else {"lock": said}
+            for key, verb in _STATED_BY.items():
+                if key in table:
+                    place = (*path, limit.name, key) if table is said else (*path, limit.name)
+                    yield self._statement(place, limit, verb, table[key], scope, table)
 
     def _statement(
-        self, path: KeyPath, limit: Limit[Any], verb: Verb, table: Mapping[str, Any], scope: str
+        self, path: KeyPath, limit: Limit[Any], verb: Verb, native: object, scope: str, table: Mapping[str, Any]
     ) -> Stated | Problem:
         try:
-            value = limit.kind.from_native(table[verb.value])
+            value = limit.kind.from_native(native)
         except ValueError as error:
             remedy = f"Expected {limit.kind.grammar}"
             return self.places.problem(path, Flaw.BAD_VALUE, reason=str(error), remedy=remedy)
@@ -4253,7 +4853,8 @@ def split_signatures(document: bytes, *, origin: str) -> SplitDocument:
     lines = document[text_bytes + len(BEGIN_LINE) : -len(END_LINE)].splitlines()
     signatures = _block_signatures(lines, first_signature_line(document[:text_bytes]), origin)
     if format_signature_block(signatures) != document[text_bytes:]:
-        raise SignatureError((signature_block_problem(origin, "it is not spelled as we would write it"),))
+        where = Position(line=first_signature_line(document[:text_bytes]), column=1)
+        raise SignatureError((signature_block_problem(origin, "it is not spelled as we would write it", where=where),))
     return SplitDocument(text=document[:text_bytes], signatures=signatures)
 
 
@@ -4308,27 +4909,28 @@ def check_document_bytes(document: bytes, origin: str) -> None:
 
 def _check_markers(document: bytes, origin: str) -> None:
     """Require one whole block after the text: BEGIN and END once each, each alone in its line, END the last."""
-    problems = [
-        signature_block_problem(origin, f"the marker {marker.decode()} stands {document.count(marker)} times, not once")
+    reasons = [
+        f"the marker {marker.decode()} stands {document.count(marker)} times, not once"
         for marker in (BEGIN_MARKER, END_MARKER)
         if document.count(marker) != 1
     ]
-    if not problems and b"\n" + BEGIN_LINE not in document:
-        problems.append(signature_block_problem(origin, "BEGIN does not stand alone in a line after the text"))
-    if not problems and not document.endswith(b"\n" + END_LINE):
-        problems.append(signature_block_problem(origin, "the file does not end with END and its line feed"))
-    if problems:
-        raise SignatureError(tuple(problems))
+    if not reasons and b"\n" + BEGIN_LINE not in document:
+        reasons.append("BEGIN does not stand alone in a line after the text")
+    if not reasons and not document.endswith(b"\n" + END_LINE):
+        reasons.append("the file does not end with END and its line feed")
+    if reasons:
+        where = _position_of_byte(document, max(document.rfind(BEGIN_MARKER), document.rfind(END_MARKER)))
+        raise SignatureError(tuple(signature_block_problem(origin, reason, where=where) for reason in reasons))
 
 
 def _block_signatures(lines: list[bytes], first_line: int, origin: str) -> tuple[PolicySignature, ...]:
     """Read a block's lines, reporting all that are wrong."""
     if not 1 <= len(lines) <= MAX_SIGNATURES:
         reason = f"it has {len(lines)} signature lines, not 1 to {MAX_SIGNATURES}"
-        raise SignatureError((signature_block_problem(f"{origin}:{first_line}", reason),))
+        raise SignatureError((_line_problem(origin, first_line, reason),))
     matches = [SIGNATURE_LINE.fullmatch(line) for line in lines]
     problems = [
-        signature_block_problem(f"{origin}:{number}", "the line is not: # ed25519 sha256:HEX BASE64")
+        _line_problem(origin, number, "the line is not: # ed25519 sha256:HEX BASE64")
         for number, match in enumerate(matches, start=first_line)
         if not match
     ]
@@ -4346,9 +4948,9 @@ def _order_problems(signatures: tuple[PolicySignature, ...], first_line: int, or
     """Find lines that stand out of order, or a second time."""
     for number, (before, after) in enumerate(itertools.pairwise(signatures), start=first_line + 1):
         if before.key_id == after.key_id:
-            yield signature_block_problem(f"{origin}:{number}", f"{after.key_id} signed twice")
+            yield _line_problem(origin, number, f"{after.key_id} signed twice")
         elif before.key_id > after.key_id:
-            yield signature_block_problem(f"{origin}:{number}", "the lines are not sorted by key id")
+            yield _line_problem(origin, number, "the lines are not sorted by key id")
 
 
 def first_signature_line(text: bytes) -> int:
@@ -4362,9 +4964,17 @@ def _position_of_byte(document: bytes, offset: int) -> Position:
     return Position(line=document.count(b"\n", 0, offset) + 1, column=len(before) + 1)
 
 
-def signature_block_problem(origin: str, reason: str, remedy: str = REPAIR_BLOCK) -> Problem:
+def _line_problem(origin: str, line: int, reason: str) -> Problem:
+    return signature_block_problem(f"{origin}:{line}", reason, where=Position(line=line, column=1))
+
+
+def signature_block_problem(
+    origin: str, reason: str, remedy: str = REPAIR_BLOCK, where: Position | None = None
+) -> Problem:
     """A problem of the block, or of the lack of one."""
-    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy, flaw=Flaw.BROKEN_SIGNATURES)
+    return Problem(
+        key="signatures", origin=origin, reason=reason, remedy=remedy, flaw=Flaw.BROKEN_SIGNATURES, position=where
+    )
 
 
 def signed_file_problem(
@@ -4496,7 +5106,7 @@ def _too_few_signed(signed: int, threshold: int, unknown: tuple[str, ...], origi
     elif not signed:
         reason += "; it has no signature"
     remedy = "Have it signed with a trusted key: policy sign --key NAME.key FILE"
-    return signature_block_problem(origin, reason, remedy)
+    return Problem(key="signatures", origin=origin, reason=reason, remedy=remedy)
 
 
 # ======== policy/situation.py =========================================================================================
@@ -4752,6 +5362,9 @@ LONGEST_SHOWN_PATH = 600
 MAX_LINKS = 40
 """Symbolic links followed on one path. Source: path_resolution(7)."""
 
+POLICY_SUFFIXES = (".toml",)
+"""What policy files are called in a folder of them."""
+
 PUBLIC_KEY_SUFFIXES = (".pub", ".pem")
 """What public keys are called in a folder of them."""
 
@@ -4852,8 +5465,13 @@ def read_trusted(path: Path, rule: FileRule) -> bytes:
             data = _read_at_most(descriptor, rule.max_bytes + 1)
     except OSError as error:
         raise rule.error((_system_problem(rule.kind, path, error),)) from error
+    return _no_larger(data, path, rule)
+
+
+def _no_larger(data: bytes, path: Path, rule: FileRule) -> bytes:
     if len(data) > rule.max_bytes:
-        raise _distrusted(rule, path, f"it is larger than {rule.max_bytes} bytes", "Split it into several files")
+        reason = f"it is larger than {rule.max_bytes} bytes"
+        raise _distrusted(rule, path, reason, "Split it into several files", Flaw.TOO_LARGE)
     return data
 
 
@@ -5131,8 +5749,8 @@ def _folder_kind(rule: FileRule) -> str:
     return f"folder of the {rule.kind}"
 
 
-def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str) -> PolicyError:
-    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy),))
+def _distrusted(rule: FileRule, place: Path, reason: str, remedy: str, flaw: Flaw | None = None) -> PolicyError:
+    return rule.error((Problem(key=rule.kind, origin=str(place), reason=reason, remedy=remedy, flaw=flaw),))
 
 
 def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
@@ -5147,9 +5765,6 @@ def _system_problem(kind: str, path: Path, error: OSError) -> Problem:
 #
 # What is read is handed on as bytes with the documents in them, so that a last good set can be kept and verified again.
 # Whether the set holds here and now is decided elsewhere, from values.
-
-
-POLICY_SUFFIXES = (".toml",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
