@@ -189,7 +189,7 @@ def _late_import_problems(module: SourceModule) -> Iterator[Problem]:
 
 def _own_names(function: Function) -> frozenset[str]:
     parameters = {inner.arg for inner in ast.walk(function.args) if isinstance(inner, ast.arg)}
-    return frozenset(parameters) | bound_names(function.body)
+    return frozenset((*parameters, *bound_names(function.body)))
 
 
 def _import_refusals(node: ast.Import | ast.ImportFrom, *, lazy: bool) -> Iterator[tuple[str, str, str]]:
