@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from policy.environment import read_environment
+from policy.keys import load_private_key
 from policy.live import LivePolicy, current_moment
 from policy.load import trusted_reader
+from policy.signatures import add_signature
 from policy.state_folder import STATE_NAME
 from tests.policy.commands.conftest import GOLDENS, POLICY, Command
 
@@ -34,8 +36,9 @@ class Place:
             environ.setenv(f"SANDBOX_{name}", str(self.here / path))
 
     def ship(self, text: str, name: str = "a.toml") -> None:
-        (self.policies / name).write_text(text)
-        self.command.good("sign", "--key", "ops.key", f"policies/{name}")
+        """Put a signed policy there, which may be one that has expired since: `policy sign` would refuse that now."""
+        key = load_private_key(Path("ops.key").read_bytes(), "ops.key")
+        (self.policies / name).write_bytes(add_signature(text.encode(), key, origin=name))
 
     def run(self, now: datetime | None = None) -> None:
         """Do what every run does first: ask what holds, so that it is remembered."""
