@@ -18,6 +18,7 @@ MOST_LISTED = 100
 class Flaw(Enum):
     """What kind of thing is wrong with a file or a variable; each is the name of a lint rule."""
 
+    UNREADABLE_FILE = "unreadable-file"
     NOT_TOML = "not-toml"
     ENCODING = "encoding"
     TOO_LARGE = "too-large"

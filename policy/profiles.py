@@ -37,6 +37,16 @@ LONGEST_DAYS = 3_650
 """How long a started policy may hold at most: ten years, which is no recommendation."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedFinding:
+    """What `policy lint` would find in a starter, and the profile means."""
+
+    rule: str
+    """The rule's name."""
+    reason: str
+    """Why it is meant; no quotes, no full stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class LimitChoice:
     """What a profile says of one limit; one without lock, ceiling and default leaves it open."""
@@ -56,6 +66,8 @@ class LimitChoice:
     """For people who meet the bound; empty where they hardly will."""
     env_may_loosen: bool = True
     """Whether a variable on the server may be looser."""
+    accepted: AcceptedFinding | None = None
+    """What is meant, though `policy lint` finds it in the first line of what is stated; `None` where nothing is."""
 
     def __post_init__(self) -> None:
         """Refuse what no policy file could say.
@@ -97,6 +109,8 @@ class ProfileScope:
     """Whom it is for."""
     ceilings: tuple[tuple[Limit[Any], Native], ...]
     """What it says of limits."""
+    accepted: AcceptedFinding | None = None
+    """What is meant, though `policy lint` finds it in the first condition; `None` where nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +139,10 @@ SINGLE_USER = Profile(
     description="One trusted person: comfortable, and bounded against mistakes",
     choices=(
         LimitChoice(
-            NETWORKING_ALLOWED, "fetching a page or a data set is what you want; a valve turns it off", default=True
+            NETWORKING_ALLOWED,
+            "fetching a page or a data set is what you want; a valve turns it off",
+            default=True,
+            accepted=AcceptedFinding(rule="network-open", reason="nobody but you has chats here"),
         ),
         LimitChoice(
             MAX_RUNTIME_SECONDS,
@@ -142,7 +159,10 @@ SINGLE_USER = Profile(
             reason="the rest of the machine stays usable",
         ),
         LimitChoice(
-            AUTO_INSTALL, "nobody else installs gVisor for you; say false once `sandbox install` has run", default=True
+            AUTO_INSTALL,
+            "nobody else installs gVisor for you; say false once `sandbox install` has run",
+            default=True,
+            accepted=AcceptedFinding(rule="auto-install-open", reason="nobody else waits for it"),
         ),
         LimitChoice(NETWORK_ALLOWLIST, "any public address", ceiling=["public"]),
         LimitChoice(
@@ -243,6 +263,7 @@ CLASSROOM = Profile(
                 match={"surface": frozenset({TOOL_SURFACE})}, excepted={"roles": frozenset({"admin"})}
             ),
             ceilings=((MAX_RUNTIME_SECONDS, 15),),
+            accepted=AcceptedFinding(rule="scope-on-chosen-attribute", reason="people read what they run"),
         ),
     ),
 )

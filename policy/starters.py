@@ -9,12 +9,12 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from policy.document import PolicyDocument, parse_document
 from policy.limits import Limit
-from policy.profiles import LimitChoice, Profile, ProfileScope
+from policy.profiles import AcceptedFinding, LimitChoice, Profile, ProfileScope
 from policy.schema import SCHEMA_VERSION
 from policy.signature_block import unsigned_source
 from policy.statements import Verb
@@ -25,6 +25,9 @@ SCHEMA_FILE = "policy.schema.json"
 
 ANY_INSTANCE = "*"
 """The audience that is any instance."""
+
+LONGEST_ACCEPTED = timedelta(days=365)
+"""For how long a finding is accepted at most: `policy lint` finds a comment that holds for longer."""
 
 _COMMENT_COLUMN = 38
 _LINE_WIDTH = 114
@@ -74,9 +77,9 @@ def profile_starter(profile: Profile, head: StarterHead) -> str:
     return "".join(
         (
             _head_text(intro, head),
-            *(f"\n{block}" for block in _limit_blocks(profile.choices)),
+            *(f"\n{block}" for block in _limit_blocks(profile.choices, head)),
             f"\n{_SCOPE_LESSON}" if profile.scopes else "",
-            *(f"\n{_scope_text(scope)}" for scope in profile.scopes),
+            *(f"\n{_scope_text(scope, head)}" for scope in profile.scopes),
         )
     )
 
@@ -130,7 +133,7 @@ def _head_text(intro: str, head: StarterHead) -> str:
     )
 
 
-def _limit_blocks(choices: Sequence[LimitChoice]) -> Iterator[str]:
+def _limit_blocks(choices: Sequence[LimitChoice], head: StarterHead) -> Iterator[str]:
     """Plain locks first, since TOML has a table's own keys before its sub-tables; then the rest, in order."""
     locks = [choice for choice in choices if choice.is_plain_lock]
     if locks:
@@ -140,11 +143,12 @@ def _limit_blocks(choices: Sequence[LimitChoice]) -> Iterator[str]:
         if choice.left_open:
             yield _comment(f"{choice.limit.name} is left open: {choice.why}.")
         elif not choice.is_plain_lock:
-            yield f"{_why(choice)}{_table_text(choice)}"
+            yield f"{_why(choice)}{_table_text(choice, head)}"
 
 
-def _table_text(choice: LimitChoice) -> str:
+def _table_text(choice: LimitChoice, head: StarterHead) -> str:
     lines = [f"{verb.value} = {toml_text(native)}\n" for verb, native in choice.stated.items()]
+    lines[0] = _with_accepted(lines[0], choice.accepted, head)
     if choice.reason:
         lines.append(f"reason = {toml_text(choice.reason)}\n")
     if not choice.env_may_loosen:
@@ -152,13 +156,14 @@ def _table_text(choice: LimitChoice) -> str:
     return f"[limits.{choice.limit.name}]\n{''.join(lines)}"
 
 
-def _scope_text(scope: ProfileScope) -> str:
+def _scope_text(scope: ProfileScope, head: StarterHead) -> str:
     conditions = {"match": scope.conditions.match, "except": scope.conditions.excepted}
     lines = [
         f"{key}.{attribute} = {_condition_text(attribute, values)}\n"
         for key, attributes in conditions.items()
         for attribute, values in attributes.items()
     ]
+    lines[0] = _with_accepted(lines[0], scope.accepted, head)
     lines += [f"limits.{limit.name}.ceiling = {toml_text(native)}\n" for limit, native in scope.ceilings]
     return f"{_comment(f'{scope.why}.')}[[scope]]\n{''.join(lines)}"
 
@@ -166,6 +171,15 @@ def _scope_text(scope: ProfileScope) -> str:
 def _condition_text(attribute: str, values: frozenset[str]) -> str:
     """A condition's values: a list, but of surfaces there is one."""
     return toml_text(min(values)) if attribute == "surface" else toml_text(sorted(values))
+
+
+def _with_accepted(line: str, accepted: AcceptedFinding | None, head: StarterHead) -> str:
+    """The line, ended by the comment that has `policy lint` accept what it finds there while the policy holds."""
+    if accepted is None:
+        return line
+    last = min(head.expires_at - timedelta(seconds=1), head.issued_at + LONGEST_ACCEPTED)
+    comment = f'policy: ignore[{accepted.rule}] reason="{accepted.reason}" until={last:%Y-%m-%d}'
+    return f"{line.rstrip()}  # {comment}\n"
 
 
 def _why(choice: LimitChoice) -> str:

@@ -23,6 +23,10 @@ from policy.limits import (
     NETWORKING_ALLOWED,
     REQUIRE_RESOURCE_LIMITING,
 )
+from policy.lint.environments import environment_of_text
+from policy.lint.keys import reviewed_keys
+from policy.lint.run import judged_paths, linted
+from policy.lint.subjects import Setup
 from policy.live import LivePolicy
 from policy.load import trusted_reader
 from policy.main import main as policy_command
@@ -79,6 +83,20 @@ def test_the_policy_is_signed_by_the_key_beside_it() -> None:
     keys = parse_public_pem({str(KEY): KEY.read_bytes()})
     verified = verify_signatures(POLICY.read_bytes(), keys, threshold=1, origin=str(POLICY))
     assert verified.trusted == tuple(key.key_id for key in keys)
+
+
+def test_the_linter_finds_nothing_in_policy_and_variables_but_that_an_example_lives_long() -> None:
+    keys = reviewed_keys([KEY])
+    setup = Setup(
+        now=NOW,
+        production=True,
+        environment=environment_of_text(str(LOCKDOWN), LOCKDOWN.read_bytes()),
+        keys=keys.keys,
+        named_keys=keys.named,
+        threshold=1,
+    )
+    found = linted(judged_paths([str(POLICY)], setup, lambda _done: None), (), setup).findings
+    assert [finding.rule_name for finding in found] == ["expires-too-late"]
 
 
 def test_no_private_key_is_handed_out() -> None:

@@ -166,6 +166,7 @@ def _next_steps(output: Path | None) -> tuple[tuple[str, str], ...]:
     return (
         (f"policy schema > {schema}", "your editor completes and checks"),
         (f"policy explain --policy {file}", "what comes of it"),
+        (f"policy lint {file}", "what is wrong or unwise; again after each change"),
         ("policy keygen ops", "once: ops.key stays with you, ops.pub goes out"),
         (f"policy sign --key ops.key {file}", "again after each change"),
         (f"policy verify --key ops.pub {file}", "before it ships"),

@@ -14,13 +14,13 @@ from click.shell_completion import CompletionItem
 
 from policy.command_line import READABLE_FILE, UnreadableInputError, env_file_border
 from policy.env_files import ENV_FILE
-from policy.errors import PolicyError, printable
+from policy.errors import DocumentError, PolicyError, Problem, printable
 from policy.lint.files import FileResult, judged, policy_file
-from policy.lint.findings import Severity
+from policy.lint.findings import Fix, Severity
 from policy.lint.fixing import with_fixes
-from policy.lint.inputs import UnknownInputError, named_files
+from policy.lint.inputs import UnknownInputError, is_pattern, named_files
 from policy.lint.registry import all_rules, rules_by_word
-from policy.lint.report import FORMATS, STANDARD_INPUT, Report
+from policy.lint.report import FORMATS, STANDARD_INPUT, Report, obeyed_by_none
 from policy.lint.rule_texts import rule_facts, rule_text
 from policy.lint.run import LintRun, judged_paths, linted
 from policy.lint.subjects import EnvironmentSubject, SetChange, Setup
@@ -59,7 +59,7 @@ def _list_rules(context: click.Context, _parameter: click.Parameter, asked: bool
     if not asked:
         return
     for rule in all_rules():
-        click.echo(f"{rule.id}  {rule.severity.value:<8} {rule.name:<32} {rule.summary}")
+        click.echo(f"{rule.id}  {rule.severity.value:<8} {rule.name:<33} {rule.summary}")
     context.exit()
 
 
@@ -69,6 +69,8 @@ class _Asked:
 
     names: tuple[str, ...]
     """Files, as they are told."""
+    patterns: tuple[str, ...]
+    """Those by which some of them were named."""
     base: str | None
     """What they are held against."""
     format_name: str
@@ -133,7 +135,9 @@ def lint_command(  # noqa: PLR0913 -- one for each option
     PATH is a policy file, a folder (its *.toml, as an instance loads it), a quoted pattern, or - for the standard
     input. Files of one folder are judged together too, as one set.
 
-    A comment takes a finding out for a while, at the end of its line or alone above it:
+    \b
+    A comment takes a finding out for a while, at the end of its line or alone
+    above it:
       # policy: ignore[SBP207] reason="GPU tests" until=2027-01-31
 
     \b
@@ -146,7 +150,8 @@ def lint_command(  # noqa: PLR0913 -- one for each option
       policy lint --explain SBP101
 
     \b
-    Exit codes: 0 nothing at --fail-level or worse, 1 findings, 2 wrong usage or unreadable input.
+    Exit codes: 0 nothing at --fail-level or worse, 1 findings, 2 wrong usage
+    or unreadable input, 70 our own failure.
     """
     if not paths and not from_process and env_file is None:
         raise click.UsageError("name policy files, folders or - for the standard input, or --env, or --env-file FILE")
@@ -165,6 +170,7 @@ def lint_command(  # noqa: PLR0913 -- one for each option
     names = _named(paths)
     asked = _Asked(
         names=names,
+        patterns=tuple(filter(is_pattern, paths)),
         base=base,
         format_name="json" if as_json else format_name,
         output=output,
@@ -216,7 +222,7 @@ def _run(asked: _Asked, setup: Setup) -> int:
         results = _results(asked, setup)
     _tell(found, asked, fixed)
     for problem in found.unreadable:
-        click.echo(f"error: {problem}", err=True)
+        click.echo(obeyed_by_none(f"error: {problem}"), err=True)
     if found.unreadable:
         return EXIT_UNREADABLE
     counting = (finding for finding in found.findings if finding.suppressed is None)
@@ -253,24 +259,32 @@ def _mend(found: LintRun, results: Sequence[FileResult]) -> int:
     Raises:
         click.UsageError: a file to mend is signed, or was not read from a file.
     """
+    fixes: dict[str, list[Fix]] = {}
+    for finding in found.findings:
+        if finding.fix and not finding.suppressed:
+            fixes.setdefault(finding.location.file, []).append(finding.fix)
+    to_mend = [result for result in results if result.name in fixes]
+    for result in to_mend:  # before the first one is written
+        _refuse_to_mend(result)
     applied = 0
-    for result in results:
-        fixes = [
-            finding.fix
-            for finding in found.findings
-            if finding.location.file == result.name and finding.fix and not finding.suppressed
-        ]
-        if not fixes:
-            continue
-        if result.name == STANDARD_INPUT:
-            raise click.UsageError("--fix writes files, and cannot mend the standard input")
-        if result.signed:
-            reason = f"{result.name} is signed, and --fix would break its signatures; mend it, then sign it again"
-            raise click.UsageError(printable(reason))
-        text, count = with_fixes(result.text, fixes)
+    for result in to_mend:
+        text, count = with_fixes(result.text, fixes[result.name])
         replace_file(Path(result.name), text.encode())
         applied += count
     return applied
+
+
+def _refuse_to_mend(result: FileResult) -> None:
+    """Stop before a file that --fix must leave as it is.
+
+    Raises:
+        click.UsageError: it is signed, or was not read from a file.
+    """
+    if result.name == STANDARD_INPUT:
+        raise click.UsageError("--fix writes files, and cannot mend the standard input")
+    if result.signed:
+        reason = f"{result.name} is signed, and --fix would break its signatures; mend it, then sign it again"
+        raise click.UsageError(obeyed_by_none(printable(reason)))
 
 
 def _tell(found: LintRun, asked: _Asked, fixed: int) -> None:
@@ -281,6 +295,7 @@ def _tell(found: LintRun, asked: _Asked, fixed: int) -> None:
         files=found.files,
         tool_version=_version() if asked.format_name != DEFAULT_FORMAT else "",
         fixed=fixed,
+        complete=not found.unreadable,
         folder=str(Path.cwd()),
     )
     text = FORMATS[asked.format_name].written(report, colour=_colour(asked.format_name, asked.output))
@@ -303,12 +318,20 @@ def _write_report(path: Path, data: bytes) -> None:
         UnreadableInputError: it cannot be written.
     """
     try:
+        if path.is_symlink():
+            raise DocumentError((_link_problem(path),))
         if path.exists():
             replace_file(path, data)
         else:
             write_new_file(path, data, REPORT_MODE)
     except PolicyError as error:
         raise UnreadableInputError(error) from error
+
+
+def _link_problem(path: Path) -> Problem:
+    """What is refused of a report: in a folder under review, a link could lead it over any file of the reviewer's."""
+    reason = "it is a symbolic link, and what it leads to is not overwritten"
+    return Problem(key="report", origin=str(path), reason=reason, remedy="Name a regular file, or remove the link")
 
 
 def _colour(format_name: str, output: Path | None) -> bool:
@@ -329,8 +352,9 @@ def _changes(asked: _Asked) -> Sequence[SetChange]:
     from policy.lint.base import changes  # noqa: PLC0415 -- compares exactly, which takes a while to load
 
     given = policy_file(STANDARD_INPUT, None, asked.standard_input) if STANDARD_INPUT in asked.names else None
+    named = tuple(_STDIN if name == STANDARD_INPUT else name for name in asked.names)
     with _input_border():
-        return changes(asked.base, asked.names, given)
+        return changes(asked.base, named, given, asked.patterns)
 
 
 @contextmanager
@@ -343,7 +367,7 @@ def _input_border() -> Iterator[None]:
     try:
         yield
     except UnknownInputError as error:
-        raise click.UsageError(printable(str(error))) from error
+        raise click.UsageError(obeyed_by_none(printable(str(error)))) from error
 
 
 def _with_keys(setup: Setup, paths: tuple[Path, ...], threshold: int | None) -> Setup:
@@ -379,4 +403,4 @@ def _unenforceable(facts: Path | None, *, this_host: bool) -> Mapping[str, str] 
     if facts is None:
         click.echo("Trying each limit in a box on this host (some ten seconds)…", err=True)
     with _input_border():
-        return host.unenforceable(host.this_host() if facts is None else facts.read_bytes())
+        return host.unenforceable(host.this_host() if facts is None else host.facts_there(facts))

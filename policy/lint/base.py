@@ -2,36 +2,35 @@
 
 A change is told of the files that are linted, and of those that are gone from their folder. What else lies in the
 folder counts on both sides as it lies there now, so that files linted one by one are still judged as a set. Files are
-matched by id, then by name. Of git only plumbing is run, as a program, without a shell, the network or its variables.
+matched by id, then by name.
+
+Whoever wrote the change chose what lies in the folder. So a name that could mean a path or a revision is refused.
 """
 
+import glob
 import os
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from policy.errors import PolicyError
 from policy.lint.files import policy_file
-from policy.lint.inputs import STANDARD_INPUT, UnknownInputError, files_beside, is_policy_name
+from policy.lint.inputs import STANDARD_INPUT, UnknownInputError, files_beside, with_files
+from policy.lint.revisions import RevisionTree, commit_of, files_of, folders_like, place_in_git
 from policy.lint.subjects import FileChange, PolicyFile, SetChange
-from policy.settings import MAX_DOCUMENT_BYTES
 from policy.trusted_files import SIGNED_POLICY_FILE, read_trusted
 
-GIT_SECONDS = 60
-"""How long one command of git may take."""
-_GIT = ("git", "-c", "protocol.allow=never", "--no-replace-objects", "--literal-pathspecs")
-_GIT_VARIABLES = {"GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-_REGULAR_MODES = (b"100644", b"100755")
 
-
-def changes(base: str, files: Sequence[str], standard_input: PolicyFile | None = None) -> tuple[SetChange, ...]:
+def changes(
+    base: str, files: Sequence[str], standard_input: PolicyFile | None = None, patterns: Iterable[str] = ()
+) -> tuple[SetChange, ...]:
     """What changed since the base, for each folder of these files in which anything did.
 
     Args:
         base: a file or folder, or else a revision of git.
         files: files to lint, as they were named.
         standard_input: what was read from there, which only one file can be the past of; `None` where nothing was.
+        patterns: those by which files were named; a revision may have files like that in folders that are gone.
 
     Raises:
         UnknownInputError: there is no such file, folder or revision, it cannot be read, or it is no past of the files.
@@ -40,16 +39,41 @@ def changes(base: str, files: Sequence[str], standard_input: PolicyFile | None =
     for name in files:
         if name != STANDARD_INPUT:
             folders.setdefault(str(Path(name).parent), []).append(name)
-    is_folder = os.path.isdir(base)  # noqa: PTH112 -- unlike Path.is_dir, no where it may not look
-    if os.path.lexists(base) and not is_folder:
+    is_path = _is_path(base, folders)
+    is_folder = is_path and os.path.isdir(base)  # noqa: PTH112 -- unlike Path.is_dir, no where it may not look
+    if is_path and not is_folder:
         return tuple(filter(None, [_since_file(base, files, standard_input)]))
     if not folders:
         raise UnknownInputError(f"{base}: the standard input has no place there; name one file as --base")
     if is_folder:
-        found: Iterable[SetChange | None] = [_since_folder(base, folders)]
+        found: list[SetChange | None] = [_since_folder(base, folders)]
     else:
         found = [_since_revision(base, folder, names) for folder, names in folders.items()]
+        found += _gone_folders(base, patterns, folders)
     return tuple(change for change in found if change)
+
+
+def _is_path(base: str, folders: Iterable[str]) -> bool:
+    """Whether the base is a file or folder.
+
+    Raises:
+        UnknownInputError: it could be a revision too, and a change could have brought the file to hide behind it.
+    """
+    if not os.path.lexists(base):
+        return False
+    if os.path.normpath(base) != base or base.startswith((".", "/")):  # no revision is written like that
+        return True
+    if any(_is_revision(base, folder) for folder in {"", *folders}):
+        full = f"a revision in full, such as refs/heads/{base}"
+        raise UnknownInputError(f"{base} is both a path here and a revision of git; write ./{base}, or {full}")
+    return True
+
+
+def _is_revision(base: str, folder: str) -> bool:
+    try:
+        return bool(commit_of(base, folder))
+    except UnknownInputError:
+        return False
 
 
 def _since_file(base: str, names: Sequence[str], standard_input: PolicyFile | None) -> SetChange | None:
@@ -71,10 +95,32 @@ def _since_folder(base: str, folders: Mapping[str, Sequence[str]]) -> SetChange 
 
 
 def _since_revision(base: str, folder: str, names: Sequence[str]) -> SetChange | None:
-    if not base or base.startswith("-") or not base.isprintable():
-        raise UnknownInputError(f"{base!r} is neither a file nor a folder, and no name of a revision")
-    commit = _git(folder, base, "rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}").decode().strip()
-    return _since(base, folder, names, tuple(_files_of(commit, folder, base)))
+    root, place = place_in_git(folder, base)
+    tree = RevisionTree(root=root, commit=commit_of(base, root), place=place, base=base)
+    past = [(os.path.join(folder, name), untrusted) for name, untrusted in files_of(tree)]  # noqa: PTH118 -- as named
+    return _since(base, folder, names, past)
+
+
+def _gone_folders(base: str, patterns: Iterable[str], linted: Iterable[str]) -> Iterator[SetChange]:
+    """The folders of files like that which have none any more: what moved elsewhere is held against nothing there."""
+    there = {os.path.realpath(folder) for folder in linted}
+    for pattern in patterns:
+        parts = with_files(os.path.normpath(pattern)).split("/")
+        plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+        top = "/".join(parts[:plain]) or ("/" if pattern.startswith("/") else "")
+        root, place = place_in_git(top, base)
+        tree = RevisionTree(root=root, commit=commit_of(base, root), place=place, base=base)
+        for below in sorted(set(folders_like(tree, parts[plain:]))):
+            folder = os.path.normpath(os.path.join(top, below))  # noqa: PTH118 -- as named
+            if os.path.realpath(folder) in there or files_beside(folder):
+                continue
+            there.add(os.path.realpath(folder))
+            past = replace(tree, place=os.path.normpath(os.path.join(place, below)))  # noqa: PTH118 -- of git
+            old = [policy_file(os.path.join(folder, name), None, data) for name, data in files_of(past)]  # noqa: PTH118
+            pairs = [FileChange(old=file, new=None) for file in old if file.reading]
+            change = _set_change(folder, base, pairs, old, [])
+            if change:
+                yield change
 
 
 def _since(base: str, folder: str, names: Sequence[str], past: Sequence[tuple[str, bytes]]) -> SetChange | None:
@@ -112,6 +158,7 @@ def _set_change(
         old=tuple(file for file in old if file.reading),
         new=tuple(file for file in new if file.reading),
         comparable=all(file.reading for file in (*old, *new)),
+        doubtful=tuple(file.name for file in old if not file.reading),
     )
 
 
@@ -164,75 +211,3 @@ def _file_there(name: str) -> PolicyFile:
         return policy_file(name, Path(name), read_trusted(Path(name), SIGNED_POLICY_FILE))
     except PolicyError as error:
         return PolicyFile(name=name, path=Path(name), untrusted=b"", text="", flaws=error.problems)
-
-
-# Git.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """One policy file in a tree of git."""
-
-    name: str
-    mode: bytes
-    blob: bytes
-    size: int
-
-    @property
-    def readable(self) -> bool:
-        """Whether it is a file that a policy could be: a link's own bytes are the name of another file."""
-        return self.mode in _REGULAR_MODES and self.size <= MAX_DOCUMENT_BYTES
-
-
-def _files_of(commit: str, folder: str, base: str) -> Iterator[tuple[str, bytes]]:
-    """The policy files of a folder in a commit, by the names they would have now; no bytes for what is no such file."""
-    entries = [entry for entry in _entries(commit, folder, base) if is_policy_name(entry.name)]
-    contents = iter(_blobs([entry.blob for entry in entries if entry.readable], folder, base))
-    for entry in entries:
-        yield os.path.join(folder, entry.name), next(contents) if entry.readable else b""  # noqa: PTH118 -- as named
-
-
-def _entries(commit: str, folder: str, base: str) -> Iterator[_Entry]:
-    """What git has of a folder in a commit: nothing where the folder was not there."""
-    listed = _git(folder, base, "ls-tree", "-z", "-l", commit)
-    for line in filter(None, listed.split(b"\0")):
-        facts, _, name = line.partition(b"\t")
-        mode, kind, blob, size = facts.split()
-        if kind == b"blob" and b"/" not in name:
-            yield _Entry(name=os.fsdecode(name), mode=mode, blob=blob, size=int(size))
-
-
-def _blobs(ids: Sequence[bytes], folder: str, base: str) -> Iterator[bytes]:
-    """The contents of these blobs, in their order."""
-    if not ids:
-        return
-    told = _git(folder, base, "cat-file", "--batch", given=b"\n".join(ids) + b"\n")
-    at = 0
-    for blob in ids:
-        end = told.index(b"\n", at)
-        facts = told[at:end].split()
-        if len(facts) != 3:  # noqa: PLR2004 -- id, type, size; or that it is missing
-            raise UnknownInputError(f"{base}: git lacks the object {blob.decode()}; fetch the whole history")
-        at = end + 1 + int(facts[2]) + 1
-        yield told[end + 1 : at - 1]
-
-
-def _git(folder: str, base: str, *arguments: str, given: bytes = b"") -> bytes:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | _GIT_VARIABLES
-    try:
-        done = subprocess.run(
-            [*_GIT, "-C", folder or ".", *arguments],
-            input=given,
-            capture_output=True,
-            timeout=GIT_SECONDS,
-            check=False,
-            env=environ,
-        )
-    except FileNotFoundError as error:
-        raise UnknownInputError(f"{base}: there is no such file or folder, and no git to ask for a revision") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnknownInputError(f"{base}: git cannot be asked for it: {error}") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().partition("\n")[0].removeprefix("fatal: ")
-        raise UnknownInputError(f"{base}: there is no such file or folder, and git knows no such revision: {said}")
-    return done.stdout

@@ -1,20 +1,20 @@
 """Turns one file's bytes into what rules look at, and judges it alone: the part that runs in many processes at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from policy.document import DocumentReading, read_document
+from policy.document import DocumentReading, DocumentSource, read_document
 from policy.errors import Flaw, PolicyError, Problem
 from policy.lint.findings import Finding, Found, Location
 from policy.lint.registry import all_rules
 from policy.lint.rule import DocumentRule, FlawRule, Rule, TextRule
 from policy.lint.spans import key_span
-from policy.lint.subjects import FactStatement, FileFacts, Need, Place, PolicyFile, Setup, Suppression
+from policy.lint.subjects import FactRow, FileFacts, Need, Place, PolicyFile, Setup, Suppression
 from policy.lint.suppressions import suppressions
-from policy.signature_block import BEGIN_MARKER, SplitDocument, split_signatures, unsigned_source
+from policy.signature_block import BEGIN_MARKER, SplitDocument, split_signatures, text_digest
 from policy.trusted_files import SIGNED_POLICY_FILE, read_to_review
 
 R = TypeVar("R", bound=Rule)
@@ -48,9 +48,10 @@ def judged_path(name: str, setup: Setup) -> FileResult:
     try:
         untrusted = read_to_review(path, SIGNED_POLICY_FILE)
     except PolicyError as error:
-        if all(problem.flaw for problem in error.problems):
-            return judged(PolicyFile(name=name, path=path, untrusted=b"", text="", flaws=error.problems), setup)
-        return FileResult(name=name, folder=str(path.parent), unreadable=error.problems)
+        unreadable = tuple(problem for problem in error.problems if problem.flaw is None)
+        flaws = tuple(replace(each, flaw=each.flaw or Flaw.UNREADABLE_FILE) for each in error.problems)
+        result = judged(PolicyFile(name=name, path=path, untrusted=b"", text="", flaws=flaws), setup)
+        return replace(result, unreadable=unreadable)
     return judged(policy_file(name, path, untrusted), setup)
 
 
@@ -58,7 +59,8 @@ def policy_file(name: str, path: Path | None, untrusted: bytes) -> PolicyFile:
     """What rules look at, out of a file's bytes."""
     try:
         split = split_signatures(untrusted, origin=name)
-        reading = read_document(unsigned_source(name, untrusted))
+        source = DocumentSource(origin=name, text=split.text, payload_sha256=text_digest(split.text), key_ids=())
+        reading = read_document(source)
     except PolicyError as error:
         return PolicyFile(
             name=name, path=path, untrusted=untrusted, text=_readable_text(untrusted), flaws=error.problems
@@ -215,17 +217,16 @@ def _facts(file: PolicyFile) -> FileFacts:
         audience_place=file.place(("audience",)),
         requires=_named_ids(file, "requires", document.requires),
         retires=_named_ids(file, "retires", document.retires),
-        statements=tuple(
-            FactStatement(
-                limit=placed.limit.name,
-                verb=placed.verb,
-                value=placed.value,
-                environment_may_loosen=placed.stated.environment_may_loosen,
-                place=file.place(placed.path),
-            )
-            for placed in file.everywhere
-        ),
+        rows=tuple(_fact_rows(file)),
+        line_starts=file.positions.line_starts,
     )
+
+
+def _fact_rows(file: PolicyFile) -> Iterator[FactRow]:
+    offset = file.positions.offset
+    for placed in file.everywhere:
+        said, path = placed.stated, placed.path
+        yield said.limit.name, said.verb, said.value, said.environment_may_loosen, path, offset(path) or 0
 
 
 def _folder(file: PolicyFile) -> str:

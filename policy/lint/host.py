@@ -9,10 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from policy.errors import DocumentError
 from policy.limits import LIMITS
 from policy.lint.inputs import UnknownInputError
+from policy.trusted_files import FileRule, read_to_review
 
 DOCTOR_SECONDS = 120
 """How long the doctor may take; it needs some ten seconds."""
@@ -25,6 +28,9 @@ _CONTROLLERS = {
 }
 """By limit, the check that says why it cannot be enforced, where its own only says that it cannot."""
 _DOCTOR = ("-P", "-c", "from sandbox.main import main; main()", "doctor", "--json")  # -P: never out of this folder
+_FACTS_FILE = FileRule(
+    kind="facts of the host", max_bytes=1024 * 1024, owner_checked=False, secret=False, error=DocumentError
+)
 _KEPT_SETTINGS = ("SANDBOX_GVISOR_", "SANDBOX_PACKAGES_PATH")
 
 
@@ -51,6 +57,18 @@ def this_host() -> bytes:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UnknownInputError(f"sandbox doctor said nothing of this host: {said or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def facts_there(path: Path) -> bytes:
+    """What a file says of a host.
+
+    Raises:
+        UnknownInputError: it cannot be read, is no regular file, or is larger than any doctor's words.
+    """
+    try:
+        return read_to_review(path, _FACTS_FILE)
+    except DocumentError as error:
+        raise UnknownInputError(str(error.problems[0])) from error
 
 
 def unenforceable(facts: bytes) -> dict[str, str]:

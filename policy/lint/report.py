@@ -4,6 +4,7 @@ Plain values and pure functions; the command decides where the text goes. Text o
 people look at goes through `shown`, whatever programs compare through `program_path` and `fingerprint`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ ENVIRONMENT = "environment"
 """What stands in place of a file name for the variables of the process."""
 STANDARD_INPUT = "<stdin>"
 """What stands in place of a file name for standard input."""
+LOG_COMMAND = re.compile(r"(##(?:vso)?)\[", re.IGNORECASE)
+"""What GitHub's and Azure's runners obey anywhere in a line of a log, such as `##[stop-commands]`.
+
+Source: `ActionCommand.TryParse` of https://github.com/actions/runner, and of Azure's agent, from which it comes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,8 @@ class Report:
     """Of this distribution."""
     fixed: int = 0
     """Fixes that were applied."""
+    complete: bool = True
+    """Whether all that was named could be read."""
     folder: str = ""
     """Absolute path of the folder that file names are told to programs relative to; empty leaves them as named."""
 
@@ -115,7 +123,13 @@ def program_path(name: str, folder: str = "") -> str:
 def shown(untrusted_text: str) -> str:
     """Text as people are shown it: in one line of bounded length, control and bidirectional characters visible."""
     cut = untrusted_text if len(untrusted_text) <= LONGEST_PART else f"{untrusted_text[:LONGEST_PART]}…"
-    return cut if cut.isprintable() else printable(cut)
+    plain = cut if cut.isprintable() else printable(cut)
+    return obeyed_by_none(plain)
+
+
+def obeyed_by_none(text: str) -> str:
+    """Text in which no runner of a pipeline finds a command, except where one would begin the line."""
+    return LOG_COMMAND.sub(r"\1\\x5b", text) if "##" in text else text
 
 
 def place(location: Location) -> str:

@@ -3,6 +3,7 @@
 Run as a program it prints that page: `python -m policy.lint.rule_texts > docs/lint-rules.md`.
 """
 
+import textwrap
 from collections.abc import Iterator
 
 from policy.lint.registry import all_rules
@@ -10,6 +11,7 @@ from policy.lint.report import RuleFacts
 from policy.lint.rule import Example, Family, Rule, Suppressible
 
 _SECURITY_FAMILIES = frozenset({Family.INSECURE, Family.TRUST, Family.ENVIRONMENT, Family.HOST})
+_TERMINAL_WIDTH = 88
 _INTRO = """\
 # The rules of `policy lint`
 
@@ -39,7 +41,12 @@ def rule_facts(rule: Rule) -> RuleFacts:
 
 def rule_text(rule: Rule) -> str:
     """A rule as a terminal shows it: the section of the page, which is plain enough to be read as it is."""
-    return "\n\n".join((f"{rule.id} {rule.name}", *_body(rule))) + "\n"
+    return "\n\n".join((f"{rule.id} {rule.name}", *map(_wrapped, _body(rule)))) + "\n"
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph in lines that fit a terminal; an example stays as it is."""
+    return block if block.startswith("```") else textwrap.fill(block, _TERMINAL_WIDTH, break_on_hyphens=False)
 
 
 def rules_page() -> str:

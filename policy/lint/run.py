@@ -82,9 +82,15 @@ def linted(results: Sequence[FileResult], changes: Sequence[SetChange], setup: S
     findings = [*after.findings, *_of_comments(after.suppressions, setup, texts)]
     return LintRun(
         findings=tuple(sorted(_told(sorted(findings, key=_place)), key=_place)),
-        files=tuple(result.name for result in results),
+        files=(*(result.name for result in results), *_env_files(setup.environment)),
         unreadable=tuple(problem for result in results for problem in result.unreadable),
     )
+
+
+def _env_files(environment: EnvironmentSubject | None) -> Iterator[str]:
+    """The file of variables that was looked at too, if there was one."""
+    if environment and environment.text:
+        yield environment.name
 
 
 def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -191,6 +197,7 @@ def _located(rule: Rule, found: Found, setup: Setup, texts: Mapping[str, str]) -
     return finding_of(rule, found, location, setup, texts.get(location.file, ""))
 
 
-def _place(finding: Finding) -> tuple[str, int, int, str, str]:
-    where = finding.location
-    return (where.file, where.line, where.column, finding.rule_id, finding.message)
+def _place(finding: Finding) -> tuple[str, int, int, int, str, str]:
+    """What findings are sorted by: where they stand, and in one place the worst first."""
+    where, rank = finding.location, list(Severity).index(finding.severity)
+    return (where.file, where.line, where.column, rank, finding.rule_id, finding.message)

@@ -1,5 +1,6 @@
 """What rules look at: policy files, sets of them, changes, variables and comments; and what a run was told."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -129,20 +130,22 @@ class Place(NamedTuple):  # a tuple, since thousands of them go from one process
     """As it was named."""
     path: KeyPath
     """The key."""
-    line: int
-    """Counted from 1."""
-    column: int
-    """Counted from 1, in characters."""
+    offset: int
+    """Characters of the text before it."""
+    line_starts: tuple[int, ...]
+    """For each line of the text, the characters before it."""
 
     @property
     def location(self) -> Location:
         """The same for a finding."""
         length = len(str(self.path[-1])) if self.path else 0
+        line = bisect_right(self.line_starts, self.offset)
+        column = self.offset - self.line_starts[line - 1] + 1
         return Location(
             file=self.file,
-            line=self.line,
-            column=self.column,
-            end_column=self.column + length,
+            line=line,
+            column=column,
+            end_column=column + length,
             key=path_text(self.path),
         )
 
@@ -248,8 +251,7 @@ class PolicyFile:
 
     def place(self, path: KeyPath) -> Place:
         """Where a key stands, for those who may never ask for more."""
-        position = self.positions.nearest(path)
-        return Place(self.name, path, position.line, position.column)
+        return Place(self.name, path, self.positions.offset(path) or 0, self.positions.line_starts)
 
     def _placed(self, base: KeyPath, statements: tuple[Stated, ...], scope: int | None) -> Iterator[PlacedStatement]:
         table: Any = self.untrusted_table
@@ -277,7 +279,11 @@ class FactStatement(NamedTuple):
     """Where it stands."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+FactRow = tuple[str, Verb, Any, bool, KeyPath, int]
+"""A statement for everybody as one process hands it to another: all but the file of a `FactStatement`."""
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots, since what rules ask for often is kept
 class FileFacts:
     """What is needed of a valid policy file beside the others of its set."""
 
@@ -301,8 +307,19 @@ class FileFacts:
     """Ids that must be present, and where it says so."""
     retires: tuple[tuple[str, Place], ...]
     """Ids that must be gone, and where it says so."""
-    statements: tuple[FactStatement, ...]
+    rows: tuple[FactRow, ...]
     """What it says of limits for everybody."""
+    line_starts: tuple[int, ...]
+    """For each line of its text, the characters before it."""
+
+    @cached_property
+    def statements(self) -> tuple[FactStatement, ...]:
+        """What it says of limits for everybody, each with its place."""
+        name, line_starts = self.name, self.line_starts
+        return tuple(
+            FactStatement(limit, verb, value, may_loosen, Place(name, path, offset, line_starts))
+            for limit, verb, value, may_loosen, path, offset in self.rows
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,9 +357,11 @@ class SetChange:
     old: tuple[PolicyFile, ...]
     """All that is in the base."""
     new: tuple[PolicyFile, ...]
-    """All that is there now."""
+    """All that is there now; none where the folder is gone."""
     comparable: bool = True
     """Whether every file of either side is a valid policy."""
+    doubtful: tuple[str, ...] = ()
+    """Files of the base, or not linted themselves, that are no valid policy: of those, nothing else tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import random
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.bench.measuring import Row, against, timed_in_turn, with_goal
@@ -10,7 +11,6 @@ from tests.bench.measuring import Row, against, timed_in_turn, with_goal
 BIN = Path(sys.executable).parent
 SCHEMA = Path(__file__).parents[2] / "policy" / "policy.schema.json"
 POLICIES = 1_000
-POLICY_BYTES = 1_024
 
 
 def lint_rows() -> list[Row]:
@@ -48,52 +48,43 @@ def _check_jsonschema(files: list[str]) -> list[str]:
 
 
 def _write_policy(folder: Path, number: int) -> str:
-    """A policy as a team would keep it, valid, of 1 KB, and like no other."""
+    """A policy as a team would keep it in a folder of its own: of 1 KB, like no other, and with nothing to find."""
     chance = random.Random(number)  # noqa: S311 -- the same files in every run
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     text = f"""schema = 1
 id = "team-{number}"
 serial = {chance.randint(1, 90)}
-issued_at = 2026-11-01T00:00:00Z
-expires_at = 2036-01-{chance.randint(10, 28)}T00:00:00Z
+issued_at = {today - timedelta(days=chance.randint(1, 20)):%Y-%m-%dT%H:%M:%SZ}
+expires_at = {today + timedelta(days=chance.randint(30, 60)):%Y-%m-%dT%H:%M:%SZ}
 audience = ["prod-{chance.choice("abcdef")}"]
 description = "Limits of team {number}"
 owner = "team-{number}@acme.example"
 
-[limits.networking_allowed]
-lock = false
-reason = "chats hold customer data"
-env_may_loosen = false
+[limits]
+auto_install = false
+debug = false
+network_private_allowed = false
+require_resource_limiting = true
+networking_allowed = {{ lock = false, reason = "chats hold customer data", env_may_loosen = false }}
+max_runtime_seconds = {{ default = {chance.randint(5, 20)}, ceiling = {chance.randint(30, 90)} }}
+max_ram_megabytes = {{ default = {chance.randint(64, 128)}, ceiling = {chance.randint(128, 512)} }}
+max_cpus.ceiling = {chance.randint(1, 4)}
+max_processes.ceiling = {chance.randint(64, 99)}
+max_disk_megabytes.ceiling = {chance.randint(64, 99)}
+max_output_kilobytes.ceiling = {chance.randint(256, 999)}
+max_file_megabytes.ceiling = {chance.randint(16, 64)}
+max_concurrent_runs.ceiling = 2
+max_instance_runs.ceiling = {chance.randint(4, 8)}
 
-[limits.max_runtime_seconds]
-default = {chance.randint(5, 20)}
-ceiling = {chance.randint(30, 90)}
-reason = "shared host of team {number}"
-
-[limits.max_ram_megabytes]
-default = {chance.randint(64, 128)}
-ceiling = {chance.randint(128, 512)}
-
-[limits.max_cpus]
-ceiling = {chance.randint(1, 4)}
-
-[limits.max_processes]
-ceiling = {chance.randint(40, 64)}
-
-[limits.max_output_kilobytes]
-ceiling = {chance.randint(64, 256)}
-
-[limits.languages]
-ceiling = ["python", "bash"]
-
-[[scope]] # pupils and guests
+[[scope]]
 match.groups = ["students-{number}", "guests-{number}"]
 limits.max_runtime_seconds.ceiling = {chance.randint(5, 10)}
-limits.max_processes.ceiling = {chance.randint(8, 16)}
 
 [[scope]]
 except.groups = ["staff-{number}"]
 limits.max_ram_megabytes.ceiling = {chance.randint(32, 64)}
 """
-    file = folder / f"team-{number}.toml"
-    file.write_text(f"{text}# {'.' * (POLICY_BYTES - len(text) - 3)}\n")
+    file = folder / f"team-{number}" / "policy.toml"
+    file.parent.mkdir()
+    file.write_text(text)
     return str(file)

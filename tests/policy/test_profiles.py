@@ -22,6 +22,7 @@ from policy.limits import (
     NETWORKING_ALLOWED,
     Limit,
 )
+from policy.lint.subjects import Setup
 from policy.profiles import CLASSROOM, PRODUCTION, PROFILES, SINGLE_USER, LimitChoice, Profile
 from policy.requester import UNDETERMINED, Requester
 from policy.resolve import Layers, resolve
@@ -29,6 +30,7 @@ from policy.starters import StarterHead, checked_starter, locks_starter, profile
 from policy.statements import Layer, Origin, Stated, Verb
 from policy.values import UNLIMITED
 from tests.policy.factories import loosest, values_of
+from tests.policy.lint.linting import linted_files
 
 GOLDENS = Path(__file__).parent / "goldens"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -126,6 +128,24 @@ def test_starter_begins_with_the_editors_directive_and_teaches(profile: Profile)
         assert word in text
     assert max(map(len, text.splitlines())) <= 120
     assert not re.search(r"[ \t]$", text, re.MULTILINE)
+
+
+@EVERY_PROFILE
+def test_nothing_is_found_in_a_starter_but_what_its_owner_chooses_to_leave_open(profile: Profile) -> None:
+    text = profile_starter(profile, head_of(profile, audience=("prod-eu",), owner="ops@acme.example"))
+
+    found = linted_files({"started.toml": text}, Setup(now=NOW + timedelta(days=1)))
+
+    expected = ["unconstrained-limit"] if profile is SINGLE_USER else []
+    assert [finding.rule_name for finding in found if finding.suppressed is None] == expected
+
+
+@pytest.mark.parametrize("days", [1, 90, 3650])
+def test_what_a_starter_accepts_it_accepts_as_long_as_it_holds_and_for_a_year_at_most(days: int) -> None:
+    text = profile_starter(SINGLE_USER, head_of(SINGLE_USER, expires_at=NOW + timedelta(days=days)))
+
+    last = NOW.date() + timedelta(days=min(days - 1, 365))
+    assert set(re.findall(r"until=([0-9-]+)", text)) == {str(last)}
 
 
 @EVERY_PROFILE

@@ -14,60 +14,60 @@ license: Apache-2.0
 #   policy/destinations.py ....... line 477
 #   policy/positions.py .......... line 697
 #   policy/errors.py ............. line 923
-#   policy/keys.py ............... line 1056
-#   policy/requester.py .......... line 1268
-#   policy/shape.py .............. line 1410
-#   policy/shape_errors.py ....... line 1666
-#   policy/values.py ............. line 1750
-#   policy/limits.py ............. line 2102
-#   policy/settings.py ........... line 2348
-#   policy/remembered.py ......... line 2639
-#   policy/schema.py ............. line 2772
-#   policy/statements.py ......... line 2915
-#   policy/effective.py .......... line 2997
-#   policy/environment.py ........ line 3182
-#   policy/toml_words.py ......... line 3416
-#   policy/toml_text.py .......... line 3760
-#   policy/document.py ........... line 4034
-#   policy/refusals.py ........... line 4275
-#   policy/resolve.py ............ line 4455
-#   policy/signature_block.py .... line 4788
-#   policy/signatures.py ......... line 4987
-#   policy/situation.py .......... line 5112
-#   plugins/valves.py ............ line 5222
-#   policy/trusted_files.py ...... line 5343
-#   policy/load.py ............... line 5763
-#   policy/locks.py .............. line 5901
-#   policy/audit.py .............. line 5956
-#   policy/standing.py ........... line 6286
-#   policy/state_folder.py ....... line 6405
-#   policy/live.py ............... line 6499
-#   sandbox/cleaning.py .......... line 6724
-#   plugins/people.py ............ line 6745
-#   sandbox/errors.py ............ line 6840
-#   sandbox/cgroups.py ........... line 6896
-#   sandbox/folders.py ........... line 7595
-#   sandbox/leases.py ............ line 7818
-#   sandbox/pipes.py ............. line 7899
-#   sandbox/release.py ........... line 7958
-#   sandbox/debian.py ............ line 8318
-#   sandbox/gvisor.py ............ line 8581
-#   sandbox/request.py ........... line 8909
-#   sandbox/outcome.py ........... line 8984
-#   plugins/presentation.py ...... line 9175
-#   sandbox/account.py ........... line 9277
-#   sandbox/shared_libraries.py .. line 9352
-#   sandbox/slots.py ............. line 9479
-#   sandbox/starters.py .......... line 9538
-#   sandbox/box.py ............... line 9594
-#   sandbox/tree.py .............. line 9842
-#   sandbox/equipment.py ......... line 10406
-#   sandbox/spec.py .............. line 10485
-#   sandbox/runner.py ............ line 10637
-#   sandbox/session.py ........... line 10864
-#   plugins/host.py .............. line 11080
-#   plugins/self_test.py ......... line 11198
-#   plugins/function.py .......... line 11253
+#   policy/keys.py ............... line 1057
+#   policy/requester.py .......... line 1269
+#   policy/shape.py .............. line 1411
+#   policy/shape_errors.py ....... line 1667
+#   policy/values.py ............. line 1751
+#   policy/limits.py ............. line 2103
+#   policy/settings.py ........... line 2349
+#   policy/remembered.py ......... line 2640
+#   policy/schema.py ............. line 2773
+#   policy/statements.py ......... line 2916
+#   policy/effective.py .......... line 2998
+#   policy/environment.py ........ line 3183
+#   policy/toml_words.py ......... line 3417
+#   policy/toml_text.py .......... line 3761
+#   policy/document.py ........... line 4035
+#   policy/refusals.py ........... line 4276
+#   policy/resolve.py ............ line 4456
+#   policy/signature_block.py .... line 4789
+#   policy/signatures.py ......... line 4988
+#   policy/situation.py .......... line 5113
+#   plugins/valves.py ............ line 5223
+#   policy/trusted_files.py ...... line 5344
+#   policy/load.py ............... line 5764
+#   policy/locks.py .............. line 5902
+#   policy/audit.py .............. line 5957
+#   policy/standing.py ........... line 6287
+#   policy/state_folder.py ....... line 6406
+#   policy/live.py ............... line 6500
+#   sandbox/cleaning.py .......... line 6725
+#   plugins/people.py ............ line 6746
+#   sandbox/errors.py ............ line 6841
+#   sandbox/cgroups.py ........... line 6897
+#   sandbox/folders.py ........... line 7596
+#   sandbox/leases.py ............ line 7819
+#   sandbox/pipes.py ............. line 7900
+#   sandbox/release.py ........... line 7959
+#   sandbox/debian.py ............ line 8319
+#   sandbox/gvisor.py ............ line 8582
+#   sandbox/request.py ........... line 8910
+#   sandbox/outcome.py ........... line 8985
+#   plugins/presentation.py ...... line 9176
+#   sandbox/account.py ........... line 9278
+#   sandbox/shared_libraries.py .. line 9353
+#   sandbox/slots.py ............. line 9480
+#   sandbox/starters.py .......... line 9539
+#   sandbox/box.py ............... line 9595
+#   sandbox/tree.py .............. line 9843
+#   sandbox/equipment.py ......... line 10407
+#   sandbox/spec.py .............. line 10486
+#   sandbox/runner.py ............ line 10638
+#   sandbox/session.py ........... line 10865
+#   plugins/host.py .............. line 11081
+#   plugins/self_test.py ......... line 11199
+#   plugins/function.py .......... line 11254
 
 import argparse
 import asyncio
@@ -936,6 +936,7 @@ MOST_LISTED = 100
 class Flaw(Enum):
     """What kind of thing is wrong with a file or a variable; each is the name of a lint rule."""
 
+    UNREADABLE_FILE = "unreadable-file"
     NOT_TOML = "not-toml"
     ENCODING = "encoding"
     TOO_LARGE = "too-large"

@@ -13,60 +13,60 @@ license: Apache-2.0
 #   policy/destinations.py ....... line 140
 #   policy/positions.py .......... line 360
 #   policy/errors.py ............. line 586
-#   policy/keys.py ............... line 719
-#   policy/requester.py .......... line 931
-#   policy/shape.py .............. line 1073
-#   policy/shape_errors.py ....... line 1329
-#   policy/values.py ............. line 1413
-#   policy/limits.py ............. line 1765
-#   policy/settings.py ........... line 2011
-#   policy/remembered.py ......... line 2302
-#   policy/schema.py ............. line 2435
-#   policy/statements.py ......... line 2578
-#   policy/effective.py .......... line 2660
-#   policy/environment.py ........ line 2845
-#   policy/toml_words.py ......... line 3079
-#   policy/toml_text.py .......... line 3423
-#   policy/document.py ........... line 3697
-#   policy/refusals.py ........... line 3938
-#   policy/resolve.py ............ line 4118
-#   policy/signature_block.py .... line 4451
-#   policy/signatures.py ......... line 4650
-#   policy/situation.py .......... line 4775
-#   plugins/valves.py ............ line 4885
-#   policy/trusted_files.py ...... line 5006
-#   policy/load.py ............... line 5426
-#   policy/locks.py .............. line 5564
-#   policy/audit.py .............. line 5619
-#   policy/standing.py ........... line 5949
-#   policy/state_folder.py ....... line 6068
-#   policy/live.py ............... line 6162
-#   sandbox/cleaning.py .......... line 6387
-#   plugins/people.py ............ line 6408
-#   sandbox/errors.py ............ line 6532
-#   sandbox/cgroups.py ........... line 6588
-#   sandbox/folders.py ........... line 7287
-#   sandbox/leases.py ............ line 7510
-#   sandbox/pipes.py ............. line 7591
-#   sandbox/release.py ........... line 7650
-#   sandbox/debian.py ............ line 8010
-#   sandbox/gvisor.py ............ line 8273
-#   sandbox/request.py ........... line 8601
-#   sandbox/outcome.py ........... line 8676
-#   plugins/presentation.py ...... line 8867
-#   sandbox/account.py ........... line 8925
-#   sandbox/shared_libraries.py .. line 9000
-#   sandbox/slots.py ............. line 9127
-#   sandbox/starters.py .......... line 9186
-#   sandbox/box.py ............... line 9242
-#   sandbox/tree.py .............. line 9490
-#   sandbox/equipment.py ......... line 10054
-#   sandbox/spec.py .............. line 10133
-#   sandbox/runner.py ............ line 10285
-#   sandbox/session.py ........... line 10512
-#   plugins/host.py .............. line 10728
-#   plugins/self_test.py ......... line 10846
-#   plugins/tool.py .............. line 10901
+#   policy/keys.py ............... line 720
+#   policy/requester.py .......... line 932
+#   policy/shape.py .............. line 1074
+#   policy/shape_errors.py ....... line 1330
+#   policy/values.py ............. line 1414
+#   policy/limits.py ............. line 1766
+#   policy/settings.py ........... line 2012
+#   policy/remembered.py ......... line 2303
+#   policy/schema.py ............. line 2436
+#   policy/statements.py ......... line 2579
+#   policy/effective.py .......... line 2661
+#   policy/environment.py ........ line 2846
+#   policy/toml_words.py ......... line 3080
+#   policy/toml_text.py .......... line 3424
+#   policy/document.py ........... line 3698
+#   policy/refusals.py ........... line 3939
+#   policy/resolve.py ............ line 4119
+#   policy/signature_block.py .... line 4452
+#   policy/signatures.py ......... line 4651
+#   policy/situation.py .......... line 4776
+#   plugins/valves.py ............ line 4886
+#   policy/trusted_files.py ...... line 5007
+#   policy/load.py ............... line 5427
+#   policy/locks.py .............. line 5565
+#   policy/audit.py .............. line 5620
+#   policy/standing.py ........... line 5950
+#   policy/state_folder.py ....... line 6069
+#   policy/live.py ............... line 6163
+#   sandbox/cleaning.py .......... line 6388
+#   plugins/people.py ............ line 6409
+#   sandbox/errors.py ............ line 6533
+#   sandbox/cgroups.py ........... line 6589
+#   sandbox/folders.py ........... line 7288
+#   sandbox/leases.py ............ line 7511
+#   sandbox/pipes.py ............. line 7592
+#   sandbox/release.py ........... line 7651
+#   sandbox/debian.py ............ line 8011
+#   sandbox/gvisor.py ............ line 8274
+#   sandbox/request.py ........... line 8602
+#   sandbox/outcome.py ........... line 8677
+#   plugins/presentation.py ...... line 8868
+#   sandbox/account.py ........... line 8926
+#   sandbox/shared_libraries.py .. line 9001
+#   sandbox/slots.py ............. line 9128
+#   sandbox/starters.py .......... line 9187
+#   sandbox/box.py ............... line 9243
+#   sandbox/tree.py .............. line 9491
+#   sandbox/equipment.py ......... line 10055
+#   sandbox/spec.py .............. line 10134
+#   sandbox/runner.py ............ line 10286
+#   sandbox/session.py ........... line 10513
+#   plugins/host.py .............. line 10729
+#   plugins/self_test.py ......... line 10847
+#   plugins/tool.py .............. line 10902
 
 import argparse
 import asyncio
@@ -599,6 +599,7 @@ MOST_LISTED = 100
 class Flaw(Enum):
     """What kind of thing is wrong with a file or a variable; each is the name of a lint rule."""
 
+    UNREADABLE_FILE = "unreadable-file"
     NOT_TOML = "not-toml"
     ENCODING = "encoding"
     TOO_LARGE = "too-large"

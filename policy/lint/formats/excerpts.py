@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policy.errors import printable
+from policy.lint.report import LOG_COMMAND
 
 MOST_CELLS = 100
 """Cells of a line that are shown, beside the marks of where it was cut."""
@@ -18,6 +19,9 @@ _CELLS_AFTER = 60
 _CUT = "…"
 # Vowels and final consonants of Hangul, which join the syllable before them.
 _JOINING = range(0x1160, 0x1200)
+
+# Stands for a bracket that would make a command of a log's line; no text needs this character, which is none.
+_BRACKET, _SHOWN_BRACKET = "\ufdd0", r"\x5b"
 
 _Cell = tuple[str, int]
 
@@ -37,6 +41,8 @@ class Excerpt:
 def excerpt(untrusted_line: str, column: int, end_column: int) -> Excerpt:
     """That line, with the stretch from one column to before the other, both counted from 1 in characters."""
     start = min(max(column - 1, 0), len(untrusted_line))
+    if "##" in untrusted_line:
+        untrusted_line = LOG_COMMAND.sub(rf"\1{_BRACKET}", untrusted_line)
     if len(untrusted_line) <= MOST_CELLS and untrusted_line.isascii() and untrusted_line.isprintable():
         # Nearly every line: each character is one cell.
         width = min(end_column - 1, len(untrusted_line)) - start
@@ -71,6 +77,8 @@ def _cell(character: str) -> _Cell:
     """A character as it is shown, and how many cells it takes."""
     if " " <= character <= "~":
         return character, 1
+    if character == _BRACKET:
+        return _SHOWN_BRACKET, len(_SHOWN_BRACKET)
     if character == "\t":
         return TAB, len(TAB)
     if not character.isprintable():

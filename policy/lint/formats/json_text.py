@@ -8,6 +8,8 @@ refuse half of a surrogate pair.
 import json
 import re
 
+from policy.lint.report import LOG_COMMAND
+
 LONGEST_EXCERPT = 1000
 """Characters of a line that a report for programs repeats: one long line can hold thousands of findings."""
 
@@ -20,4 +22,6 @@ def json_text(value: object) -> str:
     text = json.dumps(value, separators=(",", ":"))
     if "\\ud" in text:
         text = _ESCAPES.sub(lambda found: found[1] or r"\\", text)
+    if "##" in text:  # such a report may go to a pipeline's log
+        text = LOG_COMMAND.sub(r"\1\\u005b", text)
     return text + "\n"

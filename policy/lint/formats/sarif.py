@@ -1,7 +1,8 @@
 """The report as SARIF 2.1.0, which GitHub code scanning, Azure DevOps and editors read.
 
 Every rule is described, found or not. Suppressed findings are in it, marked as such. Messages are plain text: braces
-and links, which SARIF gives a meaning, are taken out of untrusted words.
+and links, which SARIF gives a meaning, are taken out of untrusted words. The help of a rule is all in the report: the
+project has no address yet that a link could lead to.
 Source: https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/sarif-v2.1.0-errata01-os-complete.html; what GitHub
 needs of it: https://docs.github.com/code-security/reference/code-scanning/sarif-support-for-code-scanning.
 """
@@ -14,10 +15,6 @@ from policy.lint.findings import Finding, Fix, Location, Severity, Suppressed
 from policy.lint.formats.json_text import LONGEST_EXCERPT, json_text
 from policy.lint.report import ENVIRONMENT, TOOL_NAME, Report, RuleFacts, is_file, program_path, sentences, shown
 
-PROJECT_URL = "https://sandbox-lockdown.example"
-"""Where the project is published. It has no address yet: this one is reserved, so that nobody else can stand there."""
-RULES_URL = f"{PROJECT_URL}/docs/lint-rules.md"
-"""The page with one section for each rule, under the heading `SBP101 default-outside-ceiling`."""
 SCHEMA_URL = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT_NAME = "policyLint/v1"
 """Whoever changes what goes into a fingerprint raises its version."""
@@ -33,7 +30,7 @@ def written(report: Report) -> str:
     indexes = {rule.id: index for index, rule in enumerate(report.rules)}
     run = {
         "tool": {"driver": _driver(report)},
-        "invocations": [{"executionSuccessful": True}],
+        "invocations": [{"executionSuccessful": report.complete}],
         "columnKind": "unicodeCodePoints",
         "results": [_result(finding, mark, indexes, report.folder) for finding, mark in report.fingerprinted()],
     }
@@ -45,7 +42,6 @@ def _driver(report: Report) -> _Object:
         "name": TOOL_NAME,
         "version": report.tool_version,
         "semanticVersion": report.tool_version,
-        "informationUri": PROJECT_URL,
         "rules": [_rule(rule) for rule in report.rules],
     }
 
@@ -60,7 +56,6 @@ def _rule(rule: RuleFacts) -> _Object:
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": rule.rationale},
         "help": {"text": rule.help, "markdown": rule.help},
-        "helpUri": f"{RULES_URL}#{rule.id.lower()}-{rule.name}",
         "defaultConfiguration": {"level": rule.severity.value},
         "properties": properties,
     }

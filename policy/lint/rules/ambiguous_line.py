@@ -10,9 +10,9 @@ RULE = FlawRule(
     flaw=Flaw.AMBIGUOUS_LINE,
     family=Family.ENVIRONMENT,
     severity=Severity.ERROR,
-    summary="A line of an env file is none that every reader takes alike.",
+    summary="A line of an env file means different things to different readers.",
     rationale=(
-        "`docker run` and Compose differ about quotes, `#`, `$`, backslashes, `export` and space at an end, "
+        "`docker run` and Compose differ about quotes, `#`, `$`, backslashes, `export` and space at either end, "
         "so nobody can tell what the server would see. A name that stands twice is no better."
     ),
     bad=Example(environment='SANDBOX_INSTANCE="prod-eu"\nSANDBOX_MAX_CPUS=1 # one is enough\n'),

@@ -10,7 +10,7 @@ RULE = FlawRule(
     flaw=Flaw.BAD_VALUE,
     family=Family.SHAPE,
     severity=Severity.ERROR,
-    summary="A value has the right type and is still none that its key takes.",
+    summary="A value has the right type, but is not one that its key takes.",
     rationale=(
         "A word that is not in the list, an id with other characters or a text with control characters means "
         "nothing, or something else than it shows. A server refuses the file."

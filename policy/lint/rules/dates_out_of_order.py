@@ -11,7 +11,7 @@ RULE = FlawRule(
     family=Family.CONTRADICTION,
     severity=Severity.ERROR,
     summary="A policy expires no later than it is issued or begins.",
-    rationale="There is no moment at which it holds; mostly a year was not counted up. A server refuses the file.",
+    rationale="There is no moment at which it holds; usually the year was forgotten. A server refuses the file.",
     bad=Example(policy="issued_at = 2026-11-20T00:00:00Z\nexpires_at = 2026-01-15T00:00:00Z\n"),
     good=Example(policy="issued_at = 2026-11-20T00:00:00Z\nexpires_at = 2027-01-15T00:00:00Z\n"),
     suppressible=Suppressible.NEVER,

@@ -1,7 +1,7 @@
 """SBP307: a policy that holds for longer than people remember it."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 from policy.lint.findings import Found, Severity
 from policy.lint.rule import DocumentRule, Example, Family
@@ -18,10 +18,11 @@ def _check(file: PolicyFile, _setup: Setup) -> Iterator[Found]:
         begins = document.not_before
     if document.expires_at - begins > LONGEST:
         days = (document.expires_at - begins).days
+        latest = (begins + LONGEST).astimezone(UTC)
         yield Found(
             path=("expires_at",),
             message=f"it holds for {days} days, more than {LONGEST.days}",
-            remedy=f"Let it expire by {(begins + LONGEST).isoformat()}, and issue it anew before then",
+            remedy=f"Let it expire by {latest:%Y-%m-%dT%H:%M:%SZ}, and issue it anew before then",
         )
 
 

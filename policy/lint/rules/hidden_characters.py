@@ -10,9 +10,10 @@ from policy.lint.subjects import PolicyFile, Setup
 
 _UNUSUAL = re.compile("[^\t\n\r -~]+")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp"})
-# Letters and marks that are drawn as nothing: the fillers of Hangul, the selectors of variants, the Braille blank.
+# Letters and marks that are drawn as nothing: the fillers of Hangul, the selectors of variants, the Braille blank; and
+# what Unicode keeps for more of them (Default_Ignorable_Code_Point).
 _HIDDEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 # Signs of Arabic and its kin that stand around numbers: of this category, and seen.
 _SEEN = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")

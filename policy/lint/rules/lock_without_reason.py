@@ -14,17 +14,16 @@ def _check(file: PolicyFile, _setup: Setup) -> Iterator[Found]:
     for placed in file.bounds.values():
         stated = placed.stated
         limit = stated.limit
-        if stated.origin.reason or limit.chosen_by is not Chooser.PERSON:
+        if placed.verb is not Verb.LOCK or stated.origin.reason or limit.chosen_by is not Chooser.PERSON:
             continue
         if not limit.kind.within(limit.built_in, stated.value):
             yield Found(path=placed.path, message=_message(placed), remedy=_remedy(placed))
 
 
 def _message(placed: PlacedStatement) -> str:
-    held = "is locked to" if placed.verb is Verb.LOCK else "goes no further than"
     limit = placed.limit
     return (
-        f"{limit.name} {held} {limit.words(placed.value)}, less than the built-in {limit.words(limit.built_in)}, "
+        f"{limit.name} is locked to {limit.words(placed.value)}, less than the built-in {limit.words(limit.built_in)}, "
         "and gives people who meet that no reason"
     )
 
@@ -42,11 +41,11 @@ RULE = DocumentRule(
     family=Family.HYGIENE,
     severity=Severity.NOTE,
     in_production=Severity.WARNING,
-    summary="A lock or ceiling takes something from people and does not tell them why.",
+    summary="A lock takes something from people and does not tell them why.",
     rationale=(
         "Whoever sets a valve and gets less is shown the policy's `reason`; without one they ask, or look for a way "
-        "around. Found are limits with a valve for people, where the policy permits less than what is built in: only "
-        "then is anybody told no who would not be otherwise."
+        "around. It looks at locks of limits with a valve for people, where the policy permits less than what is built "
+        "in: only there is somebody refused who otherwise would not be."
     ),
     bad=Example(policy="[limits]\nmax_file_megabytes = 0\n"),
     good=Example(policy='[limits]\nmax_file_megabytes = { lock = 0, reason = "files may hold customer data" }\n'),

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 
 def _check(change: SetChange, setup: Setup) -> Iterator[Found]:
+    if change.doubtful and change.new:
+        unknown = f"whether it is looser than in {change.base} cannot be told"
+        yield Found(
+            message=f"{unknown}: {change.doubtful[0]} is no valid policy there",
+            remedy="Compare with a revision whose policies are valid, or have somebody read all of it",
+            location=_first_changed(change),
+            severity=Severity.WARNING,  # whoever mends the base could not do it otherwise
+        )
     # A set that no instance would load permits nothing that could be compared.
     if not change.comparable or not change.old or not change.new or not _loadable(change, setup):
         return

@@ -7,6 +7,10 @@ from policy.lint.registry import rules_by_word
 from policy.lint.rule import Example, Family, Suppressible, SuppressionRule
 from policy.lint.subjects import Setup, Suppression
 
+_LISTED = "Name a rule by its id or name; policy lint --rules lists them"
+_MOST_GUESSED = 2
+"""Words of one comment for which a rule is guessed."""
+
 
 def _check(comment: Suppression, _setup: Setup) -> Iterator[Found]:
     if comment.malformed:
@@ -16,10 +20,11 @@ def _check(comment: Suppression, _setup: Setup) -> Iterator[Found]:
             remedy=f"{remedy[:1].upper()}{remedy[1:]}",
             location=comment.location,
         )
-    for word in comment.unknown:
+    for number, word in enumerate(dict.fromkeys(comment.unknown)):
         yield Found(
             message=f"the comment names {word!r}, and there is no such rule",
-            remedy=_meant(word),
+            # Looking for what is close takes so long that a file of such words would hold everybody up.
+            remedy=_meant(word) if number < _MOST_GUESSED else _LISTED,
             location=comment.location,
         )
 
@@ -28,7 +33,7 @@ def _meant(word: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 -- takes time to load, and is rarely needed
 
     close = get_close_matches(word, rules_by_word(), n=1) or get_close_matches(word.upper(), rules_by_word(), n=1)
-    return f"Did you mean {close[0]}?" if close else "Name a rule by its id or name; policy lint --rules lists them"
+    return f"Did you mean {close[0]}?" if close else _LISTED
 
 
 RULE = SuppressionRule(

@@ -82,7 +82,9 @@ RULE = DocumentRule(
         "A group spelled with a Cyrillic letter looks like the real one and is another one, so a scope that should "
         "tighten is for nobody, or an exception lets somebody out whom no reviewer sees."
     ),
-    bad=Example(policy='[[scope]]\nmatch.groups = ["\u0455tudents"]\nlimits.max_cpus.ceiling = 0.5\n'),
+    bad=Example(
+        policy='[[scope]]\nmatch.groups = ["\u0455tudents"] # this s is Cyrillic\nlimits.max_cpus.ceiling = 0.5\n'
+    ),
     good=Example(policy='[[scope]]\nmatch.groups = ["students"]\nlimits.max_cpus.ceiling = 0.5\n'),
     check=_check,
 )

@@ -39,7 +39,7 @@ RULE = SetRule(
     rationale=(
         "As far as the policy goes, code out of a chat may then send what the chat holds to any host on the internet. "
         "A default of network_allowlist narrows nothing, since a valve overrides it; a ceiling or a lock does. Scopes "
-        "narrow it for some only. A policy that says nothing of networking_allowed is another rule's business."
+        "narrow it for some only. A policy that says nothing of networking_allowed is left to unconstrained-limit."
     ),
     bad=Example(policy="[limits]\nnetworking_allowed = true\n"),
     good=Example(

@@ -36,8 +36,8 @@ RULE = TextRule(
         "The block of signatures follows the text in lines of its own, so `policy sign` refuses such a file. A file "
         "that was cut off while it was copied ends like this too."
     ),
-    bad=Example(policy="[limits]\nnetworking_allowed = false"),
-    good=Example(policy="[limits]\nnetworking_allowed = false\n"),
+    bad=Example(policy="[limits]\nnetworking_allowed = false # the file ends here, with no line feed"),
+    good=Example(policy="[limits]\nnetworking_allowed = false # a line feed follows\n"),
     fix="Adds the line feed to a valid policy.",
     check=_check,
 )

@@ -18,11 +18,12 @@ _MOST_TRIED = 20
 def _check(policy_set: PolicySet, _setup: Setup) -> Iterator[Found]:
     if len(policy_set.files) < 2:  # noqa: PLR2004 -- there are no others
         return
-    spoken: dict[str, list[FactStatement]] = {}
+    spoken: dict[tuple[str, frozenset[str]], list[FactStatement]] = {}
     for file in policy_set.files:
+        audience = frozenset(file.audience)  # files for other instances are not there to override anything
         for said in file.statements:
-            spoken.setdefault(said.limit, []).append(said)
-    for name, statements in spoken.items():
+            spoken.setdefault((said.limit, audience), []).append(said)
+    for (name, _), statements in spoken.items():
         limit = limit_named(name)
         if limit is not None and len({said.value for said in statements}) > 1:
             yield from _of_limit(limit, statements)

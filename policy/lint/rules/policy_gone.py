@@ -8,6 +8,8 @@ from policy.lint.subjects import Need, SetChange, Setup
 
 
 def _check(change: SetChange, _setup: Setup) -> Iterator[Found]:
+    if not change.new:
+        yield from _with_the_folder(change)
     if not change.comparable or not change.new:
         return  # a file that cannot be read may be the one, or retire it
     known = {name for file in change.new for name in (file.document.policy_id, *file.document.retires)}
@@ -21,6 +23,19 @@ def _check(change: SetChange, _setup: Setup) -> Iterator[Found]:
             )
 
 
+def _with_the_folder(change: SetChange) -> Iterator[Found]:
+    """Where no file is left that could retire it, that may be meant; or it moved to where it has no past."""
+    for pair in change.changes:
+        if pair.old and not pair.new:
+            gone = pair.old.document.policy_id
+            yield Found(
+                message=f"the policy {gone} of {change.base} is gone, as are all others of its folder",
+                remedy="Restore it; or have somebody see to it that no instance reads that folder any more",
+                location=Location(file=pair.old.name),
+                severity=Severity.WARNING,
+            )
+
+
 RULE = ChangeRule(
     id="SBP324",
     name="policy-gone",
@@ -30,8 +45,8 @@ RULE = ChangeRule(
     summary="A policy file is gone, and no other one retires its id.",
     rationale=(
         "An instance that accepted a policy refuses every later set without it, so that nobody loosens limits by "
-        "deleting a file. A policy that is no longer wanted is retired by another file of the set. It is told of the"
-        " first file that is still there."
+        "deleting a file. A policy that is no longer wanted is retired by another file of the set. The finding "
+        "stands in the first file that is still there."
     ),
     bad=Example(shell="git rm -q policies/legal.toml\npolicy lint --base HEAD policies"),
     good=Example(

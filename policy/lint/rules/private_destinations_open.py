@@ -37,8 +37,8 @@ RULE = SetRule(
     summary="Code may reach the server's own network, its loopback and the cloud's metadata service.",
     rationale=(
         "What listens there often asks for no password, and metadata services hand out the server's credentials. An "
-        "allow-list of names does not help: a name leads wherever its owner says. One of addresses alone does, and "
-        "nothing is found then; nor where networking is off for everybody."
+        "allow-list of names does not help: a name leads wherever its owner says. A ceiling of addresses alone does, "
+        "and then nothing is found; nor where networking is off for everybody."
     ),
     bad=Example(policy="[limits]\nnetworking_allowed = true\nnetwork_private_allowed = true\n"),
     good=Example(

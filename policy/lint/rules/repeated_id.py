@@ -27,7 +27,7 @@ RULE = SetRule(
     severity=Severity.ERROR,
     summary="Two files of one folder have the same id.",
     rationale=(
-        "Serials are counted by id, so nobody could tell which of the two is newer; mostly one is a copy that was "
+        "Serials are counted by id, so nobody could tell which of the two is newer; usually one is a copy that was "
         "forgotten. A server refuses the whole set."
     ),
     bad=Example(

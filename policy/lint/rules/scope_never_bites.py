@@ -87,9 +87,9 @@ RULE = DocumentRule(
     name="scope-never-bites",
     family=Family.CONTRADICTION,
     severity=Severity.WARNING,
-    summary="A statement of a scope can never change a limit of anybody.",
+    summary="A statement in a scope can never change anybody's limit.",
     rationale=(
-        "Scopes only tighten. A statement that is no stricter than what holds for the same people anyway is mostly "
+        "Scopes only tighten. A statement that is no stricter than what holds for the same people anyway is usually "
         "meant to give them more, which it does not: state the loose bound for everybody, and the strict one in a "
         "scope that excepts them. Only statements of the same file are looked at, and only what holds in any "
         "environment, with any valves and beside any other files."

@@ -30,8 +30,8 @@ RULE = DocumentRule(
     severity=Severity.WARNING,
     summary="A scope excepts every value of an attribute that it matches.",
     rationale=(
-        "Of an attribute that is known, nobody can be matched and not be excepted. Only somebody of whom it cannot be "
-        "determined meets every `match` and no `except`; whoever the scope was written for stays outside of it."
+        "Where the attribute is known, everybody who is matched is excepted too. Only somebody of whom it cannot be "
+        "determined meets every `match` and no `except`; those whom the scope was written for stay outside of it."
     ),
     bad=Example(
         policy="""[[scope]]

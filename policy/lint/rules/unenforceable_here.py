@@ -60,7 +60,7 @@ RULE = SetRule(
         "true, as it is built in, every run is refused; where it is false, runs go on without the limit, and this is"
         " a warning. Where any other limit cannot be enforced, nothing runs."
     ),
-    bad=Example(shell="policy lint --host-facts doctor.json acme.toml"),
-    good=Example(shell="policy lint --host acme.toml"),
+    bad=Example(shell="policy lint --host acme.toml"),
+    good=Example(shell="sandbox doctor    # says what to mend, and how\npolicy lint --host acme.toml"),
     check=_check,
 )

@@ -38,11 +38,11 @@ RULE = DocumentRule(
     name="unnormalised-name",
     family=Family.SHAPE,
     severity=Severity.WARNING,
-    summary="A name has space around it, or an audience is not in the normal form of Unicode.",
+    summary="A name has space around it, or an audience is not in Unicode's normal form.",
     rationale=(
         "Names are compared letter by letter. With a space that nobody sees, a scope that should tighten is for "
-        "nobody, and a file is for no instance. Of whom a scope is for, the normal form (NFC) is compared, so letters "
-        "typed on two systems are one; an audience is compared as it is."
+        "nobody, and a file is for no instance. Names in a scope are brought to Unicode's normal form (NFC) first, so "
+        "that two systems may write one letter in two ways; an audience is compared as it is."
     ),
     bad=Example(policy='[[scope]]\nmatch.groups = ["students "]\nlimits.max_cpus.ceiling = 0.5\n'),
     good=Example(policy='[[scope]]\nmatch.groups = ["students"]\nlimits.max_cpus.ceiling = 0.5\n'),

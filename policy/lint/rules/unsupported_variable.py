@@ -10,7 +10,7 @@ RULE = FlawRule(
     flaw=Flaw.UNSUPPORTED_VARIABLE,
     family=Family.ENVIRONMENT,
     severity=Severity.ERROR,
-    summary="A variable is of a version to come.",
+    summary="A variable belongs to a later version.",
     rationale="Ignoring it would be going on without what somebody wanted. A server with it refuses to run code.",
     bad=Example(environment="SANDBOX_POOL_SIZE=2\n"),
     good=Example(environment="SANDBOX_MAX_INSTANCE_RUNS=2\n"),

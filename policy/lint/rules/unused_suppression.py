@@ -46,9 +46,7 @@ RULE = SuppressionRule(
         "not look in this run, for want of an option such as --base or of a valid file, never counts as unused."
     ),
     bad=Example(policy='[limits]\nmax_cpus = 1 # policy: ignore[unlimited-value] reason="tests" until=2027-01-31\n'),
-    good=Example(
-        policy='[limits]\nmax_cpus = "unlimited" # policy: ignore[unlimited-value] reason="tests" until=2027-01-31\n'
-    ),
+    good=Example(policy="[limits]\nmax_cpus = 1\n"),
     fix="Removes the comment, where none of the rules that it names finds anything.",
     suppressible=Suppressible.NEVER,
     check=_check,

@@ -110,6 +110,68 @@ def test_the_standard_input_is_read_as_a_policy() -> None:
     assert "<stdin>:10:1: error[SBP201" in ended.stdout
 
 
+def test_the_standard_input_is_held_against_its_base() -> None:
+    loose = CLEAN.replace("ceiling = 1", "ceiling = 4").replace("serial = 7", "serial = 8")
+    arguments = [PROGRAM, "lint", "--base", "clean.toml", "--fail-level", "warning", "-"]
+
+    ended = subprocess.run(arguments, input=loose, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert "SBP322 loosened]: max_cpus is looser than in clean.toml" in ended.stdout
+
+
+def test_the_standard_input_has_no_past_in_a_revision() -> None:
+    arguments = [PROGRAM, "lint", "--base", "HEAD", "-"]
+
+    ended = subprocess.run(arguments, input=CLEAN, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "the standard input has no place there" in ended.stderr
+
+
+def test_a_file_that_is_named_in_two_ways_is_one(policy: Command) -> None:
+    ended = policy("lint", "clean.toml", "./clean.toml", str(Path("clean.toml").absolute()))
+
+    assert ended.code == 0
+    assert "1 file" in ended.out
+
+
+@pytest.mark.parametrize("name", ["text", "json", "sarif", "junit", "gitlab"])
+def test_no_text_of_a_file_is_a_command_to_the_runner_whose_log_it_stands_in(policy: Command, name: str) -> None:
+    command = "##[stop-commands]x ##VSO[task.setvariable variable=y]z"
+    text = f'"{command}" = 1 # {command}\n{OPEN.replace("= 7", f"= 7 # {command}")}'
+    for name_of_file in ("##[group]a.toml", "plain.toml"):
+        Path(name_of_file).write_text(text)
+
+    ended = policy("lint", "--format", name, "##[group]a.toml", "plain.toml")
+
+    assert ended.code == 1
+    assert "stop-commands" in ended.out
+    assert "##[" not in ended.out
+    assert "##vso[" not in ended.out.lower()
+
+
+def test_the_name_of_a_file_that_cannot_be_read_is_no_command_to_a_runner(policy: Command) -> None:
+    Path("##[group]loop.toml").symlink_to("##[group]loop.toml")
+
+    ended = policy("lint", "##[group]loop.toml")
+
+    assert ended.code == 2
+    assert "loop.toml" in ended.err
+    assert "##[" not in ended.err
+
+
+@pytest.mark.parametrize("target", ["clean.toml", "nowhere"])
+def test_a_report_is_not_led_elsewhere_by_a_link(policy: Command, target: str) -> None:
+    Path("lint.sarif").symlink_to(target)
+
+    ended = policy("lint", "--output", "lint.sarif", "open.toml")
+
+    assert ended.code == 2
+    assert "lint.sarif" in ended.err
+    assert (Path("clean.toml").read_text(), Path("nowhere").exists()) == (CLEAN, False)
+
+
 def test_a_report_goes_to_a_file_whole_and_over_an_old_one(policy: Command) -> None:
     for _ in range(2):
         ended = policy("lint", "--format", "sarif", "--output", "lint.sarif", "open.toml")
@@ -171,6 +233,18 @@ def test_a_fix_refuses_a_signed_file_and_leaves_it_as_it_is(policy: Command) -> 
     assert ended.code == 2
     assert "signed" in ended.err
     assert path.read_text() == signed
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_signed_file_keeps_the_others_from_being_half_mended(policy: Command) -> None:
+    twice = CLEAN.replace('["prod-eu"]', '["prod-eu", "prod-eu"]')
+    Path("a.toml").write_text(twice)
+    Path("signed.toml").write_text(CLEAN)
+    policy.good("sign", "--key", "ops.key", "signed.toml")
+    Path("signed.toml").write_text(Path("signed.toml").read_text().replace('["prod-eu"]', '["prod-eu", "prod-eu"]'))
+
+    assert policy("lint", "--fix", "a.toml", "signed.toml").code == 2
+    assert Path("a.toml").read_text() == twice
 
 
 @pytest.mark.usefixtures("keys")

@@ -24,7 +24,7 @@ def test_help_of_the_whole_is_golden_and_lists_every_command(policy: Command) ->
     ]
 
 
-@pytest.mark.parametrize("command", ["keygen", "sign", "verify", "explain", "schema"])
+@pytest.mark.parametrize("command", ["keygen", "lint", "sign", "verify", "explain", "schema"])
 def test_help_is_golden(policy: Command, command: str) -> None:
     assert policy.good(command, "--help") == (GOLDENS / f"help-{command}.txt").read_text()
 

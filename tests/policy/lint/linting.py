@@ -55,7 +55,17 @@ def _change(new: list[PolicyFile], base: Mapping[str, str]) -> tuple[SetChange, 
         return ()
     before, now = (tuple(each for each in side if each.reading) for side in (old, new))
     comparable = (len(before), len(now)) == (len(old), len(new))
-    return (SetChange(folder="policies", base="main", changes=changed, old=before, new=now, comparable=comparable),)
+    return (
+        SetChange(
+            folder="policies",
+            base="main",
+            changes=changed,
+            old=before,
+            new=now,
+            comparable=comparable,
+            doubtful=tuple(each.name for each in old if not each.reading),
+        ),
+    )
 
 
 def findings(

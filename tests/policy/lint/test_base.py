@@ -1,6 +1,7 @@
 """What `--base` holds files against: revisions of real repositories, files and folders."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from policy.lint.base import changes
 from policy.lint.files import policy_file
-from policy.lint.inputs import UnknownInputError
+from policy.lint.inputs import UnknownInputError, named_files
 from policy.lint.subjects import SetChange
 from tests.policy.lint.linting import written
 from tests.policy.lint.repository import Repository, new_repository
@@ -181,6 +182,7 @@ def test_what_is_no_policy_now_is_neither_changed_nor_gone(repository: Repositor
     (change,) = changes("HEAD", [repository.path("acme"), repository.path("legal")])
 
     assert (shown(change), change.comparable) == ([("legal.toml", "legal.toml")], False)
+    assert change.doubtful == ()  # what is wrong with the file itself is told
 
 
 def test_a_link_or_a_giant_file_of_the_past_is_no_policy_there(repository: Repository) -> None:
@@ -195,6 +197,7 @@ def test_a_link_or_a_giant_file_of_the_past_is_no_policy_there(repository: Repos
 
     assert shown(change) == [(None, "big.toml"), (None, "link.toml")]
     assert not change.comparable
+    assert [Path(name).name for name in change.doubtful] == ["big.toml", "link.toml"]
 
 
 @pytest.mark.parametrize("revision", ["no-such", "HEAD:policies", "", "HEAD~9", "-h", "--all", "a\nb", "\0", "\ud800"])
@@ -258,6 +261,159 @@ def test_no_program_that_a_repository_names_is_run(repository: Repository) -> No
 
     assert change.changes[0].old
     assert not marker.exists()
+
+
+# What whoever wrote the change may have put where the base is looked for.
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("revision", ["main", "origin/main"])
+def test_a_change_cannot_stand_in_for_a_revision_by_a_path_of_its_name(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, kind: str, revision: str
+) -> None:
+    repository.commit(acme=ACME)
+    repository.git("branch", "--force", "--move", "main")
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    name = repository.write("policies/acme.toml", ACME_8)
+    repository.write(revision if kind == "file" else f"{revision}/acme.toml", ACME_8)
+    monkeypatch.chdir(repository.root)
+
+    with pytest.raises(UnknownInputError, match="both a path here and a revision"):
+        changes(revision, [name])
+
+    assert changes(f"refs/{'remotes' if '/' in revision else 'heads'}/{revision}", [name])
+    assert changes(f"./{revision}", [name]) == () or kind == "file"
+
+
+def test_a_path_that_no_revision_is_called_needs_no_dot(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(acme=ACME)
+    repository.write("old.toml", ACME)
+    monkeypatch.chdir(repository.root)
+
+    assert changes("old.toml", [repository.write("policies/acme.toml", ACME_8)])
+
+
+@pytest.mark.parametrize("name", ["policies/acme.toml", "{root}/policies/acme.toml", "{link}/policies/acme.toml"])
+def test_a_folder_that_became_a_link_is_held_against_the_folder_of_its_name(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    repository.commit(acme=ACME)
+    repository.write("loose/acme.toml", ACME_8)
+    Path(repository.path("acme")).unlink()
+    (repository.root / "policies").rmdir()
+    (repository.root / "policies").symlink_to("loose")
+    (tmp_path / "link").symlink_to(repository.root)
+    monkeypatch.chdir(repository.root)
+
+    (change,) = changes("HEAD", [name.format(root=repository.root, link=tmp_path / "link")])
+
+    assert ids(change) == (["acme-prod"], ["acme-prod"])
+
+
+def test_a_link_of_the_past_is_what_it_led_to_then(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.write("shared/acme.toml", ACME)
+    (repository.root / "policies").mkdir()
+    Path(repository.path("acme")).symlink_to("../shared/acme.toml")
+    (repository.root / "current").symlink_to("policies")
+    repository.commit()
+    repository.write("shared/acme.toml", ACME_8)
+    monkeypatch.chdir(repository.root)
+
+    for name in ("policies/acme.toml", "current/acme.toml"):
+        (change,) = changes("HEAD", [name])
+
+        assert [file.document.serial for file in (*change.old, *change.new)] == [7, 8]
+        assert (change.comparable, change.doubtful) == (True, ())
+
+
+def test_a_folder_that_looks_like_a_bare_repository_brings_no_history(repository: Repository, tmp_path: Path) -> None:
+    repository.commit(acme=ACME)
+    name = repository.write("policies/acme.toml", ACME_8)
+    other = new_repository(tmp_path / "other")
+    other.write("acme.toml", ACME_8)
+    other.commit()
+    (other.root / ".git").rename(tmp_path / "bare")
+    for entry in (tmp_path / "bare").iterdir():
+        entry.rename(repository.root / "policies" / entry.name)
+    repository.git("config", "--file", str(repository.root / "policies" / "config"), "core.bare", "true")
+
+    with pytest.raises(UnknownInputError, match=r"bare repository|work tree"):
+        changes("HEAD", [name])
+
+
+@pytest.mark.parametrize("here", ["", "policies"])
+def test_a_repository_within_the_one_where_we_are_brings_no_history(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    repository.commit(acme=ACME)
+    inner = new_repository(repository.root / "policies")
+    inner.write("acme.toml", ACME_8)
+    inner.commit()
+    monkeypatch.chdir(repository.root / here)
+
+    if here:  # who stands in it means it
+        assert changes("HEAD", [repository.path("acme")]) == ()
+        return
+    with pytest.raises(UnknownInputError, match="within another"):
+        changes("HEAD", ["policies/acme.toml"])
+
+
+def test_a_submodule_brings_no_history_from_wherever_it_is_linted(repository: Repository, tmp_path: Path) -> None:
+    other = new_repository(tmp_path / "other")
+    other.write("acme.toml", ACME_8)
+    other.commit()
+    repository.commit()
+    repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other.root), "policies")
+
+    with pytest.raises(UnknownInputError, match="within another"):
+        changes("HEAD", [repository.path("acme")])
+
+
+@pytest.mark.parametrize("place", ["policies", "policies/eu"])
+def test_a_folder_that_a_partial_clone_lacks_is_not_taken_for_a_new_one(repository: Repository, place: str) -> None:
+    name = repository.write(f"{place}/acme.toml", ACME)
+    repository.commit()
+    repository.write(f"{place}/acme.toml", ACME_8)
+    tree = repository.git("rev-parse", "HEAD:policies").strip()
+    (repository.root / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+
+    with pytest.raises(UnknownInputError):
+        changes("HEAD", [name])
+
+
+@pytest.mark.parametrize("pattern", ["**/*.toml", "sets/*/acme.toml", "sets/**", "{root}/sets/**/*.toml"])
+def test_a_folder_that_moved_is_missed_where_it_was(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for folder in ("eu", "us", ".hidden"):
+        repository.write(f"sets/{folder}/acme.toml", ACME)
+    repository.commit()
+    (repository.root / "sets" / "eu").rename(repository.root / "sets" / "new")
+    repository.write("sets/new/acme.toml", ACME_8)
+    shutil.rmtree(repository.root / "sets" / ".hidden")
+    monkeypatch.chdir(repository.root)
+    pattern = pattern.format(root=repository.root)
+
+    moved, gone = changes("HEAD", named_files([pattern]), None, [pattern])
+
+    assert shown(moved) == [(None, "acme.toml")]
+    assert (Path(gone.folder).parts[-2:], shown(gone), gone.new) == (("sets", "eu"), [("acme.toml", None)], ())
+
+
+def test_folders_that_the_pattern_does_not_mean_are_not_missed(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("sets/eu/acme.toml", "sets/us/notes.txt", "other/acme.toml"):
+        repository.write(place, ACME)
+    repository.write("sets/us/acme.toml", ACME)
+    repository.commit()
+    (repository.root / "other" / "acme.toml").unlink()
+    (repository.root / "sets" / "us" / "notes.txt").unlink()
+    monkeypatch.chdir(repository.root)
+
+    assert changes("HEAD", ["sets/eu/acme.toml"], None, ["sets/eu/*.toml", "sets/**/*.toml"]) == ()
 
 
 # Files and folders.

@@ -1,12 +1,14 @@
 """What a host cannot enforce, out of what the doctor prints."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policy.limits import LIMITS
-from policy.lint.host import this_host, unenforceable
+from policy.lint.host import facts_there, this_host, unenforceable
 from policy.lint.inputs import UnknownInputError
 
 
@@ -105,3 +107,24 @@ def test_a_folder_that_holds_a_package_called_sandbox_is_never_run(
     monkeypatch.chdir(tmp_path)
 
     assert b"checks" in this_host()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "giant"])
+def test_facts_that_never_end_hold_nobody_up(tmp_path: Path, kind: str) -> None:
+    place = Path("/dev/zero") if kind == "device" else tmp_path / "facts.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "folder":
+            place.mkdir()
+        case "giant":
+            place.write_bytes(b" " * (1024 * 1024 + 1))
+
+    with pytest.raises(UnknownInputError, match=place.name):
+        facts_there(place)
+
+
+def test_facts_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_bytes(facts())
+
+    assert unenforceable(facts_there(tmp_path / "facts.json")) == {}

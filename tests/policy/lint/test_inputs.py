@@ -25,8 +25,16 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["set/?.toml"], ["set/a.toml", "set/b.toml"]),
         (["-"], ["-"]),
         (["one.toml", "set", "one.toml"], ["one.toml", "set/a.toml", "set/b.toml"]),
+        (["one.toml", "./one.toml"], ["one.toml"]),
+        (["./set/a.toml", "set", "set/below/../b.toml"], ["./set/a.toml", "./set/b.toml"]),
+        (["set/**/*.toml"], ["set/a.toml", "set/b.toml", "set/below/c.toml"]),
+        (["**/below/**/?.toml"], ["set/below/c.toml"]),
+        (["set/**"], ["set/a.toml", "set/b.toml", "set/below/c.toml", "set/notes.txt"]),
     ],
-    ids=["file", "any file", "folder", "folder with slash", "tree", "pattern", "standard input", "twice"],
+    ids=[
+        *("file", "any file", "folder", "folder with slash", "tree", "pattern", "standard input", "twice"),
+        *("twice in two ways", "a folder in three ways", "below a folder", "two trees", "all files"),
+    ],
 )
 def test_names_stand_for_files(names: list[str], files: list[str]) -> None:
     assert list(named_files(names)) == files
@@ -55,3 +63,29 @@ def test_a_link_that_leads_nowhere_is_left_to_whoever_reads_it() -> None:
     Path("link.toml").symlink_to("gone")
 
     assert named_files(["link.toml"]) == ("link.toml",)
+
+
+def test_one_folder_is_one_however_it_is_named() -> None:
+    Path("again").symlink_to("set")
+
+    assert named_files(["set/a.toml", str(Path("set/a.toml").absolute()), "again"]) == ("set/a.toml", "set/b.toml")
+
+
+def test_two_links_in_a_circle_do_not_hold_a_pattern_up() -> None:
+    for name in ("one", "two"):
+        Path("set", name).symlink_to(".")
+        Path("set/below", name).symlink_to("..")
+
+    assert named_files(["**/*.toml"]) == ("one.toml", "set/a.toml", "set/b.toml", "set/below/c.toml")
+
+
+def test_a_folder_behind_a_link_is_not_hidden_from_a_pattern_unless_it_lies_elsewhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    for place in (elsewhere / "x.toml", Path(".hidden/deep/h.toml")):
+        place.parent.mkdir(parents=True)
+        place.write_text("")
+    Path("set/shown").symlink_to("../.hidden")
+    Path("set/away").symlink_to(elsewhere)
+
+    assert named_files(["set/**/*.toml"])[-1] == "set/shown/deep/h.toml"
+    assert not any("away" in name for name in named_files(["**/*.toml"]))

@@ -26,6 +26,8 @@ def underlined(line: str, column: int, end_column: int) -> str:
     ("line", "column", "end_column", "under"),
     [
         ("default = 90", 11, 13, "90"),
+        ('x = "##[debug]" # y', 6, 9, "##\\x5b"),
+        ('x = "##vso[a]" # y', 16, 17, "#"),
         ("\tdefault\t= 90", 10, 12, "= "),
         ("\tdefault = 90", 12, 14, "90"),
         ('owner = "\u6771\u4eac", x = 1', 15, 16, "x"),
@@ -42,6 +44,8 @@ def underlined(line: str, column: int, end_column: int) -> str:
     ],
     ids=[
         "plain",
+        "command of a runner",
+        "after a command of a runner",
         "tabs before",
         "tab at the start",
         "after wide",

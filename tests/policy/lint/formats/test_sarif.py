@@ -85,7 +85,6 @@ def test_every_rule_is_described_found_or_not() -> None:
         "shortDescription": {"text": "A limit is lifted altogether"},
         "fullDescription": {"text": "One run can then take all of the host"},
         "help": {"text": "Set a number", "markdown": "Set a number"},
-        "helpUri": "https://sandbox-lockdown.example/docs/lint-rules.md#sbp203-unlimited",
         "defaultConfiguration": {"level": "warning"},
         "properties": {"tags": ["security", "insecure"], "security-severity": "5.0"},
     }

@@ -21,6 +21,8 @@ HIDDEN = {
     "Hangul filler": ("\u3164", "U+3164 HANGUL FILLER"),
     "variation selector": ("\ufe0f", "U+FE0F VARIATION SELECTOR-16"),
     "tag": ("\U000e0041", "U+E0041 TAG LATIN CAPITAL LETTER A"),
+    "ignorable that is none yet": ("\U000e0fff", "U+E0FFF"),
+    "ignorable in the plane of most": ("\u2065", "U+2065"),
 }
 
 

@@ -13,7 +13,6 @@ from tests.policy.lint.linting import NOW, findings, of_rule, places, written
     [
         ("max_file_megabytes = 0", (10, 1, "limits.max_file_megabytes")),
         ("networking_allowed.lock = false", (10, 20, "limits.networking_allowed.lock")),
-        ("max_cpus.ceiling = 0.999", (10, 10, "limits.max_cpus.ceiling")),
         ('languages = ["python"]', (10, 1, "limits.languages")),
         ("max_runtime_seconds = 29", (10, 1, "limits.max_runtime_seconds")),
     ],
@@ -26,7 +25,7 @@ def test_what_takes_something_from_people_is_found_where_it_stands(statement: st
     "statement",
     [
         "max_runtime_seconds = 30",
-        "max_cpus.ceiling = 1",
+        "max_cpus.ceiling = 0.5",
         "networking_allowed = true",
         'languages = ["bash", "python"]',
         "max_cpus.default = 0.5",
@@ -46,7 +45,7 @@ def test_what_people_will_not_meet_or_are_told_of_is_not_found(statement: str) -
         ("max_file_megabytes = 0", 'Write max_file_megabytes = { lock = 0, reason = "why" }'),
         ('languages = ["python"]', 'Write languages = { lock = ["python"], reason = "why" }'),
         ("networking_allowed = false", 'Write networking_allowed = { lock = false, reason = "why" }'),
-        ("max_cpus.ceiling = 0.5", 'Add a line such as reason = "shared host" to its table'),
+        ("max_cpus.lock = 0.5", 'Add a line such as reason = "shared host" to its table'),
     ],
 )
 def test_the_remedy_shows_where_a_reason_goes(statement: str, remedy: str) -> None:

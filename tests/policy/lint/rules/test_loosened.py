@@ -141,7 +141,8 @@ def test_sets_that_no_instance_would_load_are_not_compared() -> None:
     contradictory = {**now, "other.toml": written('id = "other"\n\n[limits]\nmax_cpus = 4\n')}
     setup = Setup(now=NOW, compares=True)
 
-    assert not of_rule("SBP322", linted_files(now, setup, before))
+    (doubt,) = of_rule("SBP322", linted_files(now, setup, before))
+    assert "cannot be told: legal.toml is no valid policy there" in doubt.message
     assert not of_rule("SBP322", linted_files(contradictory, setup, {"acme.toml": before["acme.toml"]}))
 
 
@@ -234,3 +235,17 @@ def test_the_command_diff_says_the_same(policy: Command, now: str) -> None:  # n
 
 def test_the_finding_of_a_changed_file_points_into_it() -> None:
     assert places("SBP322", written("serial = 8\n\n[limits]\nmax_cpus = 2\n"), base=written("[limits]\nmax_cpus = 1\n"))
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_a_base_that_is_no_policy_does_not_hide_what_a_change_loosens(*, production: bool) -> None:
+    now = written("[limits]\nmax_cpus = 8\n")
+
+    (doubt,) = of_rule("SBP322", findings(now, base="id = ", production=production))
+
+    assert "cannot be told: acme.toml is no valid policy there" in doubt.message
+    assert doubt.severity is Severity.WARNING
+
+
+def test_a_file_that_is_no_policy_now_needs_no_second_finding() -> None:
+    assert of_rule("SBP322", findings("id = ", base=written("[limits]\nmax_cpus = 8\n"))) == []

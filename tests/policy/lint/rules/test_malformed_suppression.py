@@ -1,3 +1,5 @@
+from time import process_time
+
 import pytest
 
 from tests.policy.lint.linting import findings, of_rule, places, written
@@ -54,3 +56,15 @@ def test_a_rule_that_does_not_exist_is_named_with_the_one_that_was_meant(word: s
 def test_a_good_comment_and_talk_about_policies_are_not_found() -> None:
     assert not places("SBP901", text(GOOD))
     assert not places("SBP901", written("# policy: networks stay closed\n[limits]\nmax_cpus = 1\n"))
+
+
+def test_thousands_of_words_that_no_rule_is_called_hold_nobody_up() -> None:
+    words = ",".join(f"unlimited-valu{number}" for number in range(3000))
+    begun = process_time()
+
+    found = of_rule("SBP901", findings(text(f'ignore[{words}] reason="tests" until=2027-01-31')))
+
+    assert process_time() - begun < 1
+    remedies = {each.message.split("'")[1]: each.remedy for each in found if "'" in each.message}
+    assert remedies["unlimited-valu0"] == "Did you mean unlimited-value?"
+    assert "policy lint --rules" in remedies["unlimited-valu10"]

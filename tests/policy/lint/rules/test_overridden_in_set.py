@@ -53,6 +53,7 @@ def test_what_another_file_makes_pointless_is_found_in_either_order(weaker: str,
         ("max_runtime_seconds = 60", "max_runtime_seconds = 30"),
         ("max_runtime_seconds.ceiling = 30", "max_runtime_seconds = 60"),
         ("max_runtime_seconds = 60", "max_runtime_seconds.ceiling = 30"),
+        ("max_instance_runs = 6", "max_instance_runs.ceiling = 4"),
         ("max_runtime_seconds.default = 60", "max_runtime_seconds.ceiling = 50"),
         ("max_runtime_seconds.ceiling = 60", "max_runtime_seconds.default = 20"),
         ("max_runtime_seconds = { ceiling = 60, env_may_loosen = false }", "max_runtime_seconds.ceiling = 30"),
@@ -66,6 +67,7 @@ def test_what_another_file_makes_pointless_is_found_in_either_order(weaker: str,
         "different locks are refused",
         "a ceiling below a lock holds",
         "a lock above a ceiling takes the choice away",
+        "an administrator's too",
         "a default lifts the built-in to the ceiling",
         "valves go past a default",
         "a bound on variables",
@@ -94,3 +96,11 @@ def test_of_many_files_all_but_the_strictest_are_found() -> None:
 
     assert [each.location.file for each in found] == ["2.toml", "3.toml"]
     assert {each.related[0].file for each in found} == {"1.toml"}
+
+
+def test_a_file_for_other_instances_overrides_nothing() -> None:
+    wide = written('audience = ["prod-eu", "prod-us"]\n[limits.max_cpus]\nceiling = 2\n')
+    narrow = written('id = "gpu"\naudience = ["prod-eu"]\n[limits.max_cpus]\nceiling = 1\n')
+
+    assert not of_rule("SBP118", findings(wide, other=narrow))
+    assert of_rule("SBP118", findings(wide, other=narrow.replace('["prod-eu"]', '["prod-us", "prod-eu"]')))

@@ -61,3 +61,19 @@ def test_what_is_still_there_need_not_be_linted(repository: Repository) -> None:
     repository.write("policies/legal.toml", LEGAL)
 
     assert not found_in(repository.path("acme"))
+
+
+def test_a_folder_that_is_gone_as_a_whole_is_told_where_it_was(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = repository.write("elsewhere/acme.toml", ACME)
+    Path(repository.path("acme")).unlink()
+    monkeypatch.chdir(repository.root)
+    setup = Setup(now=NOW, compares=True)
+
+    run = linted([judged_path(name, setup)], changes("HEAD", [name], None, ["**/*.toml"]), setup)
+
+    found = of_rule("SBP324", run.findings)
+    assert [each.location.file for each in found] == ["policies/acme.toml", "policies/legal.toml"]
+    assert {each.severity for each in found} == {Severity.WARNING}
+    assert "the policy acme-prod of HEAD is gone, as are all others of its folder" in found[0].message

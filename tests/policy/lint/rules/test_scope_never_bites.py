@@ -132,6 +132,14 @@ def test_of_two_scopes_that_say_the_same_the_first_stays() -> None:
     assert "beside the ceiling 1 CPU of scope[0] in line 11, whose scope is for all of the same people" in found.message
 
 
+def test_a_default_bounds_a_looser_lock_of_a_scope_where_administrators_choose() -> None:
+    found = places("SBP111", written(scope("max_instance_runs = 6") + scope("max_instance_runs.default = 4")))
+    of_people = places("SBP111", written(scope("max_processes = 6") + scope("max_processes.default = 4")))
+
+    assert not found
+    assert [key for _, _, key in of_people] == ["scope[1].limits.max_processes.default"]
+
+
 def test_a_default_that_equals_the_ceiling_of_its_own_block_is_not_found() -> None:
     assert not places("SBP111", written(scope("max_cpus = { ceiling = 0.5, default = 0.5 }")))
 
