@@ -194,6 +194,8 @@ def _of_comments(found: Iterable[Suppression], setup: Setup, texts: Mapping[str,
 
 def _located(rule: Rule, found: Found, setup: Setup, texts: Mapping[str, str]) -> Finding:
     location = found.location or Location(file="")
+    if setup.environment and location.file == setup.environment.name:
+        found = replace(found, fix=None)  # --fix mends policy files
     return finding_of(rule, found, location, setup, texts.get(location.file, ""))
 
 

@@ -308,3 +308,14 @@ def test_the_shell_completes_formats_and_rules(words: str, offered: str) -> None
     variables = {"_POLICY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "3"}
 
     assert offered in program(env={**os.environ, **variables}).stdout
+
+
+def test_nothing_of_a_file_of_variables_is_called_fixable(policy: Command) -> None:
+    unused = '# policy: ignore[SBP413] reason="GPU tests" until=2099-01-31'
+    Path("prod.env").write_text(f"{unused}\nSANDBOX_MAX_CPUS=1\n")
+
+    ended = policy("lint", "--fix", "--env-file", "prod.env", "clean.toml")
+
+    assert "SBP902" in ended.out
+    assert "can be fixed" not in ended.out
+    assert Path("prod.env").read_text().startswith(unused)
