@@ -106,7 +106,7 @@ UNCLOSED_TEXTS = {
 @pytest.mark.parametrize(
     "text", [*HOSTILE_TEXTS.values(), *UNCLOSED_TEXTS.values()], ids=[*HOSTILE_TEXTS, *UNCLOSED_TEXTS]
 )
-def test_comments_of_a_hostile_text_are_found_within_a_tenth_of_a_second(text: str) -> None:
+def test_comments_of_a_hostile_text_are_found_in_good_time(text: str) -> None:
     seconds = min(timeit.repeat(lambda: list(comments(text)), timer=time.process_time, number=1, repeat=3))
 
-    assert seconds < 0.1
+    assert seconds < 1  # some 30 ms, several times that under coverage; reading anything twice would take minutes

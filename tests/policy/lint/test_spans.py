@@ -167,7 +167,7 @@ UNCLOSED_TEXTS = {
 @pytest.mark.parametrize(
     "text", [*HOSTILE_TEXTS.values(), *UNCLOSED_TEXTS.values()], ids=[*HOSTILE_TEXTS, *UNCLOSED_TEXTS]
 )
-def test_spans_of_a_hostile_text_are_found_within_a_second(text: str) -> None:
+def test_spans_of_a_hostile_text_are_found_in_good_time(text: str) -> None:
     positions = locate(text)
     path: KeyPath = ()
     while len(path) < 16:  # as deep as a policy may nest
@@ -178,4 +178,5 @@ def test_spans_of_a_hostile_text_are_found_within_a_second(text: str) -> None:
             for span in (key_span, value_span, removal_span):
                 span(text, positions, path[:length])
 
-    assert min(timeit.repeat(ask, timer=process_time, number=1, repeat=3)) < 1
+    # Some 0.3 s, several times that under coverage; reading on from each place to the text's end would take minutes.
+    assert min(timeit.repeat(ask, timer=process_time, number=1, repeat=3)) < 10
