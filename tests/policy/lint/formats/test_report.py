@@ -172,7 +172,7 @@ def test_a_thousand_findings_are_written_within_a_moment(name: str) -> None:
         FORMATS[name].written(many)
         spent.append(time.perf_counter() - begun)
 
-    # The aim is 50 ms; a busy machine gets four times that.
+    # Some 50 ms on a quiet machine; several times that under coverage.
     assert min(spent) < 1
 
 
