@@ -57,7 +57,7 @@ serial = {chance.randint(1, 90)}
 issued_at = {today - timedelta(days=chance.randint(1, 20)):%Y-%m-%dT%H:%M:%SZ}
 expires_at = {today + timedelta(days=chance.randint(30, 60)):%Y-%m-%dT%H:%M:%SZ}
 audience = ["prod-{chance.choice("abcdef")}"]
-description = "Limits of team {number}"
+description = "Limits of team {number}: its tools and its buttons too"
 owner = "team-{number}@acme.example"
 
 [limits]
@@ -66,8 +66,8 @@ debug = false
 network_private_allowed = false
 require_resource_limiting = true
 networking_allowed = {{ lock = false, reason = "chats hold customer data", env_may_loosen = false }}
-max_runtime_seconds = {{ default = {chance.randint(5, 20)}, ceiling = {chance.randint(30, 90)} }}
-max_ram_megabytes = {{ default = {chance.randint(64, 128)}, ceiling = {chance.randint(128, 512)} }}
+max_runtime_seconds = {{ default = {chance.randint(5, 20)}, ceiling = {chance.randint(30, 90)}, reason = "shared" }}
+max_ram_megabytes = {{ default = {chance.randint(64, 128)}, ceiling = {chance.randint(128, 512)}, reason = "shared" }}
 max_cpus.ceiling = {chance.randint(1, 4)}
 max_processes.ceiling = {chance.randint(64, 99)}
 max_disk_megabytes.ceiling = {chance.randint(64, 99)}
