@@ -103,8 +103,12 @@ def unsigned_source(name: str, data: bytes) -> DocumentSource:
         DocumentError: it holds bytes that no policy file may hold.
         SignatureError: it holds half a signature block.
     """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+    return text_source(name, split_signatures(data, origin=name))
+
+
+def text_source(name: str, split: SplitDocument) -> DocumentSource:
+    """The text of a policy file that was taken apart; its signatures count for nothing."""
+    return DocumentSource(origin=name, text=split.text, payload_sha256=text_digest(split.text), key_ids=())
 
 
 def check_document_bytes(document: bytes, origin: str) -> None:

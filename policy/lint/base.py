@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from policy.errors import PolicyError
-from policy.lint.files import policy_file
+from policy.lint.files import file_at, policy_file
 from policy.lint.inputs import STANDARD_INPUT, UnknownInputError, files_beside, with_files
 from policy.lint.revisions import RevisionTree, commit_of, files_of, folders_like, place_in_git
 from policy.lint.subjects import FileChange, PolicyFile, SetChange
-from policy.trusted_files import SIGNED_POLICY_FILE, read_trusted
+from policy.trusted_files import SIGNED_POLICY_FILE, read_to_review
 
 
 def changes(
@@ -81,7 +81,7 @@ def _since_file(base: str, names: Sequence[str], standard_input: PolicyFile | No
         raise UnknownInputError(f"{base} is one file, and {len(names)} are linted; name a folder or a revision")
     (name,) = names
     old = policy_file(base, Path(base), _bytes_of(base))
-    new = standard_input if standard_input and name == STANDARD_INPUT else _file_there(name)
+    new = standard_input if standard_input and name == STANDARD_INPUT else file_at(name)
     pairs = [FileChange(old=old if old.reading else None, new=new)] if new.reading else []
     return _set_change(str(Path(name).parent), base, pairs, [old], [new])
 
@@ -125,9 +125,9 @@ def _gone_folders(base: str, patterns: Iterable[str], linted: Iterable[str]) -> 
 
 def _since(base: str, folder: str, names: Sequence[str], past: Sequence[tuple[str, bytes]]) -> SetChange | None:
     """What changed in a folder, in the company of all else that lies there now; the past by name, with its bytes."""
-    linted = [_file_there(name) for name in names]
+    linted = [file_at(name) for name in names]
     linted_names = {_base_name(file) for file in linted}
-    beside = [_file_there(os.path.join(folder, name)) for name in sorted(files_beside(folder) - linted_names)]  # noqa: PTH118
+    beside = [file_at(os.path.join(folder, name)) for name in sorted(files_beside(folder) - linted_names)]  # noqa: PTH118
     unlinted_names = {_base_name(file) for file in beside}
     same = {(_base_name(file), file.untrusted): file for file in linted}  # most files are, and need no second reading
     old = [
@@ -200,14 +200,6 @@ def _bytes_of(name: str) -> bytes:
         UnknownInputError: it cannot be read.
     """
     try:
-        return read_trusted(Path(name), SIGNED_POLICY_FILE)
+        return read_to_review(Path(name), SIGNED_POLICY_FILE)
     except PolicyError as error:
         raise UnknownInputError(str(error.problems[0])) from error
-
-
-def _file_there(name: str) -> PolicyFile:
-    """A file that is there now; why one cannot be read is told where it is linted."""
-    try:
-        return policy_file(name, Path(name), read_trusted(Path(name), SIGNED_POLICY_FILE))
-    except PolicyError as error:
-        return PolicyFile(name=name, path=Path(name), untrusted=b"", text="", flaws=error.problems)

@@ -6,15 +6,15 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from policy.document import DocumentReading, DocumentSource, read_document
+from policy.document import DocumentReading, read_document
 from policy.errors import Flaw, PolicyError, Problem
 from policy.lint.findings import Finding, Found, Location
-from policy.lint.registry import all_rules
-from policy.lint.rule import DocumentRule, FlawRule, Rule, TextRule
+from policy.lint.registry import all_rules, rules_by_flaw
+from policy.lint.rule import DocumentRule, Rule, TextRule
 from policy.lint.spans import key_span
 from policy.lint.subjects import FactRow, FileFacts, Need, Place, PolicyFile, Setup, Suppression
 from policy.lint.suppressions import suppressions
-from policy.signature_block import BEGIN_MARKER, SplitDocument, split_signatures, text_digest
+from policy.signature_block import BEGIN_MARKER, SplitDocument, split_signatures, text_source
 from policy.trusted_files import SIGNED_POLICY_FILE, read_to_review
 
 R = TypeVar("R", bound=Rule)
@@ -44,23 +44,25 @@ class FileResult:
 
 def judged_path(name: str, setup: Setup) -> FileResult:
     """Read and judge the file of that name."""
+    return judged(file_at(name), setup)
+
+
+def file_at(name: str) -> PolicyFile:
+    """What rules look at, of the file of that name; where it cannot be read, that is its flaw."""
     path = Path(name)
     try:
         untrusted = read_to_review(path, SIGNED_POLICY_FILE)
     except PolicyError as error:
-        unreadable = tuple(problem for problem in error.problems if problem.flaw is None)
         flaws = tuple(replace(each, flaw=each.flaw or Flaw.UNREADABLE_FILE) for each in error.problems)
-        result = judged(PolicyFile(name=name, path=path, untrusted=b"", text="", flaws=flaws), setup)
-        return replace(result, unreadable=unreadable)
-    return judged(policy_file(name, path, untrusted), setup)
+        return PolicyFile(name=name, path=path, untrusted=b"", text="", flaws=flaws)
+    return policy_file(name, path, untrusted)
 
 
 def policy_file(name: str, path: Path | None, untrusted: bytes) -> PolicyFile:
     """What rules look at, out of a file's bytes."""
     try:
         split = split_signatures(untrusted, origin=name)
-        source = DocumentSource(origin=name, text=split.text, payload_sha256=text_digest(split.text), key_ids=())
-        reading = read_document(source)
+        reading = read_document(text_source(name, split))
     except PolicyError as error:
         return PolicyFile(
             name=name, path=path, untrusted=untrusted, text=_readable_text(untrusted), flaws=error.problems
@@ -100,6 +102,7 @@ def judged(file: PolicyFile, setup: Setup) -> FileResult:
         facts=_facts(file) if file.reading else None,
         text=file.text,
         signed=BEGIN_MARKER in file.untrusted,
+        unreadable=tuple(problem for problem in file.flaws if problem.flaw is Flaw.UNREADABLE_FILE),
     )
 
 
@@ -131,11 +134,10 @@ def flaws_found(
     problems: Sequence[Problem], location_of: Callable[[Problem], Location], file: PolicyFile | None = None
 ) -> Iterator[tuple[Rule, Found]]:
     """What readers refuse, each under the rule of its kind."""
-    rules: Mapping[Flaw, FlawRule] = {rule.flaw: rule for rule in all_rules() if isinstance(rule, FlawRule)}
     for problem in problems:
         if problem.flaw is None:
             continue
-        rule = rules[problem.flaw]
+        rule = rules_by_flaw()[problem.flaw]
         found = Found(
             path=problem.path, message=_message(problem), remedy=problem.remedy, location=location_of(problem)
         )

@@ -6,8 +6,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
 
+from policy.errors import Flaw
 from policy.lint import rules
-from policy.lint.rule import Rule
+from policy.lint.rule import FlawRule, Rule
 
 
 @cache
@@ -22,3 +23,9 @@ def all_rules() -> tuple[Rule, ...]:
 def rules_by_word() -> Mapping[str, Rule]:
     """Every rule by its id and by its name."""
     return MappingProxyType({word: rule for rule in all_rules() for word in (rule.id, rule.name)})
+
+
+@cache
+def rules_by_flaw() -> Mapping[Flaw, FlawRule]:
+    """The rule of each kind of what readers refuse."""
+    return MappingProxyType({rule.flaw: rule for rule in all_rules() if isinstance(rule, FlawRule)})

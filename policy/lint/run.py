@@ -96,15 +96,15 @@ def _env_files(environment: EnvironmentSubject | None) -> Iterator[str]:
 def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, but of each rule only so many in one file that nobody can fill a report with them."""
     told: Counter[tuple[str, str]] = Counter()
-    last: dict[tuple[str, str], Finding] = {}
+    first_left_out: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         key = (finding.location.file, finding.rule_id)
         told[key] += 1
         if told[key] <= MOST_LISTED or finding.suppressed:
             yield finding
         else:
-            last.setdefault(key, finding)
-    for key, finding in last.items():
+            first_left_out.setdefault(key, finding)
+    for key, finding in first_left_out.items():
         yield replace(finding, message=f"{told[key] - MOST_LISTED} more of these begin here", fix=None, related=())
 
 

@@ -32,42 +32,42 @@ license: Apache-2.0
 #   policy/refusals.py ........... line 4276
 #   policy/resolve.py ............ line 4456
 #   policy/signature_block.py .... line 4789
-#   policy/signatures.py ......... line 4988
-#   policy/situation.py .......... line 5113
-#   plugins/valves.py ............ line 5223
-#   policy/trusted_files.py ...... line 5344
-#   policy/load.py ............... line 5764
-#   policy/locks.py .............. line 5902
-#   policy/audit.py .............. line 5957
-#   policy/standing.py ........... line 6287
-#   policy/state_folder.py ....... line 6406
-#   policy/live.py ............... line 6500
-#   sandbox/cleaning.py .......... line 6725
-#   plugins/people.py ............ line 6746
-#   sandbox/errors.py ............ line 6841
-#   sandbox/cgroups.py ........... line 6897
-#   sandbox/folders.py ........... line 7596
-#   sandbox/leases.py ............ line 7819
-#   sandbox/pipes.py ............. line 7900
-#   sandbox/release.py ........... line 7959
-#   sandbox/debian.py ............ line 8319
-#   sandbox/gvisor.py ............ line 8582
-#   sandbox/request.py ........... line 8910
-#   sandbox/outcome.py ........... line 8985
-#   plugins/presentation.py ...... line 9176
-#   sandbox/account.py ........... line 9278
-#   sandbox/shared_libraries.py .. line 9353
-#   sandbox/slots.py ............. line 9480
-#   sandbox/starters.py .......... line 9539
-#   sandbox/box.py ............... line 9595
-#   sandbox/tree.py .............. line 9843
-#   sandbox/equipment.py ......... line 10407
-#   sandbox/spec.py .............. line 10486
-#   sandbox/runner.py ............ line 10638
-#   sandbox/session.py ........... line 10865
-#   plugins/host.py .............. line 11081
-#   plugins/self_test.py ......... line 11199
-#   plugins/function.py .......... line 11254
+#   policy/signatures.py ......... line 4992
+#   policy/situation.py .......... line 5117
+#   plugins/valves.py ............ line 5227
+#   policy/trusted_files.py ...... line 5348
+#   policy/load.py ............... line 5768
+#   policy/locks.py .............. line 5906
+#   policy/audit.py .............. line 5961
+#   policy/standing.py ........... line 6291
+#   policy/state_folder.py ....... line 6410
+#   policy/live.py ............... line 6504
+#   sandbox/cleaning.py .......... line 6729
+#   plugins/people.py ............ line 6750
+#   sandbox/errors.py ............ line 6845
+#   sandbox/cgroups.py ........... line 6901
+#   sandbox/folders.py ........... line 7600
+#   sandbox/leases.py ............ line 7823
+#   sandbox/pipes.py ............. line 7904
+#   sandbox/release.py ........... line 7963
+#   sandbox/debian.py ............ line 8323
+#   sandbox/gvisor.py ............ line 8586
+#   sandbox/request.py ........... line 8914
+#   sandbox/outcome.py ........... line 8989
+#   plugins/presentation.py ...... line 9180
+#   sandbox/account.py ........... line 9282
+#   sandbox/shared_libraries.py .. line 9357
+#   sandbox/slots.py ............. line 9484
+#   sandbox/starters.py .......... line 9543
+#   sandbox/box.py ............... line 9599
+#   sandbox/tree.py .............. line 9847
+#   sandbox/equipment.py ......... line 10411
+#   sandbox/spec.py .............. line 10490
+#   sandbox/runner.py ............ line 10642
+#   sandbox/session.py ........... line 10869
+#   plugins/host.py .............. line 11085
+#   plugins/self_test.py ......... line 11203
+#   plugins/function.py .......... line 11258
 
 import argparse
 import asyncio
@@ -4880,8 +4880,12 @@ def unsigned_source(name: str, data: bytes) -> DocumentSource:
         DocumentError: it holds bytes that no policy file may hold.
         SignatureError: it holds half a signature block.
     """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+    return text_source(name, split_signatures(data, origin=name))
+
+
+def text_source(name: str, split: SplitDocument) -> DocumentSource:
+    """The text of a policy file that was taken apart; its signatures count for nothing."""
+    return DocumentSource(origin=name, text=split.text, payload_sha256=text_digest(split.text), key_ids=())
 
 
 def check_document_bytes(document: bytes, origin: str) -> None:

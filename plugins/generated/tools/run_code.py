@@ -31,42 +31,42 @@ license: Apache-2.0
 #   policy/refusals.py ........... line 3939
 #   policy/resolve.py ............ line 4119
 #   policy/signature_block.py .... line 4452
-#   policy/signatures.py ......... line 4651
-#   policy/situation.py .......... line 4776
-#   plugins/valves.py ............ line 4886
-#   policy/trusted_files.py ...... line 5007
-#   policy/load.py ............... line 5427
-#   policy/locks.py .............. line 5565
-#   policy/audit.py .............. line 5620
-#   policy/standing.py ........... line 5950
-#   policy/state_folder.py ....... line 6069
-#   policy/live.py ............... line 6163
-#   sandbox/cleaning.py .......... line 6388
-#   plugins/people.py ............ line 6409
-#   sandbox/errors.py ............ line 6533
-#   sandbox/cgroups.py ........... line 6589
-#   sandbox/folders.py ........... line 7288
-#   sandbox/leases.py ............ line 7511
-#   sandbox/pipes.py ............. line 7592
-#   sandbox/release.py ........... line 7651
-#   sandbox/debian.py ............ line 8011
-#   sandbox/gvisor.py ............ line 8274
-#   sandbox/request.py ........... line 8602
-#   sandbox/outcome.py ........... line 8677
-#   plugins/presentation.py ...... line 8868
-#   sandbox/account.py ........... line 8926
-#   sandbox/shared_libraries.py .. line 9001
-#   sandbox/slots.py ............. line 9128
-#   sandbox/starters.py .......... line 9187
-#   sandbox/box.py ............... line 9243
-#   sandbox/tree.py .............. line 9491
-#   sandbox/equipment.py ......... line 10055
-#   sandbox/spec.py .............. line 10134
-#   sandbox/runner.py ............ line 10286
-#   sandbox/session.py ........... line 10513
-#   plugins/host.py .............. line 10729
-#   plugins/self_test.py ......... line 10847
-#   plugins/tool.py .............. line 10902
+#   policy/signatures.py ......... line 4655
+#   policy/situation.py .......... line 4780
+#   plugins/valves.py ............ line 4890
+#   policy/trusted_files.py ...... line 5011
+#   policy/load.py ............... line 5431
+#   policy/locks.py .............. line 5569
+#   policy/audit.py .............. line 5624
+#   policy/standing.py ........... line 5954
+#   policy/state_folder.py ....... line 6073
+#   policy/live.py ............... line 6167
+#   sandbox/cleaning.py .......... line 6392
+#   plugins/people.py ............ line 6413
+#   sandbox/errors.py ............ line 6537
+#   sandbox/cgroups.py ........... line 6593
+#   sandbox/folders.py ........... line 7292
+#   sandbox/leases.py ............ line 7515
+#   sandbox/pipes.py ............. line 7596
+#   sandbox/release.py ........... line 7655
+#   sandbox/debian.py ............ line 8015
+#   sandbox/gvisor.py ............ line 8278
+#   sandbox/request.py ........... line 8606
+#   sandbox/outcome.py ........... line 8681
+#   plugins/presentation.py ...... line 8872
+#   sandbox/account.py ........... line 8930
+#   sandbox/shared_libraries.py .. line 9005
+#   sandbox/slots.py ............. line 9132
+#   sandbox/starters.py .......... line 9191
+#   sandbox/box.py ............... line 9247
+#   sandbox/tree.py .............. line 9495
+#   sandbox/equipment.py ......... line 10059
+#   sandbox/spec.py .............. line 10138
+#   sandbox/runner.py ............ line 10290
+#   sandbox/session.py ........... line 10517
+#   plugins/host.py .............. line 10733
+#   plugins/self_test.py ......... line 10851
+#   plugins/tool.py .............. line 10906
 
 import argparse
 import asyncio
@@ -4543,8 +4543,12 @@ def unsigned_source(name: str, data: bytes) -> DocumentSource:
         DocumentError: it holds bytes that no policy file may hold.
         SignatureError: it holds half a signature block.
     """
-    text = split_signatures(data, origin=name).text
-    return DocumentSource(origin=name, text=text, payload_sha256=text_digest(text), key_ids=())
+    return text_source(name, split_signatures(data, origin=name))
+
+
+def text_source(name: str, split: SplitDocument) -> DocumentSource:
+    """The text of a policy file that was taken apart; its signatures count for nothing."""
+    return DocumentSource(origin=name, text=split.text, payload_sha256=text_digest(split.text), key_ids=())
 
 
 def check_document_bytes(document: bytes, origin: str) -> None:

@@ -319,3 +319,14 @@ def test_nothing_of_a_file_of_variables_is_called_fixable(policy: Command) -> No
     assert "SBP902" in ended.out
     assert "can be fixed" not in ended.out
     assert Path("prod.env").read_text().startswith(unused)
+
+
+def test_of_one_rule_in_one_file_a_report_has_a_hundred_findings_and_how_many_more(policy: Command) -> None:
+    Path("many.toml").write_text(CLEAN + "# policy: ignore[]\n" * 150)
+
+    ended = policy("lint", "--json", "many.toml")
+
+    messages = [finding["message"] for finding in json.loads(ended.out)["findings"]]
+    malformed = [message for message in messages if "lacks" in message]
+    assert (ended.code, len(malformed)) == (1, 100)
+    assert "50 more of these begin here" in messages
