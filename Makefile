@@ -6,10 +6,13 @@ PYTEST ?= pytest
 PYTEST_OPTIONS ?=
 TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
+BENCH_VENV := build/bench-venv
+VM_PROGRAM := qemu-system-x86_64
+VM_PACKAGES := qemu-system-x86 linux-image-amd64 busybox-static
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz lint format plugins schema docs lock e2e containers clean root
+.PHONY: help demo test bench bench-docs fuzz lint format plugins schema docs lock e2e containers vm clean root
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,8 +31,15 @@ test: root .venv/ready ## Run every test, those against real gVisor included
 		.venv/bin/python -m $(PYTEST) tests --ignore=tests/policy $(PYTEST_OPTIONS); rest=$$?; \
 		wait $$half; policy=$$?; cat build/policy-tests.log; exit $$((rest > policy ? rest : policy))
 
-bench: .venv/ready ## Measure speed beside references in the same run (build/bench/)
+bench: root .venv/ready ## Measure speed beside references in the same run (build/bench/)
+	@.venv/bin/sandbox install
+	@command -v bwrap >/dev/null || ! command -v apt-get >/dev/null || { echo "Installing bubblewrap, which runs are compared with…"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; } || echo "It cannot be installed here: left out."
+	@$(MAKE) --no-print-directory $(BENCH_VENV)/ready || echo "That cannot be installed here: peer, packages and picture are left out."
 	@.venv/bin/python -m tests.bench
+
+bench-docs: .venv/ready ## Put what make bench measured last into README.md and docs/
+	@.venv/bin/python -m tests.bench.publish
 
 lint: .venv/ready ## Check format, style, types and layers
 	.venv/bin/ruff format --check .
@@ -67,6 +77,13 @@ lock: .venv/ready ## Renew requirements.lock (needs uv)
 		&& $$real -m pip --python .venv/bin/python install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@mkdir -p build && touch .venv/ready
 
+# What the bench compares with or draws with, and this project itself does not need.
+$(BENCH_VENV)/ready: .venv/ready tests/bench/requirements.txt tests/sandbox/packages-requirements.txt
+	@echo "Setting up $(BENCH_VENV) with matplotlib and the gvisor wheel (half a minute, once)…"
+	@rm -rf $(BENCH_VENV) && real=$$($(PYTHON) -c 'import sys; print(sys.executable)') && $$real -m venv --without-pip $(BENCH_VENV) \
+		&& $$real -m pip --python $(BENCH_VENV)/bin/python install --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
+		-r tests/bench/requirements.txt && touch $(BENCH_VENV)/ready
+
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root: without it this machine gives no cgroups to hold RAM, CPU and process limits."; \
 		echo "Run it as root: sudo make …. What needs no root: make lint."; exit 1; }
@@ -83,6 +100,13 @@ containers: root .venv/ready ## Try the settings of docs/setup.md in real contai
 	@command -v podman >/dev/null && command -v runc >/dev/null || { echo "Installing podman and runc…"; apt-get update -qq && apt-get install -y -qq podman runc >/dev/null; }
 	@.venv/bin/sandbox install
 	@.venv/bin/python -m pytest tests/containers $(PYTEST_OPTIONS)
+
+vm: root .venv/ready ## Test limits on cgroup v2 alone, in a virtual machine (qemu without kvm, four minutes)
+	@busybox=$$(command -v busybox) && ! ldd $$busybox >/dev/null 2>&1 && command -v $(VM_PROGRAM) >/dev/null && ls /boot/vmlinuz-* /lib/modules/*/modules.dep >/dev/null 2>&1 \
+		|| { echo "Installing qemu, a kernel and busybox…"; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(VM_PACKAGES) >/dev/null; }
+	@.venv/bin/sandbox install
+	@.venv/bin/python -m pytest tests/vm/test_machine.py -q $(PYTEST_OPTIONS)
+	@.venv/bin/python -m tests.vm
 
 clean: ## Remove what make made, but for the Open WebUI environment
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

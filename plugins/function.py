@@ -27,7 +27,7 @@ class Action:
 
     def __init__(self) -> None:
         self.valves = self.Valves()
-        self._host = PluginHost(os.environ)
+        self._host = PluginHost(os.environ, keeps_boxes=True)
 
     async def action(
         self,

@@ -31,9 +31,22 @@ PluginEnd = RunResult | PolicyError | SandboxError
 class PluginHost:
     """Runs code for one plugin."""
 
-    def __init__(self, environ: Mapping[str, str], group_source: GroupSource = open_webui_groups) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        group_source: GroupSource = open_webui_groups,
+        *,
+        keeps_boxes: bool = False,
+    ) -> None:
+        """Run under this environment.
+
+        Args:
+            environ: this process's.
+            group_source: who knows the groups of a person.
+            keeps_boxes: whether boxes may wait for code between runs.
+        """
         warn = logging.getLogger(LOGGER_NAME).warning
-        self._session = Session(environ, warn)
+        self._session = Session(environ, warn, keeps_boxes=keeps_boxes)
         self._groups = GroupRegister(group_source, warn, GROUPS_SECONDS)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
@@ -53,6 +66,10 @@ class PluginHost:
             return await _told_refusal(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
+
+    async def close(self) -> None:
+        """Leave nothing behind; a host that is only forgotten does so within a second or two."""
+        await self._session.close()
 
 
 def run_order(

@@ -56,7 +56,11 @@ def self_test(arguments: Sequence[str]) -> int:
 
 
 async def _tested(order: RunOrder) -> int:
-    end = await PluginHost(os.environ).run(order, _print_event)
+    host = PluginHost(os.environ)
+    try:
+        end = await host.run(order, _print_event)
+    finally:
+        await host.close()
     sys.stdout.write(json_text(end_json(end)) + "\n")
     return 0 if isinstance(end, RunResult) and end.outcome is Outcome.OK else 1
 

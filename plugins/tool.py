@@ -27,7 +27,7 @@ class Tools:
 
     def __init__(self) -> None:
         self.valves = self.Valves()
-        self._host = PluginHost(os.environ)
+        self._host = PluginHost(os.environ, keeps_boxes=True)
 
     async def run_python_code(
         self,
@@ -39,7 +39,8 @@ class Tools:
     ) -> str:
         """
         Run Python code in a sandbox, and return what it prints. Use this to compute, to test code, and to process data.
-        The sandbox is new for each call and keeps nothing. Only the standard library is there. Print what matters.
+        The sandbox is new for each call and keeps nothing. There is the standard library, and what an
+        administrator added; nothing can be installed. Print what matters.
 
         :param python_code: The Python program to run.
         """

@@ -60,7 +60,6 @@ class _Variable:
     name: str
     parse: Callable[[str], Any]
     grammar: str
-    supported: bool = True
 
 
 class _EnvironSource(PydanticBaseSettingsSource):
@@ -84,8 +83,8 @@ def read_environment(environ: Mapping[str, str]) -> EnvironmentLayer:
     """Read everything that is ours out of an environment.
 
     Raises:
-        ConfigurationError: a variable of ours is malformed, empty, contradicts another or is not supported by this
-            version, or a name is too close to one of ours; every problem is listed.
+        ConfigurationError: a variable of ours is malformed, empty or contradicts another, or a name is too close to one
+            of ours; every problem is listed.
     """
     variables = {variable.name: variable for variable in _our_variables()}
     values, problems = _read_values(environ, variables)
@@ -105,30 +104,22 @@ def _our_variables() -> Iterator[_Variable]:
         for suffix in _VERB_SUFFIXES.values():
             yield _Variable(name=f"{limit.variable}{suffix}", parse=limit.kind.parse, grammar=limit.kind.grammar)
     for setting in SETTINGS:
-        yield _Variable(
-            name=setting.variable, parse=setting.parse, grammar=setting.grammar, supported=setting.supported
-        )
+        yield _Variable(name=setting.variable, parse=setting.parse, grammar=setting.grammar)
 
 
 def _read_values(
     environ: Mapping[str, str], variables: Mapping[str, _Variable]
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """Every readable value by variable, and a problem for each that is not."""
-    unsupported = tuple(
-        _variable_problem(name, "it is not supported by this version", "Remove it", Flaw.UNSUPPORTED_VARIABLE)
-        for name, variable in variables.items()
-        if name in environ and not variable.supported
-    )
-    readable = {name: variable for name, variable in variables.items() if variable.supported}
     try:
-        model = _typed_variables(environ, readable)
+        model = _typed_variables(environ, variables)
     except ValidationError as error:
         bad = {str(item["loc"][0]): str(item["ctx"]["error"]) for item in error.errors()}
-        malformed = tuple(_malformed(readable[name], environ[name], reason) for name, reason in bad.items())
+        malformed = tuple(_malformed(variables[name], environ[name], reason) for name, reason in bad.items())
         rest = {name: text for name, text in environ.items() if name not in bad}
-        values, _ = _read_values(rest, readable)
-        return values, (*unsupported, *malformed)
-    return {name: getattr(model, name) for name in readable if name in environ}, unsupported
+        values, _ = _read_values(rest, variables)
+        return values, malformed
+    return {name: getattr(model, name) for name in variables if name in environ}, ()
 
 
 def _typed_variables(environ: Mapping[str, str], variables: Mapping[str, _Variable]) -> BaseSettings:

@@ -43,7 +43,6 @@ class Flaw(Enum):
     CONTRADICTORY_RELATIONS = "contradictory-relations"
     MISSPELT_VARIABLE = "misspelt-variable"
     MALFORMED_VARIABLE = "malformed-variable"
-    UNSUPPORTED_VARIABLE = "unsupported-variable"
     CONTRADICTORY_VARIABLES = "contradictory-variables"
     AMBIGUOUS_LINE = "ambiguous-line"
 

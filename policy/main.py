@@ -9,12 +9,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from types import MappingProxyType
 
 import click
 
 from policy.errors import PolicyError, SetRefusedError, printable
+from policy.lazy_group import LazyGroup
 
 EXIT_NO = 1
 EXIT_INTERNAL = 70
@@ -38,28 +38,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """By name: where the command is, and its one line in the list; in the order in which people see them."""
 
 
-class LazyGroup(click.Group):
-    """Loads a command when it is called or asked for help."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's own signature
-        """Every name, in the table's order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command itself."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without loading them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="sandbox-lockdown")
 def cli() -> None:
     """Decide what code from Open WebUI may do: keys, signatures, and who decides what.

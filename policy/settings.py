@@ -1,7 +1,6 @@
 """The second, small table: settings that only the environment can hold, and how each is read.
 
-A setting is no limit: it says where policy files and keys are, and where gVisor comes from. One that this version
-knows by name but cannot honour is marked so, and is refused when it is set: it is never quietly ignored.
+A setting is no limit: it says where policy files and keys are, where gVisor comes from, and how much waits for what.
 """
 
 import re
@@ -17,8 +16,16 @@ S = TypeVar("S")
 
 DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
+GVISOR_PLATFORMS = ("systrap", "ptrace", "kvm")
+"""What gVisor can catch system calls with; `kvm` hangs on some virtual machines, so it is never taken by itself."""
 LONGEST_STALE = timedelta(days=90)
 """The longest time for which an old policy set can hold."""
+LONGEST_QUEUE_WAIT = timedelta(hours=1)
+"""The longest time for which a run can wait for its turn."""
+LARGEST_POOL = 64
+"""The most boxes that may wait for code."""
+LARGEST_QUEUE = 1000
+"""The most runs that can wait at once."""
 MAX_DOCUMENT_BYTES = 64 * 1024
 """Size of one policy file."""
 MAX_SERIAL = 2**53 - 1
@@ -39,8 +46,6 @@ class Setting(Generic[S]):
     """What holds where the variable is not set."""
     description: str
     """One sentence for people, without full stop."""
-    supported: bool = True
-    """Whether this version honours it; one that it cannot honour is refused."""
 
     @property
     def variable(self) -> str:
@@ -108,6 +113,25 @@ def _parse_duration(text: str) -> timedelta:
     return duration
 
 
+def _parse_queue_wait(text: str) -> timedelta:
+    wait = _parse_duration(text)
+    if wait > LONGEST_QUEUE_WAIT:
+        raise ValueError(f"{spelt(text)} is longer than 1h")
+    return wait
+
+
+def _parse_queue_size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) > LARGEST_QUEUE:
+        raise ValueError(f"{spelt(text)} is not a whole number from 0 to {LARGEST_QUEUE}")
+    return int(text)
+
+
+def _parse_pool_size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text, re.ASCII) or int(text) > LARGEST_POOL:
+        raise ValueError(f"{spelt(text)} is not a whole number from 0 to {LARGEST_POOL}")
+    return int(text)
+
+
 def _parse_variable_names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
@@ -116,9 +140,23 @@ def _parse_variable_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _parse_module_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", name, re.ASCII):
+            raise ValueError(f"{spelt(name)} is not the name of a Python module")
+    return names
+
+
 def _parse_version(text: str) -> str:
     if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
         raise ValueError(f"{spelt(text)} is not a gVisor version such as 20260810.0")
+    return text
+
+
+def _parse_platform(text: str) -> str:
+    if text not in GVISOR_PLATFORMS:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(GVISOR_PLATFORMS)}")
     return text
 
 
@@ -135,7 +173,6 @@ def _parse_url(text: str) -> str:
 
 
 _SWITCH = Switch(strict=True)
-_NOT_YET = "not supported by this version"
 
 POLICY_PATH: Setting[str | None] = Setting(
     name="policy_path",
@@ -242,21 +279,47 @@ GVISOR_MIN_VERSION: Setting[str | None] = Setting(
     default=None,
     description="The oldest gVisor that may run code",
 )
+GVISOR_PLATFORM: Setting[str | None] = Setting(
+    name="gvisor_platform",
+    parse=_parse_platform,
+    grammar=f"one of {', '.join(GVISOR_PLATFORMS)}",
+    default=None,
+    description="How gVisor catches system calls; unset, what works is found by trying",
+)
 PACKAGES_PATH: Setting[str | None] = Setting(
     name="packages_path",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a virtual environment, or of a folder as pip install --target makes it",
     default=None,
-    description="Folder of Python packages offered to code, read-only",
-    supported=False,
+    description="Python packages offered to code, read-only",
 )
-POOL_SIZE: Setting[str | None] = Setting(
+POOL_SIZE: Setting[int | None] = Setting(
     name="pool_size",
-    parse=_parse_text,
-    grammar=_NOT_YET,
+    parse=_parse_pool_size,
+    grammar=f"a whole number from 0 to {LARGEST_POOL}",
     default=None,
-    description="How many boxes wait, ready to run",
-    supported=False,
+    description="How many started boxes wait for code, all processes together; unset, as memory permits, up to 4",
+)
+POOL_IMPORTS: Setting[tuple[str, ...]] = Setting(
+    name="pool_imports",
+    parse=_parse_module_names,
+    grammar="names of Python modules separated by commas",
+    default=(),
+    description="Modules that waiting boxes import beforehand",
+)
+QUEUE_SIZE: Setting[int] = Setting(
+    name="queue_size",
+    parse=_parse_queue_size,
+    grammar=f"a whole number from 0 to {LARGEST_QUEUE}",
+    default=16,
+    description="How many runs may wait for their turn, a quarter of them one person's; 0 refuses at once",
+)
+QUEUE_MAX_WAIT: Setting[timedelta] = Setting(
+    name="queue_max_wait",
+    parse=_parse_queue_wait,
+    grammar="a whole number followed by s, m, h or d, at most 1h",
+    default=timedelta(seconds=60),
+    description="How long a run waits for its turn before it is refused",
 )
 AUDIT_LOG: Setting[str | None] = Setting(
     name="audit_log",
@@ -289,8 +352,12 @@ SETTINGS: tuple[Setting[Any], ...] = (
     GVISOR_VERSION,
     GVISOR_SHA512,
     GVISOR_MIN_VERSION,
+    GVISOR_PLATFORM,
     PACKAGES_PATH,
     POOL_SIZE,
+    POOL_IMPORTS,
+    QUEUE_SIZE,
+    QUEUE_MAX_WAIT,
     AUDIT_LOG,
     AUDIT_REQUIRED,
 )

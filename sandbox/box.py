@@ -9,29 +9,39 @@ Source: prctl(2), setpriv(1); measured: SIGKILL of a foreground `runsc run` ends
 import asyncio
 import json
 import os
-import select
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sandbox.control import ExitWatch
 from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput
-from sandbox.pipes import BoxPipes
+from sandbox.pipes import BoxPipes, OutputPipe
+from sandbox.processes import (
+    child_processes,
+    command_line,
+    killed_processes,
+    pinned_processes,
+    process_family,
+    signal_pinned,
+)
 from sandbox.starters import READY
 
 STARTUP_SECONDS = 30.0
 """How long gVisor and the interpreter may take until code can be handed over."""
 _DRAIN_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
-_READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _READS_AT_FULL_SPEED = 64
 _DRIBBLE_BYTES = 1 << 12
 _BREATH_SECONDS = 0.02
+_READS_BETWEEN_TURNS = 4
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds by default. Source: pipe(7)."""
 _JOIN_AND_BECOME = (
     'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
     'exec setpriv --pdeathsig KILL -- env -i "$@"'
@@ -66,10 +76,12 @@ class BoxFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxEnd:
-    """How a box's process ended, by the kernel's word."""
+    """How a box ended, by the kernels' word."""
 
     exit_code: int
-    """Of `runsc run`: the code's own, or minus the signal that ended `runsc` itself."""
+    """The code's own; else that of `runsc run`, or minus the signal that ended it."""
+    told_by_gvisor: bool
+    """Whether gVisor itself told that the code ended so; else its process ended first, or could not be asked."""
     timed_out: bool
     """Whether we ended it at the deadline."""
 
@@ -77,25 +89,23 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, pipes: BoxPipes, output: KeptOutput) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder) -> None:
         self._process = process
         self._pipes = pipes
-        self._output = output
-        self._readers: list[asyncio.Task[None]] = []
+        self._folder = folder
+        self._watch: ExitWatch | None = None
+        self._halted: list[int] = []
 
     @classmethod
-    async def start(
-        cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path], output: KeptOutput
-    ) -> Self:
+    async def start(cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path]) -> Self:
         """Start a box; on return it may not be ready yet.
 
         Args:
             runsc_command: the program with its flags, up to but without the word `run`.
             folder: where the bundle is.
             procs_files: the `cgroup.procs` files into which the box is born.
-            output: where its output is kept.
         """
-        pipes = await BoxPipes.opened()
+        pipes = BoxPipes.opened()
         stdin, stdout, stderr = pipes.child_ends
         try:
             process = await asyncio.create_subprocess_exec(
@@ -123,12 +133,22 @@ class Box:
             raise
         finally:
             pipes.close_child_ends()
-        return cls(process, pipes, output)
+        return cls(process, pipes, folder)
 
     @property
     def process_id(self) -> int:
         """The process of `runsc run`, whose descendants are the box."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether nobody has heard of its end yet."""
+        return self._process.returncode is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether gVisor will tell how the code ended; else only the exit code of `runsc run` does."""
+        return self._watch is not None
 
     async def ready(self, *, within_seconds: float = STARTUP_SECONDS) -> None:
         """Wait until the interpreter is ready for code.
@@ -138,123 +158,134 @@ class Box:
         """
         try:
             async with asyncio.timeout(within_seconds):
-                first = await self._pipes.stdout.readexactly(len(READY))
+                first = await self._first_bytes(len(READY))
         except TimeoutError as error:
             raise _start_error(f"the interpreter was not ready after {within_seconds:.0f} seconds", b"") from error
-        except asyncio.IncompleteReadError as error:
+        if len(first) < len(READY) and READY.startswith(first):
             noise = await self._noise()
             exit_code = self._process.returncode
             ended = "closed its output" if exit_code is None else f"ended with exit code {exit_code}"
-            raise _start_error(f"gVisor {ended} before the interpreter was ready", error.partial + noise) from error
+            raise _start_error(f"gVisor {ended} before the interpreter was ready", first + noise)
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
-        self._readers = [
-            asyncio.create_task(self._keep("stdout", self._pipes.stdout)),
-            asyncio.create_task(self._keep("stderr", self._pipes.stderr)),
-        ]
 
-    async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
-        """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
-        timed_out = False
-        self._pipes.stdin.write(code)
-        self._pipes.stdin.close()
+    async def watch(self, box_processes: frozenset[int]) -> None:
+        """Ask gVisor to tell how the code ends, once the box is ready; of its processes one must be listening.
+
+        `runsc run` asks too, and takes the box apart with the answer; it is halted, so that ours is never lost to that.
+        """
+        self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
+        if self._watch is not None:
+            self._halt_waiters()
+
+    async def serve(
+        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+    ) -> BoxEnd:
+        """Hand the code over, and wait for its end or the deadline; all that it wrote is kept by then.
+
+        The box may still be there for a moment: `close` ends it.
+
+        Args:
+            code: what it runs.
+            output: where what it writes is kept.
+            within_seconds: how long it may take; `None` is any time.
+            handed_over: called once the box has the code, which it runs meanwhile.
+        """
+        keeping = [
+            asyncio.create_task(_kept("stdout", self._pipes.stdout, output)),
+            asyncio.create_task(_kept("stderr", self._pipes.stderr, output)),
+        ]
         try:
             async with asyncio.timeout(within_seconds):
-                await self._process.wait()
+                await self._pipes.stdin.write_all(code)
+                handed_over()
+                end = await self._ended()
+            if not end.told_by_gvisor:
+                await asyncio.wait(keeping, timeout=_DRAIN_SECONDS)
         except TimeoutError:
-            timed_out = True
-        if timed_out:
             await self.end()
-        await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
-        return BoxEnd(exit_code=await self._process.wait(), timed_out=timed_out)
+            end = BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=True)
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+        _keep_rest("stdout", self._pipes.stdout, output)
+        _keep_rest("stderr", self._pipes.stderr, output)
+        return end
 
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
         if self._process.returncode is None:
-            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`.
-            with _pinned(process_family(self._process.pid)) as descriptors:
-                self._process.kill()
-                await _killed(descriptors)
+            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`. Its own process is
+            # among them: asyncio's `kill` would reap one that has just ended, and then report a wrong exit code.
+            with pinned_processes(process_family(self._process.pid)) as descriptors:
+                await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
         await self._process.wait()
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
+        if self._watch is not None:
+            self._watch.close()
         await self.end()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
         self._pipes.close()
+        while self._halted:
+            os.close(self._halted.pop())
 
-    async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
-        """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
-        reads = 0
-        while data := await reader.read(_READ_BYTES):
-            self._output.add(stream, data)
-            reads += 1
-            dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
-            if dribbles or self._output.full:
-                await asyncio.sleep(_BREATH_SECONDS)
+    async def _ended(self) -> BoxEnd:
+        told = None if self._watch is None else await self._watch.exit_code()
+        if told is not None:
+            return BoxEnd(exit_code=told, told_by_gvisor=True, timed_out=False)
+        for descriptor in self._halted:
+            signal_pinned(descriptor, signal.SIGCONT)
+        return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
+
+    def _halt_waiters(self) -> None:
+        """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
+        for process_id in (self._process.pid, *child_processes(self._process.pid)):
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(process_id)
+                self._halted.append(descriptor)
+                if "run" in command_line(process_id):
+                    signal_pinned(descriptor, signal.SIGSTOP)
+
+    async def _first_bytes(self, count: int) -> bytes:
+        first = b""
+        while len(first) < count and (data := await self._pipes.stdout.read(count - len(first))):
+            first += data
+            if not READY.startswith(first):
+                break
+        return first
 
     async def _noise(self) -> bytes:
         """What gVisor says on standard error before it ends, if it ends."""
         noise = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while data := await self._pipes.stderr.read(_READ_BYTES):
+                while data := await self._pipes.stderr.read():
                     noise = (noise + data)[-_MOST_START_NOISE_BYTES:]
                 await self._process.wait()
         return noise
 
 
-def process_family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants that have not ended. Source: proc(5), `stat` and `task/[tid]/children`."""
-    try:
-        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return frozenset()
-    itself = frozenset() if state in "ZX" else frozenset({process_id})
-    return itself.union(*(process_family(child) for thread in threads for child in _children(thread)))
+async def _kept(stream: str, pipe: OutputPipe, output: KeptOutput) -> None:
+    """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
+    reads = 0
+    while data := await pipe.read():
+        output.add(stream, data)
+        reads += 1
+        dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
+        if dribbles or output.full:
+            await asyncio.sleep(_BREATH_SECONDS)
+        elif reads % _READS_BETWEEN_TURNS == 0:
+            await asyncio.sleep(0)
 
 
-def _children(thread: Path) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, (thread / "children").read_text().split()))
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-
-
-@contextmanager
-def _pinned(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
-    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
-    descriptors: list[int] = []
-    try:
-        for process_id in process_ids:
-            with suppress(ProcessLookupError):
-                descriptors.append(os.pidfd_open(process_id))
-        yield tuple(descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-async def _killed(descriptors: Sequence[int]) -> None:
-    """Kill processes, and wait until they have ended, or could not be made to."""
-    loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + _DRAIN_SECONDS, 0.001
-    for descriptor in descriptors:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.05)
-
-
-def _has_ended(descriptor: int) -> bool:
-    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+def _keep_rest(stream: str, pipe: OutputPipe, output: KeptOutput) -> None:
+    """Keep what is still in a pipe: no more than it holds, since a child of the code may yet be writing."""
+    seen = 0
+    while seen < _PIPE_BYTES and (data := pipe.read_now()):
+        output.add(stream, data)
+        seen += len(data)
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:

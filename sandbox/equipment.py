@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +18,18 @@ from sandbox.debian import apt_host
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.gvisor import Runsc, auto_install_refused, find_runsc, install_runsc
+from sandbox.kept_launch import keep_launch, kept_launch, launch_binding
+from sandbox.launch import Launch, found_launch
+from sandbox.off_limits import host_off_limits
+from sandbox.packages import Packages, PackagesOrder, offered_packages
+from sandbox.proof import HostProof
 from sandbox.release import ReleaseSource
-from sandbox.tree import FileTree, Interpreter, build_tree
+from sandbox.tree import FileTree, build_tree
+from sandbox.tree_plan import Interpreter
 
-LAUNCHERS = ("/bin/sh", "setpriv")
-"""Programs of the host that start a box: a shell joins its cgroups, `setpriv` ties it to the caller's life."""
+LAUNCHERS = ("/bin/sh", "setpriv", "unshare")
+"""Programs of the host that start a box: a shell joins its cgroups, `setpriv` ties it to the caller's life,
+`unshare` gives it a network namespace."""
 LAUNCHER_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -31,13 +38,21 @@ class Equipment:
     """What this host has for running boxes."""
 
     runsc: Runsc
-    """The gVisor that runs them."""
+    """The gVisor that runs them; its arguments are all that `launch` needs."""
     tree: FileTree
     """The file tree that they see."""
     cgroups: CgroupParent | CgroupsUnavailable
     """Where cgroups can be made, or why they cannot."""
     folder: Path
     """The private folder, for runs and slots."""
+    proof: HostProof | None = None
+    """What the start-up probe found; `None` where nobody probed."""
+    launch: Launch | None = None
+    """How boxes start here; `None` where nobody tried."""
+    packages: Packages | None = None
+    """What the administrator offers to code beside the tree."""
+    pool_imports: tuple[str, ...] = ()
+    """Modules that the interpreters of waiting boxes import beforehand."""
 
     @property
     def gvisor_words(self) -> str:
@@ -45,8 +60,9 @@ class Equipment:
         return runsc_words(self.runsc)
 
     def intact(self) -> bool:
-        """Whether what was found is still there."""
-        return self.runsc.path.exists() and self.tree.root.exists()
+        """Whether what was found is still there, and packages are still those that were offered."""
+        unchanged = self.packages is None or self.packages.unchanged()
+        return unchanged and self.runsc.path.exists() and self.tree.root.exists()
 
 
 def runsc_words(runsc: Runsc) -> str:
@@ -75,10 +91,25 @@ def installed_runsc(
     return install_runsc(private_folder(environ), source, apt_host(platform.machine(), environ), report)
 
 
-def prepared(runsc: Runsc, environ: Mapping[str, str], report: Callable[[str], None]) -> Equipment:
+def prepared(
+    runsc: Runsc,
+    environ: Mapping[str, str],
+    report: Callable[[str], None],
+    order: PackagesOrder | None = None,
+    *,
+    gvisor_platform: str | None = None,
+) -> Equipment:
     """Everything else that a box needs, besides gVisor.
 
+    Args:
+        runsc: the gVisor that runs it.
+        environ: this process's environment.
+        report: told in a few words what takes long.
+        order: which packages to offer to code, if any.
+        gvisor_platform: the only platform to try, where the administrator named one.
+
     Raises:
+        LaunchError: no box starts here.
         SandboxError: something is missing that no setting can do without.
     """
     for launcher in LAUNCHERS:
@@ -90,5 +121,28 @@ def prepared(runsc: Runsc, environ: Mapping[str, str], report: Callable[[str], N
                 remedy="Install it: on Debian `apt-get install util-linux dash`",
             )
     folder = private_folder(environ)
-    tree = build_tree(folder, Interpreter.current(), report)
-    return Equipment(runsc=runsc, tree=tree, cgroups=find_cgroup_parent(), folder=folder)
+    interpreter = Interpreter.current()
+    packages = None
+    if order is not None:
+        off_limits = host_off_limits(environ, folder)
+        packages = offered_packages(order, interpreter.library_name, off_limits, os.geteuid())
+    tree = build_tree(folder, interpreter, report, packages)
+    launch = _launch_here(runsc, tree, folder, gvisor_platform)
+    return Equipment(
+        runsc=replace(runsc, arguments=launch.arguments),
+        tree=tree,
+        cgroups=find_cgroup_parent(),
+        folder=folder,
+        packages=packages,
+        launch=launch,
+    )
+
+
+def _launch_here(runsc: Runsc, tree: FileTree, folder: Path, gvisor_platform: str | None) -> Launch:
+    """How boxes start here: as it was found before, or found now."""
+    binding = launch_binding(runsc, gvisor_platform)
+    launch = kept_launch(folder, binding)
+    if launch is None:
+        launch = found_launch(runsc, tree, folder, platform=gvisor_platform)
+        keep_launch(folder, binding, launch)
+    return launch

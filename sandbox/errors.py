@@ -35,20 +35,18 @@ class StartError(SandboxError):
     Args:
         reason: why, without full stop.
         detail: what gVisor itself said; an internal, for whoever may see those.
+        remedy: what to do about it, without full stop.
     """
 
-    def __init__(self, *, reason: str, detail: str = "") -> None:
+    def __init__(
+        self, *, reason: str, detail: str = "", remedy: str = "`sandbox doctor` finds out what this host lacks"
+    ) -> None:
         self.detail = detail
-        super().__init__(
-            key="gVisor",
-            origin="this host",
-            reason=reason,
-            remedy="`sandbox doctor` finds out what this host lacks",
-        )
+        super().__init__(key="gVisor", origin="this host", reason=reason, remedy=remedy)
 
     def with_internals(self) -> Self:
         """The same error, with what gVisor said in its reason."""
-        return type(self)(reason=f"{self.reason} ({self.detail})") if self.detail else self
+        return type(self)(reason=f"{self.reason} ({self.detail})", remedy=self.remedy) if self.detail else self
 
 
 class InstallError(SandboxError):

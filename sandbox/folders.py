@@ -44,7 +44,7 @@ def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = N
         SandboxError: there is no home, or the folder cannot be made.
     """
     owner = os.geteuid() if uid is None else uid
-    wanted = _cache_home(os.environ if environ is None else environ, owner) / _PRIVATE_FOLDER_NAME
+    wanted = private_folder_path(os.environ if environ is None else environ, owner)
     try:
         folder = _made_folder(wanted, owner)
     except OSError as error:
@@ -56,6 +56,15 @@ def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = N
         ) from error
     _refuse_shared_folder(folder, owner)
     return folder
+
+
+def private_folder_path(environ: Mapping[str, str], uid: int) -> Path:
+    """Where the private folder of a user is or would be; nothing is made, and nothing there is trusted yet.
+
+    Raises:
+        SandboxError: there is no home.
+    """
+    return _cache_home(environ, uid) / _PRIVATE_FOLDER_NAME
 
 
 def trusted_path(path: Path, uid: int, *, group_may_write: bool = False) -> Path:

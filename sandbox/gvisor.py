@@ -2,19 +2,14 @@
 
 What was installed here is a folder that holds `runsc`, its sidecars and a list of both, put in place in one step after
 `runsc --version` worked; one that lost a file counts as missing. Newer releases need the sidecars of `gvisor-bin`
-beside `runsc`, and for a while fetched missing ones themselves. So `runsc` always gets an empty environment
-(`GVISOR_SIDECAR_BINARIES_DIR` would point it elsewhere, `GVISOR_ENFORCE_RELEASE` would let releases mix) and, where
+beside `runsc`, and for a while fetched missing ones themselves. So `runsc` always gets an empty environment and, where
 `runsc flags` knows them, the arguments that make it fail instead.
-Source: https://github.com/google/gvisor, runsc/gvisorbinaries/gvisorbinaries.go and runsc/config/deprecated.go.
+Source: https://github.com/google/gvisor, runsc/gvisorbinaries/gvisorbinaries.go.
 """
 
-import errno
 import json
 import os
-import re
 import stat
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,21 +21,11 @@ from sandbox.debian import AptHost, unpack_debian
 from sandbox.errors import InstallError
 from sandbox.folders import UnsafeFolderError, folder_lock, partial_folder, publish_folder, trusted_path
 from sandbox.release import OutOfReachError, ReleaseSource, unpack_release, version_reaches
+from sandbox.runsc_program import HOW_TO_PRE_INSTALL, offline_arguments, runsc_flags, runsc_version, unusable_runsc
 
 _INSTALLATION_NOTE = "installation.json"
 _SYSTEM_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin")
-_RUNSC_VERSION_LINE = re.compile(
-    r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
-)
-_RUNSC_OTHER_VERSION = re.compile(r"^runsc version ([!-~]{1,64})", re.ASCII | re.MULTILINE)
-_NO_DOWNLOAD_FLAGS = {"sidecar-usage-policy": "STRICT", "download-sidecars": "NEVER"}
-_RUNSC_PROBE_SECONDS = 20.0
 _INSTALL_LOCK_SECONDS = 2400.0
-_RUNSC_BUSY_TRIES = 20
-_HOW_TO_PRE_INSTALL = (
-    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
-    "gvisor-bin folder, where the release has one) into a folder of PATH"
-)
 
 
 class RunscOrigin(StrEnum):
@@ -117,34 +102,6 @@ def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Ca
             return made_meanwhile or _install_release_or_debian(place, source, host, report)
 
 
-def runsc_version(path: Path) -> str:
-    """The version a `runsc` reports, `YYYYMMDD[.N]` where it holds a date.
-
-    Raises:
-        InstallError: it does not start, does not end, or says nothing of the kind.
-    """
-    code, said = _runsc_says(path, "--version")
-    found = _RUNSC_VERSION_LINE.search(said) or _RUNSC_OTHER_VERSION.search(said)
-    if code != 0 or found is None:
-        raise _unusable_runsc(path, f"`runsc --version` ended with {code} and names no version")
-    return found[1]
-
-
-def offline_arguments(path: Path) -> tuple[str, ...]:
-    """The arguments that keep this `runsc` from downloading sidecars, as far as it knows any."""
-    code, said = _runsc_says(path, "flags")
-    if code != 0:
-        return ()
-    flags = re.split(r"^ {2}-{1,2}(?=[A-Za-z])", said, flags=re.MULTILINE)
-    known = {flag.split()[0]: flag for flag in flags if flag.split()}
-    return tuple(
-        f"--{name}={value}"
-        for name, value in _NO_DOWNLOAD_FLAGS.items()
-        # a deprecated flag changes nothing any more and would only add a warning to what the person sees
-        if name in known and "DEPRECATED:" not in known[name]
-    )
-
-
 def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
     """The error for a host without gVisor where policy does not permit fetching one.
 
@@ -157,7 +114,7 @@ def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
         key="SANDBOX_AUTO_INSTALL",
         origin=origin,
         reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
-        remedy=f"{_HOW_TO_PRE_INSTALL}; or permit it with SANDBOX_AUTO_INSTALL=true",
+        remedy=f"{HOW_TO_PRE_INSTALL}; or permit it with SANDBOX_AUTO_INSTALL=true",
     )
 
 
@@ -178,7 +135,7 @@ def _install_release_or_debian(
                 key="gVisor",
                 origin="this host",
                 reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
-                remedy=_HOW_TO_PRE_INSTALL,
+                remedy=HOW_TO_PRE_INSTALL,
             ) from refusal
 
 
@@ -191,7 +148,7 @@ def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: C
                 key="Debian's package runsc",
                 origin="apt",
                 reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
-                remedy=_HOW_TO_PRE_INSTALL,
+                remedy=HOW_TO_PRE_INSTALL,
             )
         return _published_runsc(made, place / f"debian-{package_version}", report)
 
@@ -201,9 +158,13 @@ def _verified_runsc(folder: Path, origin: RunscOrigin, wanted: str | None) -> Ru
     path = folder / "runsc"
     version = runsc_version(path)
     if wanted is not None and version != wanted and not version.startswith(f"{wanted}."):
-        raise _unusable_runsc(path, f"it says that it is version {version}, not {wanted}")
+        raise unusable_runsc(path, f"it says that it is version {version}, not {wanted}")
     made = Runsc(
-        path=path, version=version, origin=origin, released=_release_date(version), arguments=offline_arguments(path)
+        path=path,
+        version=version,
+        origin=origin,
+        released=_release_date(version),
+        arguments=offline_arguments(runsc_flags(path)),
     )
     files = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     note = {"version": version, "origin": origin, "arguments": made.arguments, "files": files}
@@ -252,11 +213,11 @@ def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc
         try:
             trusted = trusted_path(path, uid, group_may_write=True)
         except UnsafeFolderError as error:
-            raise _unusable_runsc(
+            raise unusable_runsc(
                 path, f"somebody else could have put it there: {error.origin}: {error.reason}"
             ) from error
         if trusted.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _unusable_runsc(path, "others can write it")
+            raise unusable_runsc(path, "others can write it")
         version = runsc_version(trusted)
         if version_reaches(version, source.min_version):
             return Runsc(
@@ -264,7 +225,7 @@ def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc
                 version=version,
                 origin=RunscOrigin.PREINSTALLED,
                 released=_release_date(version),
-                arguments=offline_arguments(trusted),
+                arguments=offline_arguments(runsc_flags(trusted)),
             )
     return None
 
@@ -275,36 +236,6 @@ def _runsc_programs(path_env: str) -> Iterator[Path]:
         path = Path(folder, "runsc")
         if folder.startswith("/") and path.is_file() and os.access(path, os.X_OK):
             yield path
-
-
-def _runsc_says(path: Path, argument: str) -> tuple[int, str]:
-    """Run `runsc` for its words: with nothing in its environment, nothing to read, and a deadline."""
-    for _ in range(_RUNSC_BUSY_TRIES):
-        try:
-            result = subprocess.run(
-                [path, argument],
-                cwd="/",
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=_RUNSC_PROBE_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _unusable_runsc(
-                path, f"`runsc {argument}` did not end within {_RUNSC_PROBE_SECONDS:.0f} seconds"
-            ) from error
-        except OSError as error:
-            # another thread that forks while we write a program keeps it open for writing until its child execs
-            if error.errno == errno.ETXTBSY:
-                time.sleep(0.05)
-                continue
-            raise _unusable_runsc(path, f"it cannot be started: {error.strerror}") from error
-        return result.returncode, result.stdout
-    raise _unusable_runsc(path, "it stays open for writing")
 
 
 def _release_date(version: str) -> date | None:
@@ -333,12 +264,3 @@ def _install_disk_errors(place: Path) -> Iterator[None]:
             reason=f"it cannot be written: {error.strerror or error}",
             remedy="Free space there, or set XDG_CACHE_HOME to a folder with 1 GB free that permits programs",
         ) from error
-
-
-def _unusable_runsc(path: Path, reason: str) -> InstallError:
-    return InstallError(
-        key="runsc",
-        origin=str(path),
-        reason=reason,
-        remedy=f"Mend or remove it (a folder mounted noexec will not do). {_HOW_TO_PRE_INSTALL}",
-    )

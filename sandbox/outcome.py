@@ -22,8 +22,12 @@ class Outcome(Enum):
     """The code was stopped at its runtime limit."""
     OUT_OF_MEMORY = "out_of_memory"
     """The kernel stopped the code at its RAM limit."""
+    TOO_MANY_PROCESSES = "too_many_processes"
+    """The kernel refused gVisor another thread, behind the softer limit that the code itself meets."""
     KILLED = "killed"
-    """The box was ended from outside."""
+    """The box was ended from outside, by an administrator or by somebody else on the host."""
+    GVISOR_FAILED = "gvisor_failed"
+    """gVisor ended without telling how the code did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,14 @@ class RunResult:
     """Id and serial of each policy file that took part."""
     gvisor: str
     """Version and origin of the gVisor that ran it, with its age."""
+    box_digest: str
+    """SHA-256 of what its box was made from, which is also in the box's annotations."""
+    pooled: bool
+    """Whether its box had waited for it."""
+    ended_by_administrator: bool
+    """Whether `sandbox kill` ended it."""
+    queue_seconds: float
+    """How long it waited for runs before it."""
     startup_seconds: float
     """Until the interpreter was ready."""
     wall_seconds: float
@@ -143,22 +155,30 @@ class RunResult:
     @property
     def sentence(self) -> str:
         """How it ended, for the person."""
-        name = LANGUAGE_NAMES[self.language]
-        match self.outcome:
-            case Outcome.OK:
-                return f"{name} code executed successfully."
-            case Outcome.ERROR:
-                return f"{name} code ended with {_exit_words(self.exit_code)}."
-            case Outcome.TIMED_OUT:
-                limit = _counted(self.runtime_limit_seconds, "second")
-                return f"{name} code was stopped after {limit}, its runtime limit."
-            case Outcome.OUT_OF_MEMORY if self.ram_limit_megabytes is None:
-                return f"{name} code was stopped because this host ran out of memory for it."
-            case Outcome.OUT_OF_MEMORY:
-                limit = _counted(self.ram_limit_megabytes, "megabyte")
-                return f"{name} code was stopped at {limit}, its RAM limit."
-            case Outcome.KILLED:
-                return f"{name} code was ended from outside before it was done."
+        return f"{LANGUAGE_NAMES[self.language]} code {self._end_words}."
+
+    @property
+    def _end_words(self) -> str:
+        runtime = _counted(self.runtime_limit_seconds, "second")
+        ram = _counted(self.ram_limit_megabytes, "megabyte")
+        outside = "by an administrator" if self.ended_by_administrator else "from outside"
+        memory = f"at {ram}, its RAM limit" if self._ram_limit_reached else "because this host ran out of memory for it"
+        return {
+            Outcome.OK: "executed successfully",
+            Outcome.ERROR: f"ended with {_exit_words(self.exit_code)}",
+            Outcome.TIMED_OUT: f"was stopped after {runtime}, its runtime limit",
+            Outcome.OUT_OF_MEMORY: f"was stopped {memory}",
+            Outcome.TOO_MANY_PROCESSES: "was stopped at its limit of processes and threads",
+            Outcome.KILLED: f"was ended {outside} before it was done",
+            Outcome.GVISOR_FAILED: "was not finished: gVisor failed, or was ended from outside",
+        }[self.outcome]
+
+    @property
+    def _ram_limit_reached(self) -> bool:
+        """Whether the memory that it used shows that it was its own limit, and not one above, that stopped it."""
+        if self.ram_limit_megabytes is None or self.peak_memory_bytes is None:
+            return self.ram_limit_megabytes is not None
+        return self.peak_memory_bytes >= self.ram_limit_megabytes << 20
 
     def record(self) -> dict[str, Any]:
         """The run as JSON: everything but the output."""
@@ -175,6 +195,10 @@ class RunResult:
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
             "gvisor": self.gvisor,
+            "box_digest": self.box_digest,
+            "pooled": self.pooled,
+            "ended_by_administrator": self.ended_by_administrator,
+            "queue_seconds": round(self.queue_seconds, 3),
             "startup_seconds": round(self.startup_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),

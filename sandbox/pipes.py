@@ -1,7 +1,8 @@
 """The three pipes between a runner and its box, made here so that they are pipes under every event loop.
 
 uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
-through `/dev/stdin`, which shells and people's code do.
+through `/dev/stdin`, which shells and people's code do. Our ends never block the event loop, and what is in a pipe can
+be read without waiting for its end, since a box takes some time to be gone.
 """
 
 import asyncio
@@ -9,38 +10,88 @@ import os
 from dataclasses import dataclass
 from typing import Self
 
+_READ_BYTES = 1 << 16
+
+
+class OutputPipe:
+    """Our end of a pipe that the box writes to."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
+        """Wait for something to come; empty at the end."""
+        while (data := self.read_now(most_bytes)) is None:
+            await _ready_for(self._descriptor, writing=False)
+        return data
+
+    def read_now(self, most_bytes: int = _READ_BYTES) -> bytes | None:
+        """What is there already: empty at the end, `None` where there is nothing yet."""
+        try:
+            return os.read(self._descriptor, most_bytes)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class InputPipe:
+    """Our end of a pipe that the box reads from."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def write_all(self, data: bytes) -> None:
+        """Write everything and close; a box that is gone takes nothing, and that is no error here."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    await _ready_for(self._descriptor, writing=True)
+        except BrokenPipeError:
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of it: then the box reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxPipes:
-    """The ends of the pipes, ours attached to the running event loop."""
+    """The ends of the pipes."""
 
     child_ends: tuple[int, int, int]
     """Descriptors for the child's standard input, output and error."""
-    stdin: asyncio.WriteTransport
+    stdin: InputPipe
     """Ours, to write to."""
-    stdout: asyncio.StreamReader
+    stdout: OutputPipe
     """Ours, to read."""
-    stderr: asyncio.StreamReader
+    stderr: OutputPipe
     """Ours, to read."""
-    transports: tuple[asyncio.BaseTransport, ...]
-    """All that must be closed in the end."""
 
     @classmethod
-    async def opened(cls) -> Self:
+    def opened(cls) -> Self:
         """Make the pipes; the caller closes both sides, each at its time."""
         stdin_end, own_stdin = os.pipe()
         own_stdout, stdout_end = os.pipe()
         own_stderr, stderr_end = os.pipe()
-        loop = asyncio.get_running_loop()
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(own_stdin, "wb", 0))
-        stdout, stdout_transport = await _attached(own_stdout)
-        stderr, stderr_transport = await _attached(own_stderr)
         return cls(
             child_ends=(stdin_end, stdout_end, stderr_end),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            transports=(stdin, stdout_transport, stderr_transport),
+            stdin=InputPipe(own_stdin),
+            stdout=OutputPipe(own_stdout),
+            stderr=OutputPipe(own_stderr),
         )
 
     def close_child_ends(self) -> None:
@@ -50,13 +101,22 @@ class BoxPipes:
 
     def close(self) -> None:
         """Let go of our ends, whatever is still in them."""
-        for transport in self.transports:
-            transport.close()
+        for end in (self.stdin, self.stdout, self.stderr):
+            end.close()
 
 
-async def _attached(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
-    )
-    return reader, transport
+async def _ready_for(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor can be read or written without waiting."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    add(descriptor, _told, ready)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+def _told(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -25,7 +25,9 @@ class RunRequest:
     limits: EffectiveLimits
     """What policy decided for this request."""
     person: str
-    """Whose run it is; only counts runs at once, and is never shown or used as a name."""
+    """Whose run it is; counts runs at once, and tells administrators who runs what. Never used as a name."""
+    surface: str | None = None
+    """`tool` or `function`; `None` where it came from neither."""
 
     def __post_init__(self) -> None:
         """Refuse what no box could run, or what the limits do not permit."""

@@ -1,15 +1,16 @@
-"""Runs a request from beginning to end: limits held, outcome told by the kernel, nothing left behind.
+"""Runs a request from beginning to end: limits held, outcome told by the kernels, nothing left behind.
 
-One `Runner` belongs to one command or one plugin instance. Each run has a folder, cgroups and a box of its own, which
-are gone when it ends, by whatever way it ends: the code's own end, the deadline, an error, or cancellation.
+One `Runner` belongs to one command or one plugin instance, and ends with it. Each run has a folder, cgroups and a box
+of its own, which are gone soon after it ends, by whatever way it ends: the code's own end, the deadline, an error, or
+cancellation. A box that waits in the pool is taken where one of the same plan is there; else one is started.
 """
 
 import asyncio
-import secrets
-import shutil
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import errno
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Self
 
 from policy.effective import EffectiveLimits
 from policy.limits import (
@@ -18,211 +19,252 @@ from policy.limits import (
     MAX_OUTPUT_KILOBYTES,
     MAX_RAM_MEGABYTES,
     MAX_RUNTIME_SECONDS,
-    REQUIRE_RESOURCE_LIMITING,
-    limit_named,
 )
 from policy.values import Unlimited
-from sandbox.box import STARTUP_SECONDS, Box, BoxEnd, BoxFolder, process_family
-from sandbox.cgroups import (
-    LIMIT_OF_CONTROLLER,
-    CgroupController,
-    CgroupLimits,
-    CgroupParent,
-    CgroupsUnavailable,
-    Counters,
-    RunCgroup,
-    cgroup_members,
-    make_cgroup,
-)
+from sandbox.box import STARTUP_SECONDS, BoxEnd
+from sandbox.cgroups import Counters
+from sandbox.enforcing import Enforced, enforceable
 from sandbox.equipment import Equipment
-from sandbox.errors import StartError, UnenforceableError
-from sandbox.leases import RUNS_FOLDER, leased_folder
+from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput, Outcome, RunResult
+from sandbox.pool import Pool
+from sandbox.ready_box import BoxPlan, ReadyBox, finished_although_cancelled
 from sandbox.request import RunRequest
-from sandbox.slots import taken_slots
+from sandbox.run_notes import RunState, ended_by_administrator
+from sandbox.slots import QueueBounds, taken_slots
 from sandbox.spec import Compiled, compile_run
-
-W = TypeVar("W")
 
 _OUTPUT_UNIT_BYTES = 1 << 10
 _MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
+_NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
 
 
-@dataclass(slots=True)
-class _Run:
-    """What one run has made so far, and must not leave behind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What is known of a run once its box has got it."""
 
-    folder: BoxFolder
-    cgroup: RunCgroup | None = None
-    box: Box | None = None
+    request: RunRequest
+    """What is asked for."""
+    compiled: Compiled
+    """What follows from it."""
+    enforced: Enforced
+    """What holds here."""
+    ready: ReadyBox
+    """Its box."""
+    pooled: bool
+    """Whether that had waited for it."""
+    queue_seconds: float
+    """How long the run waited for a slot."""
+    startup_seconds: float
+    """How long it took from then until the box was there."""
 
 
 class Runner:
     """Runs requests on this host."""
 
-    def __init__(self, equipment: Equipment, *, startup_seconds: float = STARTUP_SECONDS) -> None:
-        self._equipment = equipment
-        self._startup_seconds = startup_seconds
+    def __init__(
+        self,
+        equipment: Equipment,
+        *,
+        pool: Pool | None = None,
+        bounds: QueueBounds = _NO_QUEUE,
+        startup_seconds: float = STARTUP_SECONDS,
+    ) -> None:
+        """Run on this equipment.
 
-    async def run(self, request: RunRequest) -> RunResult:
+        Args:
+            equipment: what the host has.
+            pool: where boxes wait; this runner ends it. Without one each run starts a box.
+            bounds: how many runs may wait for a slot, and for how long.
+            startup_seconds: how long a box on a whole CPU may take to start.
+        """
+        self._equipment = equipment
+        self._pool = pool
+        self._bounds = bounds
+        self._startup_seconds = startup_seconds
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Use it for as long as the context lasts."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+        await self.close()
+
+    def retire_boxes(self) -> None:
+        """Let no box wait any longer that was started before now."""
+        if self._pool is not None:
+            self._pool.retire()
+
+    async def close(self) -> None:
+        """End the boxes that wait, and wait until all are gone."""
+        if self._pool is not None:
+            await self._pool.close()
+        await asyncio.gather(*self._removals)
+
+    async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
         """Run a request to its end.
+
+        Args:
+            request: what to run.
+            tell: gets a sentence for the person while the run has to wait for others.
 
         Raises:
             UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
-            BusyError: as many runs as the limits permit are under way.
+            BusyError: as many runs as the limits permit are under way, and too many wait already or it took too long.
             StartError: gVisor did not bring the interpreter up.
         """
-        compiled = compile_run(request.language, request.limits, self._equipment.tree)
-        enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
-        name = secrets.token_hex(16)
         try:
-            with (
-                taken_slots(self._equipment.folder / "slots", request.person, request.limits),
-                leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder,
-            ):
-                run = _Run(folder=BoxFolder(path=folder, name=name))
-                try:
-                    return await self._run_in_box(request, compiled, run, enforced, unenforced)
-                finally:
-                    await _finished_although_cancelled(self._leave_nothing(run))
+            return await self._run(request, tell or _untold)
         except OSError as error:
-            raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
+            raise _host_refused(error) from error
         except StartError as error:
             if request.limits[DEBUG]:
                 raise error.with_internals() from error
             raise
+        finally:
+            if self._pool is not None:
+                self._pool.refill()
 
-    async def _run_in_box(
-        self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
-    ) -> RunResult:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        output = KeptOutput(limit_bytes=_output_bytes(request.limits))
-        box = await self._ready_box(request.limits, compiled, run, enforced, output)
-        ready = clock()
-        end = await box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
-        ended = clock()
-        counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
-        limits = request.limits
-        return RunResult(
-            outcome=_outcome(end, counters),
+    async def _run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]]) -> RunResult:
+        equipment, clock = self._equipment, asyncio.get_running_loop().time
+        compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
+        enforced = enforceable(compiled.cgroup_limits, request.limits, equipment.cgroups, equipment.proof)
+        asked = clock()
+        async with AsyncExitStack() as slots:
+            folder = equipment.folder / "slots"
+            await slots.enter_async_context(
+                taken_slots(folder, request.person, request.limits, bounds=self._bounds, tell=tell)
+            )
+            permitted = clock()
+            ready, pooled = await self._box_for(request, compiled, enforced)
+            try:
+                begun = _Begun(
+                    request=request,
+                    compiled=compiled,
+                    enforced=enforced,
+                    ready=ready,
+                    pooled=pooled,
+                    queue_seconds=permitted - asked,
+                    startup_seconds=clock() - permitted,
+                )
+                result = await self._served(begun)
+            except BaseException:
+                await finished_although_cancelled(ready.remove())
+                raise
+            await self._removed(ready)
+            return result
+
+    async def _box_for(self, request: RunRequest, compiled: Compiled, enforced: Enforced) -> tuple[ReadyBox, bool]:
+        """A box that is ready for code, and whether it had waited for it."""
+        plan = BoxPlan(
+            compiled=compiled,
+            cgroup_limits=enforced.cgroup_limits,
+            equipment=self._equipment,
             language=request.language,
-            exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
+            startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
+        )
+        waiting = None if self._pool is None else self._pool.taken(self._importing(plan, request))
+        if waiting is not None:
+            return waiting, True
+        return await ReadyBox.started(plan), False
+
+    def _importing(self, plan: BoxPlan, request: RunRequest) -> BoxPlan:
+        """The plan of a box that waits: its interpreter has imported beforehand what the administrator lists."""
+        imports = self._equipment.pool_imports
+        if not imports or request.language != "python":
+            return plan
+        tree, packages = self._equipment.tree, self._equipment.packages
+        compiled = compile_run("python", request.limits, tree, packages=packages, imports=imports)
+        return replace(plan, compiled=compiled)
+
+    async def _served(self, begun: _Begun) -> RunResult:
+        """Hand the code over to a box, and say how it ended."""
+        request, ready, limits = begun.request, begun.ready, begun.request.limits
+        output = KeptOutput(limit_bytes=_output_bytes(limits))
+        whose = {"person": request.person, "surface": request.surface, "limits_digest": limits.digest}
+        clock = asyncio.get_running_loop().time
+        handed_over = clock()
+        end = await ready.serve(
+            request.code_bytes,
+            output,
+            within_seconds=_runtime_seconds(limits),
+            handed_over=lambda: ready.note(RunState.RUNNING, **whose),
+        )
+        wall_seconds = clock() - handed_over
+        counters = ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+        ended_by_hand = ended_by_administrator(ready.folder.path)
+        outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
+        return RunResult(
+            outcome=outcome,
+            language=request.language,
+            exit_code=end.exit_code if outcome in {Outcome.OK, Outcome.ERROR} else None,
             chunks=output.chunks,
             truncated=output.seen_bytes > output.kept_bytes,
             output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
             runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
-            notices=tuple(filter(None, (*limits.notices, compiled.network_notice))),
-            unenforced=unenforced,
+            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
+            unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             gvisor=self._equipment.gvisor_words,
-            startup_seconds=ready - begun,
-            wall_seconds=ended - ready,
+            box_digest=ready.plan_digest,
+            pooled=begun.pooled,
+            ended_by_administrator=ended_by_hand,
+            queue_seconds=begun.queue_seconds,
+            startup_seconds=begun.startup_seconds,
+            wall_seconds=wall_seconds,
             cpu_seconds=counters.cpu_seconds,
             peak_memory_bytes=counters.peak_memory_bytes,
             code_sha256=request.code_sha256,
         )
 
-    async def _ready_box(
-        self, limits: EffectiveLimits, compiled: Compiled, run: _Run, enforced: CgroupLimits, output: KeptOutput
-    ) -> Box:
-        """A box that waits for code, with every process of it where its limits are."""
-        run.folder.write(compiled.spec)
-        if isinstance(self._equipment.cgroups, CgroupParent):
-            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
-        box = await _finished_although_cancelled(self._start_box(run, compiled, output))
-        await box.ready(within_seconds=self._startup_seconds + _slowed_startup_seconds(limits))
-        if run.cgroup is not None:
-            _prove_membership(run.cgroup, box.process_id)
-        return box
-
-    async def _start_box(self, run: _Run, compiled: Compiled, output: KeptOutput) -> Box:
-        """Start the box; not to be cancelled, since asyncio then loses sight of a process that it has just made."""
-        run.box = await Box.start(
-            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
-            run.folder,
-            run.cgroup.procs_files if run.cgroup else (),
-            output,
-        )
-        return run.box
-
-    async def _leave_nothing(self, run: _Run) -> None:
-        if run.cgroup is not None:
-            await run.cgroup.kill()
-        if run.box is not None:
-            await run.box.close()
-        if run.cgroup is not None:
-            # Again, since what was just being started may have joined meanwhile.
-            await run.cgroup.kill()
-            await run.cgroup.remove()
-        await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
+    async def _removed(self, ready: ReadyBox) -> None:
+        """Remove a box whose code is at its end; a server that lives on does so while the result is on its way."""
+        if self._pool is None:
+            await finished_although_cancelled(ready.remove())
+            return
+        removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
 
 
-def _enforceable(
-    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable, limits: EffectiveLimits
-) -> tuple[CgroupLimits, tuple[str, ...]]:
-    """The cgroup limits that can be set here, and the names of those that cannot, where going without is permitted."""
-    missing = _missing(wanted, cgroups)
-    unenforced = tuple(LIMIT_OF_CONTROLLER[controller] for controller in missing)
-    if limits[REQUIRE_RESOURCE_LIMITING] and missing:
-        controller, (reason, remedy) = next(iter(missing.items()))
-        name = LIMIT_OF_CONTROLLER[controller]
-        limit = limit_named(name)
-        raise UnenforceableError(
-            key=name,
-            origin=limits.origin_of(limit) if limit else name,
-            reason=f"this host cannot enforce it: {reason}",
-            remedy=f"{remedy}. Or permit runs without it by SANDBOX_REQUIRE_RESOURCE_LIMITING=false",
-        )
-    return (
-        CgroupLimits(
-            memory_bytes=None if CgroupController.MEMORY in missing else wanted.memory_bytes,
-            cpu_thousandths=None if CgroupController.CPU in missing else wanted.cpu_thousandths,
-            processes_hard_stop=None if CgroupController.PIDS in missing else wanted.processes_hard_stop,
-        ),
-        unenforced,
-    )
+def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: bool) -> Outcome:
+    """How a run ended, from what the kernels say.
 
-
-def _missing(
-    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable
-) -> dict[CgroupController, tuple[str, str]]:
-    """Reason and remedy for each controller that is needed and cannot be had."""
-    if isinstance(cgroups, CgroupsUnavailable):
-        lacks = dict.fromkeys(CgroupController, (cgroups.reason, cgroups.remedy))
-    else:
-        lacks = {lack.controller: (lack.reason, lack.remedy) for lack in cgroups.missing}
-    return {controller: lack for controller, lack in lacks.items() if wanted.asked_for(controller)}
-
-
-def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
-    """Refuse a box of which any process is not where its limits are."""
-    before = process_family(process_id)
-    members = {place: cgroup_members(place.folder) for place in cgroup.places}
-    box = before & process_family(process_id)  # those that lived all the while: what has ended is in no cgroup
-    if len(box) <= 1:
-        raise StartError(reason="gVisor ended as soon as the interpreter was ready")
-    for place in cgroup.places:
-        outside = box - members[place]
-        if outside:
-            controllers = ", ".join(sorted(place.controllers))
-            raise StartError(
-                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
-            )
-
-
-def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
+    Args:
+        end: how its processes ended.
+        counters: what was counted in its cgroups.
+        asked: whether gVisor could be asked how the code ended; an exit code that it did not tell is then no code's.
+        ended_by_hand: whether an administrator ended it.
+    """
     if counters.oom_kills:
         return Outcome.OUT_OF_MEMORY
     if end.timed_out:
         return Outcome.TIMED_OUT
-    if end.exit_code < 0:
+    if ended_by_hand and not end.told_by_gvisor:
         return Outcome.KILLED
-    return Outcome.ERROR if end.exit_code else Outcome.OK
+    if end.told_by_gvisor or (not asked and end.exit_code >= 0):
+        return Outcome.ERROR if end.exit_code else Outcome.OK
+    if counters.pids_limit_hits:
+        return Outcome.TOO_MANY_PROCESSES
+    return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+async def _untold(_: str) -> None:
+    """Nobody listens."""
+
+
+def _host_refused(error: OSError) -> StartError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StartError(
+            reason=f"the disk is full ({error.filename})", remedy="Free space there; nothing of the run was left behind"
+        )
+    return StartError(reason=f"this host refused: {error.strerror} ({error.filename})")
 
 
 def _output_bytes(limits: EffectiveLimits) -> int:
@@ -245,18 +287,3 @@ def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
 
 def _finite(number: int | Unlimited) -> int | None:
     return None if isinstance(number, Unlimited) else number
-
-
-async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
-    """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    result = task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-    return result

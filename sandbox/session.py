@@ -7,17 +7,16 @@ environment, the clock and policy files, and hands the sandbox nothing of them b
 import asyncio
 import platform
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from policy.audit import AuditLog
 from policy.effective import EffectiveLimits
 from policy.environment import read_environment
 from policy.errors import AuditError, PolicyError
-from policy.limits import AUTO_INSTALL
 from policy.live import LivePolicy, current_moment
 from policy.load import trusted_reader
 from policy.requester import Requester
@@ -25,23 +24,30 @@ from policy.settings import (
     AUDIT_LOG,
     AUDIT_REQUIRED,
     GVISOR_MIN_VERSION,
+    GVISOR_PLATFORM,
     GVISOR_SHA512,
     GVISOR_URL,
     GVISOR_VERSION,
+    PACKAGES_PATH,
+    POLICY_KEYS,
+    POLICY_PATH,
+    POLICY_STATE,
+    POOL_IMPORTS,
+    POOL_SIZE,
+    QUEUE_MAX_WAIT,
+    QUEUE_SIZE,
     SettingValues,
 )
 from policy.situation import Situation
 from sandbox.account import FAILED_OUTCOME, STOPPED_OUTCOME, RunAccount
-from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.errors import SandboxError
-from sandbox.gvisor import Runsc
-from sandbox.leases import RUNS_FOLDER, remove_leftovers
+from sandbox.off_limits import named_folder
 from sandbox.outcome import RunResult
+from sandbox.packages import PackagesOrder
+from sandbox.prepared_runner import Announce, HostChoices, PreparedRunner
 from sandbox.release import ReleaseSource, release_source
 from sandbox.request import LANGUAGE_NAMES, RunRequest
-from sandbox.runner import Runner
-
-Announce = Callable[[str], Awaitable[None]]
+from sandbox.slots import QueueBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +84,73 @@ class _Opened:
     policy: LivePolicy
 
 
+def gvisor_source(settings: SettingValues) -> ReleaseSource:
+    """Which gVisor the settings want."""
+    return release_source(
+        machine=platform.machine(),
+        url=settings[GVISOR_URL],
+        version=settings[GVISOR_VERSION],
+        sha512=settings[GVISOR_SHA512],
+        min_version=settings[GVISOR_MIN_VERSION],
+    )
+
+
+def packages_order(settings: SettingValues) -> PackagesOrder | None:
+    """Which packages the settings offer to code, and what other settings name that code must not see."""
+    path = settings[PACKAGES_PATH]
+    if path is None:
+        return None
+    named = ((setting, settings[setting]) for setting in (POLICY_PATH, POLICY_KEYS, POLICY_STATE, AUDIT_LOG))
+    return PackagesOrder(
+        path=Path(path),
+        off_limits=tuple(
+            named_folder(f"named by {setting.variable}", value) for setting, value in named if value and value[0] == "/"
+        ),
+    )
+
+
+def host_choices(settings: SettingValues) -> HostChoices:
+    """What the settings say of this host."""
+    return HostChoices(
+        gvisor=gvisor_source(settings),
+        gvisor_platform=settings[GVISOR_PLATFORM],
+        pool_size=settings[POOL_SIZE],
+        pool_imports=settings[POOL_IMPORTS],
+        packages=packages_order(settings),
+        queue=QueueBounds(size=settings[QUEUE_SIZE], max_wait_seconds=settings[QUEUE_MAX_WAIT].total_seconds()),
+    )
+
+
 class Session:
     """Runs code under what policy says at that moment."""
 
-    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None], *, keeps_boxes: bool = False) -> None:
+        """Read nothing yet.
+
+        Args:
+            environ: this process's environment.
+            warn: gets sentences for administrators.
+            keeps_boxes: whether boxes may wait for code; for those that run once it would be a waste.
+        """
         self._environ = dict(environ)
         self._warn = warn
         self._opened: _Opened | None = None
         self._opening = threading.Lock()
         self._warned_of: tuple[str, datetime, bool] | None = None
-        self._equipment: Equipment | None = None
-        self._preparing = asyncio.Lock()
+        self._last: Situation | None = None
+        self._runner = PreparedRunner(self._environ, keeps_boxes=keeps_boxes, outdated=self._outdated)
+
+    async def __aenter__(self) -> Self:
+        """Use it for as long as the context lasts."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End the boxes that wait for code; a session that is only forgotten does so within a second or two."""
+        await self._runner.close()
 
     def situation(self) -> Situation:
         """What holds here now: policy files as they are at this moment, the environment as it was at the start.
@@ -190,11 +252,19 @@ class Session:
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
         if stand_in is not None and stand_in.locked_down:
             progress.notices = (f"The lockdown values hold: the policy set is refused ({refusal}).",)
-        request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
-        async with self._preparing:
-            equipment = await self._prepared(situation, limits, announce)
+        if self._changed(situation):
+            self._runner.retire_boxes()
+        request = RunRequest(
+            language=order.language,
+            code=order.code,
+            limits=limits,
+            person=order.person,
+            surface=order.requester.surface,
+        )
+        choices = host_choices(situation.environment.settings)
+        runner = await self._runner.ready(choices, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
-        return await Runner(equipment).run(request)
+        return await runner.run(request, announce)
 
     def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
         """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""
@@ -205,46 +275,14 @@ class Session:
             untrusted_admin_valves=order.untrusted_admin_valves,
         )
 
-    async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
-        source = gvisor_source(situation)
-        runsc = self._equipment.runsc if self._equipment is not None and self._equipment.intact() else None
-        runsc = runsc or await asyncio.to_thread(found_runsc, source, self._environ)
-        if runsc is None:
-            runsc = await self._installed(source, limits, announce)
-        await announce("Initializing sandbox configuration...")
-        await announce("Setting up sandbox environment...")
-        if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
-            self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
-            await remove_leftovers(self._equipment.folder / RUNS_FOLDER, self._equipment.cgroups)
-        return self._equipment
+    def _changed(self, situation: Situation) -> bool:
+        """Whether another policy holds than at the last run; boxes that were started under that one go."""
+        before, self._last = self._last, situation
+        return before is not None and before is not situation
 
-    async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
-        if limits[AUTO_INSTALL]:
-            await announce("Auto-installing gVisor...")
-        return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
-
-
-def gvisor_source(situation: Situation) -> ReleaseSource:
-    """Which gVisor the settings want."""
-    settings = situation.environment.settings
-    return release_source(
-        machine=platform.machine(),
-        url=settings[GVISOR_URL],
-        version=settings[GVISOR_VERSION],
-        sha512=settings[GVISOR_SHA512],
-        min_version=settings[GVISOR_MIN_VERSION],
-    )
-
-
-def _reporter(announce: Announce) -> Callable[[str], None]:
-    """Announces, from the thread that works, in the loop that waits."""
-    loop = asyncio.get_running_loop()
-
-    def report(sentence: str) -> None:
-        asyncio.run_coroutine_threadsafe(_announced(announce, sentence), loop)
-
-    return report
-
-
-async def _announced(announce: Announce, sentence: str) -> None:
-    await announce(sentence)
+    async def _outdated(self) -> bool:
+        """Whether another policy holds by now than at the last run."""
+        try:
+            return await asyncio.to_thread(self.situation) is not self._last
+        except PolicyError:
+            return True

@@ -5,6 +5,7 @@ the same name is left out where it is optional, and refused by name where it is 
 programs here. Source: ldd(1), ld.so(8).
 """
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class GatheredLibraries:
     files: tuple[tuple[str, Path], ...]
     """Name in the box and file on the host, sorted by name."""
     omitted: tuple[tuple[Path, str], ...]
-    """Optional programs that cannot be taken along, each with the reason."""
+    """Optional programs that cannot be taken along, or libraries that are not there, each with the reason."""
 
 
 def file_tree_error(origin: str, reason: str, remedy: str) -> SandboxError:
@@ -102,6 +103,34 @@ def gathered_libraries(
             files |= _found_libraries(needs[program])
     files = _dlopened_beside(files) | files
     return GatheredLibraries(files=tuple(sorted(files.items())), omitted=tuple(omitted))
+
+
+def libraries_beside(
+    taken: Mapping[str, Path],
+    folder: Path,
+    asking: Mapping[str, Path],
+    needs: Mapping[Path, Mapping[str, Path | None]],
+) -> GatheredLibraries:
+    """Bring together what packages need besides what a box has already; a name that is taken stays as it is.
+
+    Args:
+        taken: what the box has, by name.
+        folder: where the packages are: what the loader finds there comes with them.
+        asking: by name of a library that packages ask for and do not bring along, one file of theirs that does.
+        needs: the loader's answers for these files.
+    """
+    files = {
+        name: path
+        for program in asking.values()
+        for name, path in needs[program].items()
+        if path is not None and name not in taken and not Path(os.path.normpath(path)).is_relative_to(folder)
+    }
+    missing = tuple(
+        (Path(name), f"{program.relative_to(folder)} asks for it, and the loader does not find it")
+        for name, program in asking.items()
+        if needs[program].get(name) is None
+    )
+    return GatheredLibraries(files=tuple(sorted(files.items())), omitted=missing)
 
 
 def _found_libraries(needed: Mapping[str, Path | None]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ writable file system whose size is limited.
 Source: OCI runtime specification 1.0.2; `runsc flags`.
 """
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -23,15 +24,29 @@ from policy.limits import (
 )
 from policy.values import Unlimited
 from sandbox.cgroups import CgroupLimits
+from sandbox.packages import BOX_PACKAGES, Packages
 from sandbox.starters import starter_command
-from sandbox.tree import BOX_UID, FileTree
+from sandbox.tree import FileTree
+from sandbox.tree_build import BOX_UID
 
 GVISOR_HEADROOM_BYTES = 64 << 20
 """RAM on top of the limit for gVisor's own kernel, which shares the cgroup: measured at 25 to 45 MiB."""
 GVISOR_THREADS = 1_024
 """Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
 HOST_THREADS_PER_GUEST_THREAD = 4
-DIGEST_ANNOTATION = "io.sandbox-lockdown.limits-digest"
+BOX_DIGEST_ANNOTATION = "io.sandbox-lockdown.box-digest"
+"""Where a box says what it was made from. A box that waits is nobody's yet, so this is the digest of what it enforces
+itself; the record of a run holds it beside the digest of all limits."""
+BOX_ENVIRONMENT = (
+    "PATH=/usr/bin",
+    "HOME=/tmp",
+    "TMPDIR=/tmp",
+    "USER=sandbox",
+    "LANG=C.UTF-8",
+    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+)
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""By what numpy and its kin are told how many threads to start. Source: the manuals of OpenMP, OpenBLAS and MKL."""
 _KILOBYTE = 1 << 10
 _MEGABYTE = 1 << 20
 _SHARED_MEMORY_PART = 4
@@ -51,30 +66,51 @@ class Compiled:
     """Everything that gVisor and the kernel are told about one run."""
 
     spec: dict[str, Any]
-    """The OCI spec, as `config.json` holds it."""
+    """The OCI spec, as `config.json` holds it but for the annotation."""
     runsc_flags: tuple[str, ...]
     """Flags before `run` that follow from the limits."""
     cgroup_limits: CgroupLimits
     """What the run's cgroup is set to."""
+    network: NetworkMode
+    """What network the box has."""
     network_notice: str
     """What people are told where they get less network than the limits name; empty otherwise."""
 
 
-def compile_run(language: str, limits: EffectiveLimits, tree: FileTree) -> Compiled:
-    """The one description of a run that follows from its language and limits."""
+def compile_run(
+    language: str,
+    limits: EffectiveLimits,
+    tree: FileTree,
+    *,
+    packages: Packages | None = None,
+    imports: tuple[str, ...] = (),
+) -> Compiled:
+    """The one description of a run that follows from its language and limits.
+
+    Args:
+        language: `python` or `bash`.
+        limits: what policy decided.
+        tree: what the box sees.
+        packages: what the administrator offers beside it.
+        imports: modules that its interpreter imports before it waits for code.
+    """
     mode, notice = network_mode(limits)
     return Compiled(
         spec={
             "ociVersion": "1.0.2",
-            "process": _process(language, limits, tree),
+            "process": _process(
+                limits,
+                arguments=_arguments(language, tree, packages, imports),
+                environment=(*BOX_ENVIRONMENT, *_packages_environment(limits, packages)),
+            ),
             "root": {"path": str(tree.root), "readonly": True},
             "hostname": "sandbox",
-            "mounts": _mounts(limits, mode),
+            "mounts": [*_mounts(limits, mode), *_packages_mounts(packages)],
             "linux": {"namespaces": _namespaces(mode)},
-            "annotations": {DIGEST_ANNOTATION: limits.digest},
         },
         runsc_flags=(f"--network={mode.value}",),
         cgroup_limits=_cgroup_limits(limits),
+        network=mode,
         network_notice=notice,
     )
 
@@ -96,24 +132,51 @@ def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
     )
 
 
-def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
+def _process(limits: EffectiveLimits, *, arguments: tuple[str, ...], environment: tuple[str, ...]) -> dict[str, Any]:
     return {
         "terminal": False,
         "user": {"uid": BOX_UID, "gid": BOX_UID},
-        "args": list(starter_command(language, python=tree.python, bash=tree.bash)),
-        "env": [
-            "PATH=/usr/bin",
-            "HOME=/tmp",
-            "TMPDIR=/tmp",
-            "USER=sandbox",
-            "LANG=C.UTF-8",
-            "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
-        ],
+        "args": list(arguments),
+        "env": list(environment),
         "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
         "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
         "rlimits": _rlimits(limits),
         "noNewPrivileges": True,
     }
+
+
+def _arguments(language: str, tree: FileTree, packages: Packages | None, imports: tuple[str, ...]) -> tuple[str, ...]:
+    offered = BOX_PACKAGES if packages else ""
+    return starter_command(language, python=tree.python, bash=tree.bash, packages=offered, imports=imports)
+
+
+def _packages_mounts(packages: Packages | None) -> list[dict[str, Any]]:
+    """The packages alone: what is mounted below them on the host is not."""
+    if packages is None:
+        return []
+    options = ["bind", "ro", "nosuid", "nodev"]
+    return [{"destination": BOX_PACKAGES, "type": "bind", "source": str(packages.folder), "options": options}]
+
+
+def _packages_environment(limits: EffectiveLimits, packages: Packages | None) -> list[str]:
+    """What tells programs where packages are, and how many threads a numerical library may start by itself.
+
+    Left alone it starts one for each of the host's processors, and fails where there are more than processes permitted.
+    """
+    if packages is None:
+        return []
+    threads = _threads(limits)
+    return [f"PYTHONPATH={BOX_PACKAGES}", *(f"{name}={threads}" for name in THREADS_VARIABLES if threads is not None)]
+
+
+def _threads(limits: EffectiveLimits) -> int | None:
+    """As many as there are processors to run them on, and processes to spare."""
+    cpus, processes = limits[MAX_CPUS], limits[MAX_PROCESSES]
+    bounds = [
+        *(() if isinstance(cpus, Unlimited) else (math.ceil(cpus),)),
+        *(() if isinstance(processes, Unlimited) else (processes // 2,)),
+    ]
+    return max(1, min(bounds)) if bounds else None
 
 
 def _rlimits(limits: EffectiveLimits) -> list[dict[str, Any]]:

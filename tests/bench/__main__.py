@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.bench.lint import lint_rows
 from tests.bench.measuring import told
 from tests.bench.policy_core import policy_rows
+from tests.bench.sandbox_runs import sandbox_bench
 
 RESULTS = Path(__file__).parents[2] / "build" / "bench"
 
@@ -13,6 +14,7 @@ def main() -> None:
     """Measure, print and write."""
     told("The policy core", policy_rows(), RESULTS / "policy.json")
     told("The linter", lint_rows(), RESULTS / "lint.json")
+    sandbox_bench(RESULTS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How something is measured: many calls, their median and 99th percentile, and the same for what it is held against."""
+"""How something is measured: many times, its median and 99th percentile, and the same for what it is held against."""
 
 import gc
 import json
@@ -7,22 +7,50 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+
+_MEBIBYTE = 1 << 20
+
+
+class Unit(StrEnum):
+    """What is counted."""
+
+    SECONDS = "s"
+    """Time; less is better."""
+    BYTES = "bytes"
+    """Memory; less is better."""
+    RUNS_A_SECOND = "runs/s"
+    """Throughput; more is better."""
+
+
+class Whose(StrEnum):
+    """Who did what was measured."""
+
+    OURS = "ours"
+    """This project."""
+    REFERENCE = "reference"
+    """The least that it could cost, which ours is held against."""
+    PEER = "peer"
+    """Another project, for the same job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long calls took."""
+class Sample:
+    """What came out of measuring the same thing many times."""
 
     calls: int
-    """How many there were."""
-    median_seconds: float
-    """Half took no longer."""
-    p99_seconds: float
-    """99 of 100 took no longer."""
+    """How often."""
+    median: float
+    """Half were no greater."""
+    p99: float
+    """99 of 100 were no greater."""
+    unit: Unit = Unit.SECONDS
+    """What these are numbers of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +59,8 @@ class Row:
 
     what: str
     """What was done, in words."""
-    timing: Timing
-    """How long it took."""
+    sample: Sample
+    """What came out."""
     reference: str = ""
     """What it is held against, in words; empty for a reference itself."""
     ratio: float | None = None
@@ -41,9 +69,21 @@ class Row:
     """What is asked for, in words."""
     met: bool | None = None
     """Whether that was so in this run; `None` where nothing is asked."""
+    whose: Whose = Whose.OURS
+    """Whose it is."""
 
 
-def timed(calls: Sequence[Callable[[], object]]) -> Timing:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Something that could not be measured here."""
+
+    what: str
+    """What would have been done."""
+    reason: str
+    """Why it was not."""
+
+
+def timed(calls: Sequence[Callable[[], object]]) -> Sample:
     """Time each of these calls, one after the other, without the garbage collector's say."""
     seconds: list[float] = []
     gc.collect()
@@ -55,10 +95,10 @@ def timed(calls: Sequence[Callable[[], object]]) -> Timing:
             seconds.append((time.perf_counter_ns() - begun) / 1e9)
     finally:
         gc.enable()
-    return timing_of(seconds)
+    return sample_of(seconds)
 
 
-def timed_in_turn(one: Sequence[str], other: Sequence[str], runs: int) -> tuple[Timing, Timing]:
+def timed_in_turn(one: Sequence[str], other: Sequence[str], runs: int) -> tuple[Sample, Sample]:
     """Time two programs as processes, by turns, so that a noisy moment hits both."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(runs + 1):
@@ -67,13 +107,12 @@ def timed_in_turn(one: Sequence[str], other: Sequence[str], runs: int) -> tuple[
             subprocess.run(command, check=True, capture_output=True)
             if turn:  # the first turn only warms the file cache
                 kept.append(time.perf_counter() - begun)
-    return timing_of(seconds[0]), timing_of(seconds[1])
+    return sample_of(seconds[0]), sample_of(seconds[1])
 
 
 def against(row: Row, reference: Row) -> Row:
     """The row with its ratio to a reference."""
-    ratio = row.timing.median_seconds / reference.timing.median_seconds
-    return replace(row, reference=reference.what, ratio=ratio)
+    return replace(row, reference=reference.what, ratio=row.sample.median / reference.sample.median)
 
 
 def with_goal(row: Row, goal: str, *, met: bool) -> Row:
@@ -83,27 +122,67 @@ def with_goal(row: Row, goal: str, *, met: bool) -> Row:
 
 def told(title: str, rows: Sequence[Row], file: Path) -> None:
     """Print the rows, and write them as JSON."""
+    shown(title, rows)
+    written([asdict(row) for row in rows], file)
+
+
+def shown(title: str, rows: Sequence[Row | Skip]) -> None:
+    """Print the rows as a table."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for heading in ("what", "calls", "median", "p99", "beside its reference", "asked for"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*_cells(row))
     Console(width=150).print(table)
+
+
+def written(content: object, file: Path) -> None:
+    """Write something as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def timing_of(seconds: Sequence[float]) -> Timing:
-    """Median and 99th percentile of times that were taken."""
-    centiles = statistics.quantiles(seconds, n=100, method="inclusive")
-    return Timing(calls=len(seconds), median_seconds=statistics.median(seconds), p99_seconds=centiles[98])
+def counted(what: str, count: int) -> Iterator[int]:
+    """Count from 0, with a progress line that is drawn only between one turn and the next, never during one."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"{what}: {count} turns…")
+        yield from range(count)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task(what, total=count)
+        for turn in range(count):
+            progress.update(task, completed=turn, refresh=True)
+            yield turn
 
 
-def _cells(row: Row) -> Iterator[str]:
+def sample_of(numbers: Sequence[float], unit: Unit = Unit.SECONDS) -> Sample:
+    """Median and 99th percentile of numbers that were taken."""
+    centiles = statistics.quantiles(numbers, n=100, method="inclusive")
+    return Sample(calls=len(numbers), median=statistics.median(numbers), p99=centiles[98], unit=unit)
+
+
+def amount_words(amount: float, unit: Unit) -> str:
+    """A number and its unit, for people."""
+    match unit:
+        case Unit.SECONDS:
+            return _duration(amount)
+        case Unit.BYTES:
+            return f"{amount / _MEBIBYTE:.1f} MiB"
+        case Unit.RUNS_A_SECOND:
+            return f"{amount:.2f} runs/s"
+
+
+def _cells(row: Row | Skip) -> Iterator[str]:
     yield row.what
-    yield f"{row.timing.calls:,}"
-    yield _duration(row.timing.median_seconds)
-    yield _duration(row.timing.p99_seconds)
+    if isinstance(row, Skip):
+        yield from ("", "skipped", "", row.reason, "")
+        return
+    sample = row.sample
+    yield f"{sample.calls:,}"
+    yield amount_words(sample.median, sample.unit)
+    yield amount_words(sample.p99, sample.unit) if sample.unit is Unit.SECONDS else ""
     yield "" if row.ratio is None else f"{row.ratio:.3g} times {row.reference}"
     yield row.goal if row.met is None else f"{row.goal}: {'met' if row.met else 'MISSED'}"
 

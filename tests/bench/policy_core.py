@@ -25,7 +25,7 @@ from policy.settings import POLICY_PATH
 from policy.signature_block import split_signatures
 from policy.signatures import PAYLOAD_TYPE, add_signature, pre_authentication_encoding
 from policy.situation import Situation
-from tests.bench.measuring import Row, Timing, against, timed, timed_in_turn, timing_of, with_goal
+from tests.bench.measuring import Row, Sample, against, sample_of, timed, timed_in_turn, with_goal
 
 CALLS = 10_000
 PLUGIN = Path(__file__).parents[2] / "plugins" / "generated" / "tools" / "run_code.py"
@@ -55,23 +55,23 @@ def policy_rows() -> list[Row]:
 
 
 def _resolving_rows(environment: EnvironmentLayer) -> Iterator[Row]:
-    built = Row(what="a pydantic-settings class, built for each call", timing=timed([_settings_class_instance] * 1_000))
+    built = Row(what="a pydantic-settings class, built for each call", sample=timed([_settings_class_instance] * 1_000))
     settings = _settings_class()
-    kept = Row(what="a pydantic-settings class, kept, read for each call", timing=timed([settings] * CALLS))
+    kept = Row(what="a pydantic-settings class, kept, read for each call", sample=timed([settings] * CALLS))
     documents = _live(environment).situation().documents
     fresh = [Situation(environment=environment, documents=documents) for _ in range(CALLS)]
     asking = _requests()
     calls = [_asked(situation, request) for situation, request in zip(fresh, asking, strict=False)]
-    unseen = Row(what="resolve a request not seen before (4 KB policy, 8 scopes)", timing=timed(calls))
+    unseen = Row(what="resolve a request not seen before (4 KB policy, 8 scopes)", sample=timed(calls))
     situation = fresh[0]
     few = [_asked(situation, request) for request in itertools.islice(_requests(), 100)]
     for call in few:
         call()
-    seen = Row(what="resolve a request seen before", timing=timed([few[index % 100] for index in range(CALLS)]))
+    seen = Row(what="resolve a request seen before", sample=timed([few[index % 100] for index in range(CALLS)]))
     yield built
     yield kept
-    yield with_goal(against(unseen, built), "p99 ≤ 1 ms", met=unseen.timing.p99_seconds <= 1e-3)
-    yield with_goal(against(seen, built), "p99 ≤ 50 µs", met=seen.timing.p99_seconds <= 50e-6)
+    yield with_goal(against(unseen, built), "p99 ≤ 1 ms", met=unseen.sample.p99 <= 1e-3)
+    yield with_goal(against(seen, built), "p99 ≤ 50 µs", met=seen.sample.p99 <= 50e-6)
 
 
 def _loading_rows(environment: EnvironmentLayer, file: Path, key: PrivateKey) -> Iterator[Row]:
@@ -85,24 +85,24 @@ def _loading_rows(environment: EnvironmentLayer, file: Path, key: PrivateKey) ->
         tomllib.loads(split.text.decode())
 
     reader, path = trusted_reader(), Path(environment.settings[POLICY_PATH] or "")
-    least = Row(what="Ed25519 verification and tomllib alone, of 4 KB", timing=timed([floor] * 2_000))
+    least = Row(what="Ed25519 verification and tomllib alone, of 4 KB", sample=timed([floor] * 2_000))
     load = timed([lambda: read_set(path, environment.settings, reader)] * 2_000)
-    status = Row(what="one os.stat", timing=timed([lambda: os.stat(file)] * CALLS))  # noqa: PTH116 -- the floor itself
+    status = Row(what="one os.stat", sample=timed([lambda: os.stat(file)] * CALLS))  # noqa: PTH116 -- the floor itself
     live = _live(environment)
     _settle(live)
     yield least
-    yield against(Row(what="read, verify and parse a signed 4 KB policy, keys too", timing=load), least)
+    yield against(Row(what="read, verify and parse a signed 4 KB policy, keys too", sample=load), least)
     yield status
-    yield against(Row(what="notice that no file changed", timing=timed([live.situation] * CALLS)), status)
+    yield against(Row(what="notice that no file changed", sample=timed([live.situation] * CALLS)), status)
 
 
 def _import_rows() -> Iterator[Row]:
     """Import times are told by the process itself, after pydantic was loaded."""
     reference = _probed("import pydantic_settings, jsonschema, cryptography.hazmat.primitives.asymmetric.ed25519")
     plugin = _probed(f"exec(compile(open({str(PLUGIN)!r}).read(), 'run_code.py', 'exec'), {{'__name__': 'plugin'}})")
-    floor = Row(what="import what the plugin imports, pydantic loaded already", timing=reference)
+    floor = Row(what="import what the plugin imports, pydantic loaded already", sample=reference)
     yield floor
-    yield against(Row(what="import the whole plugin, pydantic loaded already", timing=plugin), floor)
+    yield against(Row(what="import the whole plugin, pydantic loaded already", sample=plugin), floor)
 
 
 def _process_rows(file: Path, public_key: Path) -> Iterator[Row]:
@@ -110,15 +110,15 @@ def _process_rows(file: Path, public_key: Path) -> Iterator[Row]:
     verify = [policy, "verify", "--key", str(public_key), str(file)]
     key_class = "cryptography.hazmat.primitives.asymmetric.ed25519"
     ours, floor = timed_in_turn(verify, [sys.executable, "-c", f"import {key_class}"], 20)
-    least = Row(what='python -c "import …ed25519", as a process', timing=floor)
+    least = Row(what='python -c "import …ed25519", as a process', sample=floor)
     yield least
-    yield against(Row(what="policy verify FILE, as a process", timing=ours), least)
+    yield against(Row(what="policy verify FILE, as a process", sample=ours), least)
 
 
-def _probed(what: str) -> Timing:
+def _probed(what: str) -> Sample:
     program = [sys.executable, "-c", PROBE.format(what=what)]
     probes = (subprocess.run(program, check=True, capture_output=True, text=True) for _ in range(12))
-    return timing_of([float(probe.stdout) for probe in probes])
+    return sample_of([float(probe.stdout) for probe in probes])
 
 
 def _live(environment: EnvironmentLayer) -> LivePolicy:

@@ -6,21 +6,21 @@ nothing is pulled, and nothing of the host can be written but what a case asks f
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sandbox.equipment import found_runsc
-from sandbox.gvisor import Runsc
-from sandbox.release import release_source
+from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "sandbox-lockdown-containers"
+DOCTOR = (sys.executable, "-c", "from sandbox.main import main; main()", "doctor", "--json")
+FIRST_SHIFTED_ID = 100_000
+"""What root of a user namespace is on the host."""
 _FOLDERS = ("cache", "dev", "etc", "opt/gvisor", "proc", "root", "run", "sys", "tmp", "usr", "var/tmp")
 _LINKS = ("bin", "lib", "lib64", "sbin")
 _RUN_SECONDS = 240
@@ -35,6 +35,16 @@ _PODMAN_OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One failed check of the doctor's."""
+
+    detail: str
+    """In what state it is."""
+    remedy: str
+    """What the doctor advises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """One container engine, and what every container of it is started with."""
 
@@ -42,93 +52,121 @@ class Engine:
     """`podman` or `docker`."""
     command: tuple[str, ...]
     """The engine with its options, up to and including `run`."""
-    image: tuple[str, ...]
-    """What stands between flags and command."""
-    mounts: tuple[str, ...]
-    """The mounts that every container has."""
+    folder: Path
+    """Where the folders that containers see are."""
     gvisor: str
     """The version of gVisor in it, `YYYYMMDD…`."""
+    suite: str
+    """Debian's suite that this gVisor is of."""
+    owner: int = 0
+    """Who owns the container's files, on the host."""
+    user: int = 0
+    """Who runs in it, on the host."""
 
     def run(self, flags: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a new container without network."""
         environ = ("--env=XDG_CACHE_HOME=/cache", "--env=PATH=/opt/gvisor:/usr/sbin:/usr/bin:/sbin:/bin")
         return subprocess.run(
-            [*self.command, "--rm", "--network=none", *environ, *self.mounts, *flags, *self.image, *arguments],
+            [*self.command, "--rm", "--network=none", *environ, *self._mounts, *flags, *self._image, *arguments],
             capture_output=True,
             text=True,
             timeout=_RUN_SECONDS,
             check=False,
         )
 
-    def doctor_failures(self, flags: Sequence[str]) -> Mapping[str, str]:
-        """What failed in a container started with these flags: the doctor's checks by name, with their details."""
-        result = self.run(flags, sys.executable, "-c", "from sandbox.main import main; main()", "doctor", "--json")
+    def failures(self, flags: Sequence[str], *command: str) -> Mapping[str, Failure]:
+        """What failed in a container started with these flags: the doctor's checks by name."""
+        result = self.run(flags, *(command or DOCTOR))
         if not result.stdout.startswith("{"):
             raise EngineError(f"the doctor did not start: {result.stdout[-300:]}{result.stderr[-600:]}")
-        checks = json.loads(result.stdout)["checks"]
-        return {check["name"]: check["detail"] for check in checks if check["verdict"] == "failed"}
+        return {
+            check["name"]: Failure(detail=check["detail"], remedy=check["remedy"])
+            for check in json.loads(result.stdout)["checks"]
+            if check["verdict"] == "failed"
+        }
+
+    def as_user(self, user: int) -> "Engine":
+        """The same with the flag for another user in the container, who has a private folder."""
+        return replace(self, command=(*self.command, f"--user={user}:{user}"), user=user)
+
+    def in_user_namespace(self) -> "Engine":
+        """The same with containers whose root is nobody on the host, as Kubernetes' `hostUsers: false` has it."""
+        shift = (f"--uidmap=0:{FIRST_SHIFTED_ID}:65536", f"--gidmap=0:{FIRST_SHIFTED_ID}:65536")
+        return replace(self, command=(*self.command, *shift), owner=FIRST_SHIFTED_ID, user=FIRST_SHIFTED_ID)
+
+    @property
+    def _image(self) -> tuple[str, ...]:
+        """What stands between flags and command."""
+        if self.name == "docker":
+            return (IMAGE,)
+        skeleton = self.folder / f"skeleton-{self.owner}"
+        if not skeleton.exists():
+            make_skeleton(skeleton, self.owner)
+        return ("--rootfs", f"{skeleton}:O")
+
+    @property
+    def _mounts(self) -> tuple[str, ...]:
+        """The private folder, gVisor, and read-only what the doctor itself needs."""
+        cache = self.folder / f"cache-{self.user}"
+        cache.mkdir(mode=0o700, exist_ok=True)
+        os.chown(cache, self.user, self.user)
+        readable = {Path("/usr"), Path("/etc"), REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
+        outermost = sorted(path for path in readable if not any(path.is_relative_to(o) for o in readable - {path}))
+        return (
+            f"--volume={cache}:/cache:rw",
+            f"--volume={self._gvisor_folder()}:/opt/gvisor:ro",
+            *(f"--volume={path}:{path}:ro" for path in outermost),
+            f"--workdir={REPOSITORY}",
+        )
+
+    def _gvisor_folder(self) -> Path:
+        """gVisor, owned by the container's root as it would be in an image."""
+        place = self.folder / f"gvisor-{self.suite}-{self.owner}"
+        if not place.exists():
+            place.mkdir(mode=0o755)
+            runsc = Path(shutil.copy(debians_runsc(self.suite).path, place))
+            for path in (place, runsc):
+                os.chown(path, self.owner, self.owner)
+        return place
 
 
 class EngineError(Exception):
     """A container could not be started at all."""
 
 
-def podman(skeleton: Path, cache: Path) -> Engine:
-    """Podman, over the skeleton itself."""
-    for program in ("podman", "runc"):
-        if shutil.which(program) is None:
-            raise EngineError(f"{program} is not installed: apt-get install podman runc")
-    runsc = _runsc()
-    return Engine(
-        name="podman",
-        command=("podman", *_PODMAN_OPTIONS),
-        image=("--rootfs", f"{skeleton}:O"),
-        mounts=_mounts(cache, runsc),
-        gvisor=runsc.version,
-    )
+def made_engine(name: str, suite: str, folder: Path) -> Engine:
+    """Podman over the skeleton itself, or Docker with the skeleton imported as an image."""
+    program = shutil.which(name)
+    if program is None or shutil.which("runc") is None:
+        raise EngineError(f"{name} or runc is not installed: apt-get install podman runc")
+    if name == "docker":
+        _import_image(program, folder)
+    command = (program, *_PODMAN_OPTIONS) if name == "podman" else (program, "run")
+    return Engine(name=name, command=command, folder=folder, gvisor=GVISOR_OF_SUITE[suite], suite=suite)
 
 
-def docker(skeleton: Path, cache: Path) -> Engine | None:
-    """Docker, with the skeleton imported as an image; `None` where no daemon answers."""
+def docker_answers() -> bool:
+    """Whether there is a Docker daemon to try."""
     program = shutil.which("docker")
-    if program is None or subprocess.run([program, "info"], capture_output=True, check=False).returncode != 0:
-        return None
-    archive = skeleton.parent / "skeleton.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(skeleton, ".")
-    subprocess.run([program, "import", str(archive), IMAGE], capture_output=True, check=True)
-    runsc = _runsc()
-    return Engine(
-        name="docker", command=(program, "run"), image=(IMAGE,), mounts=_mounts(cache, runsc), gvisor=runsc.version
-    )
+    return program is not None and subprocess.run([program, "info"], capture_output=True, check=False).returncode == 0
 
 
-def make_skeleton(parent: Path) -> Path:
+def make_skeleton(root: Path, owner: int) -> None:
     """A root folder with nothing in it but mount points."""
-    root = parent / "root"
     for name in _FOLDERS:
         (root / name).mkdir(parents=True)
     for name in _LINKS:
         (root / name).symlink_to(f"usr/{name}")
     (root / "tmp").chmod(0o1777)
-    return root
+    for path in (root, *root.rglob("*")):
+        os.chown(path, owner, owner, follow_symlinks=False)
 
 
-def _runsc() -> Runsc:
-    source = release_source(machine=platform.machine(), url=None, version=None, sha512=None, min_version=None)
-    runsc = found_runsc(source, os.environ)
-    if runsc is None:
-        raise EngineError("there is no gVisor here: run `sandbox install`")
-    return runsc
-
-
-def _mounts(cache: Path, runsc: Runsc) -> tuple[str, ...]:
-    """The private folder, gVisor, and read-only what the doctor itself needs."""
-    readable = {Path("/usr"), Path("/etc"), REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
-    outermost = sorted(path for path in readable if not any(path.is_relative_to(o) for o in readable - {path}))
-    return (
-        f"--volume={cache}:/cache:rw",
-        f"--volume={runsc.path.parent}:/opt/gvisor:ro",
-        *(f"--volume={path}:{path}:ro" for path in outermost),
-        f"--workdir={REPOSITORY}",
-    )
+def _import_image(program: str, folder: Path) -> None:
+    skeleton, archive = folder / "image", folder / "image.tar"
+    if archive.exists():
+        return
+    make_skeleton(skeleton, 0)
+    with tarfile.open(archive, "w") as tar:
+        tar.add(skeleton, ".")
+    subprocess.run([program, "import", str(archive), IMAGE], capture_output=True, check=True)

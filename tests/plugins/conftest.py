@@ -25,6 +25,7 @@ from policy.limits import VARIABLE_PREFIX
 from sandbox.equipment import found_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
+from sandbox.proving import with_new_proof
 from sandbox.release import release_source
 from tests.policy.factories import text_of
 
@@ -141,7 +142,7 @@ def cache_home(new_cache_home: Callable[[], Path]) -> Path:
     environ = {**os.environ, "XDG_CACHE_HOME": str(home)}
     runsc = found_runsc(release_source(machine=platform.machine()), environ)
     assert runsc is not None
-    prepared(runsc, environ, print)
+    asyncio.run(with_new_proof(prepared(runsc, environ, print)))
     return home
 
 
@@ -149,6 +150,7 @@ def cache_home(new_cache_home: Callable[[], Path]) -> Path:
 def boxes(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Boxes]:
     """Lets plugins run boxes, of which nothing may be left at the end of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("SANDBOX_POOL_SIZE", "0")  # each of these runs has an event loop of its own
     made = Boxes(folder=private_folder({"XDG_CACHE_HOME": str(cache_home)}))
     yield made
     assert made.running() == []

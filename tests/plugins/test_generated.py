@@ -195,7 +195,7 @@ def test_tool_under_a_refused_policy_set_runs_nothing(bare_python: Path) -> None
 
 @pytest.mark.gvisor
 def test_tool_runs_code_after_open_webui_loaded_it(bare_python: Path, boxes: Boxes) -> None:
-    told = loaded(bare_python, TOOL, "print(6 * 7)", SANDBOX_NETWORKING_ALLOWED="false")
+    told = loaded(bare_python, TOOL, "print(6 * 7)", SANDBOX_NETWORKING_ALLOWED="false", SANDBOX_POOL_SIZE="0")
 
     assert told["answer"] == {"status": "OK", "output": "42\n"}
     assert boxes.running() == []
@@ -244,11 +244,14 @@ def test_sample_prints_its_events_in_order_and_then_one_json_line(
 
 
 @pytest.mark.gvisor
-def test_first_sample_says_that_it_builds_the_file_tree(bare_python: Path, new_cache_home: Callable[[], Path]) -> None:
+def test_first_sample_says_that_it_builds_the_file_tree_and_proves_the_limits(
+    bare_python: Path, new_cache_home: Callable[[], Path]
+) -> None:
     result = script(bare_python, TOOL, "--use-sample-code", XDG_CACHE_HOME=str(new_cache_home()))
 
     events = [ast.literal_eval(line.removeprefix("Event: ")) for line in result.stdout.splitlines()[:-1]]
-    steps = [*STEPS[:3], "Building the sandbox's own file tree...", STEPS[3], "Python code executed successfully."]
+    first = ["Building the sandbox's own file tree...", "Proving on this host that each limit holds..."]
+    steps = [*STEPS[:3], *first, STEPS[3], "Python code executed successfully."]
     assert [event["data"]["description"] for event in events] == steps
 
 

@@ -259,7 +259,11 @@ async def test_two_people_run_at_once_and_each_gets_their_own(tools: Tools) -> N
 
 
 @pytest.mark.gvisor
-async def test_person_gets_no_more_runs_at_once_than_the_limits_permit(tools: Tools) -> None:
+async def test_person_gets_no_more_runs_at_once_than_the_limits_permit(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_QUEUE_SIZE", "0")
+    tools = Tools()
     tools.valves = Tools.Valves(MAX_CONCURRENT_RUNS=1)
     code = "import time; time.sleep(2)"
 
@@ -267,6 +271,22 @@ async def test_person_gets_no_more_runs_at_once_than_the_limits_permit(tools: To
 
     assert sorted(answer["status"] for answer in answers) == ["OK", "REFUSED"]
     assert "max_concurrent_runs" in " ".join(answer.get("error", "") for answer in answers)
+    assert boxes.running() == []
+
+
+@pytest.mark.gvisor
+async def test_who_waits_for_his_own_run_is_told_his_place(tools: Tools) -> None:
+    tools.valves = Tools.Valves(MAX_CONCURRENT_RUNS=1)
+    said: list[str] = []
+
+    async def emit(event: dict[str, Any]) -> None:
+        said.append(str(event["data"].get("description")))
+
+    runs = [tools.run_python_code("import time; time.sleep(1)", {"id": "u1"}, emit) for _ in range(2)]
+    answers = await asyncio.gather(*map(told, runs))
+
+    assert [answer["status"] for answer in answers] == ["OK", "OK"]
+    assert any("place 1" in sentence for sentence in said), said
 
 
 @pytest.mark.gvisor

@@ -1,5 +1,6 @@
 """Each setting of the environment: what text it takes, and what it refuses."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from policy.settings import (
     GVISOR_VERSION,
     INSTANCE,
     MAX_SERIAL,
+    PACKAGES_PATH,
     POLICY_IDS,
     POLICY_KEYS,
     POLICY_MIN_SERIAL,
@@ -21,6 +23,9 @@ from policy.settings import (
     POLICY_REQUIRED,
     POLICY_THRESHOLD,
     POLICY_UNSIGNED_ALLOWED,
+    POOL_IMPORTS,
+    QUEUE_MAX_WAIT,
+    QUEUE_SIZE,
     SETTINGS,
     Setting,
     SettingValues,
@@ -43,8 +48,12 @@ DESIGNED = {
     "gvisor_version",
     "gvisor_sha512",
     "gvisor_min_version",
+    "gvisor_platform",
     "packages_path",
     "pool_size",
+    "pool_imports",
+    "queue_size",
+    "queue_max_wait",
     "audit_log",
     "audit_required",
 }
@@ -67,6 +76,14 @@ def test_dangerous_settings_are_off_unless_set() -> None:
     assert unset[POLICY_REQUIRED] is False
     assert unset[AUDIT_LOG] is None
     assert unset[AUDIT_REQUIRED] is False
+    assert unset[PACKAGES_PATH] is None
+    assert unset[POOL_IMPORTS] == ()
+
+
+def test_queue_is_bounded_unless_set() -> None:
+    unset = SettingValues({})
+    assert unset[QUEUE_SIZE] == 16
+    assert unset[QUEUE_MAX_WAIT] == timedelta(seconds=60)
 
 
 def test_value_that_is_set_stands_before_the_default() -> None:
@@ -86,6 +103,13 @@ def test_value_that_is_set_stands_before_the_default() -> None:
         (POLICY_MIN_SERIAL, f"a=1,b={MAX_SERIAL}", {"a": 1, "b": MAX_SERIAL}),
         (AUDIT_LOG, "/var/log/sandbox/audit.jsonl", "/var/log/sandbox/audit.jsonl"),
         (AUDIT_REQUIRED, "True", True),
+        (PACKAGES_PATH, "/opt/sandbox-packages", "/opt/sandbox-packages"),
+        (POOL_IMPORTS, "numpy,matplotlib.pyplot,_x1", ("numpy", "matplotlib.pyplot", "_x1")),
+        (QUEUE_SIZE, "0", 0),
+        (QUEUE_SIZE, "1000", 1000),
+        (QUEUE_MAX_WAIT, "0s", timedelta(0)),
+        (QUEUE_MAX_WAIT, "90s", timedelta(seconds=90)),
+        (QUEUE_MAX_WAIT, "60m", timedelta(hours=1)),
         (INSTANCE, "prod-eu", "prod-eu"),
         (FOREIGN_OK, "SANDBOX_COLOUR,SANDBOX_TASTE", ("SANDBOX_COLOUR", "SANDBOX_TASTE")),
         (GVISOR_URL, "https://mirror.example/gvisor/", "https://mirror.example/gvisor"),
@@ -122,6 +146,16 @@ def test_empty_text_space_around_and_control_characters_are_refused(setting: Set
         *((POLICY_IDS, text) for text in ("A", "a,", ",a", "a, b", "a b", "a" * 65, "a/b", "../a", "a\n")),
         *((POLICY_MIN_SERIAL, text) for text in ("a", "a=", "=1", "a=0", "a=-1", "a=1,", "a=1,a=2", "A=1", "a=1.0")),
         *((POLICY_MIN_SERIAL, text) for text in (f"a={MAX_SERIAL + 1}", "a=\u0661", "a=1_0", "a==1", "a=1 ")),
+        *((PACKAGES_PATH, text) for text in ("packages", "./packages", "~/packages", "/a,/b\n")),
+        *((POOL_IMPORTS, text) for text in ("numpy,", ",numpy", "numpy, pandas", "a b", ".a", "a.", "a..b", "1a", "ä")),
+        *(
+            (QUEUE_SIZE, text)
+            for text in ("-1", "1001", "00001", "+1", "1.0", "1_0", "\u0661", "16 ", "unlimited", "none")
+        ),
+        *(
+            (QUEUE_MAX_WAIT, text)
+            for text in ("60", "1.5m", "61m", "3601s", "2h", "1d", "-1s", "60S", "1m30s", "unlimited")
+        ),
         *((FOREIGN_OK, text) for text in ("*", "SANDBOX_*", "A,", "A, B", "A B", "1A", "\u00c4")),
         *((GVISOR_URL, text) for text in ("ftp://a", "//a", "a", "https://", "https:///", "https://a b", "https://?")),
         *((GVISOR_VERSION, text) for text in ("latest", "2026", "20260810.", "release-20260810.0", "20260810.0.1")),

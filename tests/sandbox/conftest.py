@@ -18,18 +18,25 @@ import pytest
 
 from policy.effective import EffectiveLimits, fixed_limits
 from policy.values import UNLIMITED
-from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, make_cgroup
+from sandbox.box import STARTUP_SECONDS
+from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, find_cgroup_parent, make_cgroup
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.outcome import RunResult
+from sandbox.proving import with_new_proof
 from sandbox.release import release_source
 from sandbox.request import RunRequest
 from sandbox.runner import Runner
+from sandbox.tree import FileTree, build_tree
+from sandbox.tree_plan import Interpreter
+from tests.sandbox.trees import copied_interpreter, silent
 
 NO_LIMITS = CgroupLimits(memory_bytes=None, cpu_thousandths=None, processes_hard_stop=None)
-GONE_SECONDS = 2.0
-CALM = {"networking_allowed": False, "max_runtime_seconds": 20, "max_instance_runs": UNLIMITED}
+PATIENCE = int(os.environ.get("TESTS_PATIENCE", "1"))
+"""How many times longer everything may take than on real hardware; the virtual machine of `make vm` sets it."""
+GONE_SECONDS = 2.0 * PATIENCE
+CALM = {"networking_allowed": False, "max_runtime_seconds": 20 * PATIENCE, "max_instance_runs": UNLIMITED}
 
 
 def limits_of(**values: object) -> EffectiveLimits:
@@ -38,6 +45,12 @@ def limits_of(**values: object) -> EffectiveLimits:
 
 def request_of(code: str, language: str = "python", **values: object) -> RunRequest:
     return RunRequest(language=language, code=code, limits=limits_of(**values), person="somebody")
+
+
+async def ran(equipment: Equipment, request: RunRequest) -> RunResult:
+    """Run one request, and wait until nothing of it is left."""
+    async with Runner(equipment, startup_seconds=STARTUP_SECONDS * PATIENCE) as runner:
+        return await runner.run(request)
 
 
 async def eventually(condition: Callable[[], bool], within_seconds: float = GONE_SECONDS) -> float:
@@ -79,7 +92,7 @@ class Place:
         return self.equipment.cgroups
 
     async def run(self, code: str, language: str = "python", **values: object) -> RunResult:
-        return await Runner(self.equipment).run(request_of(code, language, **values))
+        return await ran(self.equipment, request_of(code, language, **values))
 
     def processes(self) -> dict[int, str]:
         """The processes of boxes that this test started: each names its folder."""
@@ -97,17 +110,15 @@ class Place:
 @pytest.fixture(scope="session")
 def equipment() -> Equipment:
     """What this host has for running boxes; gVisor is installed where it is missing."""
-    if os.geteuid() != 0:
-        pytest.skip("boxes with all limits need root")
+    cgroups = find_cgroup_parent()
+    if not isinstance(cgroups, CgroupParent) or cgroups.missing:
+        pytest.skip(f"this host cannot enforce all limits: {cgroups}")
     try:
         source = release_source(machine=platform.machine())
         runsc = found_runsc(source, os.environ) or installed_runsc(source, os.environ, limits_of(), print)
-        found = prepared(runsc, os.environ, print)
+        return prepared(runsc, os.environ, print)
     except SandboxError as error:
         pytest.skip(f"no box can be started here: {error}")
-    if not isinstance(found.cgroups, CgroupParent) or found.cgroups.missing:
-        pytest.skip(f"this host cannot enforce all limits: {found.cgroups}")
-    return found
 
 
 @pytest.fixture
@@ -132,6 +143,7 @@ def cache_home(equipment: Equipment, tmp_path_factory: pytest.TempPathFactory) -
     for name in ("gvisor", "trees"):
         if (source := equipment.folder / name).exists():
             shutil.copytree(source, target / name, symlinks=True, copy_function=_linked)
+    asyncio.run(_proved({**os.environ, "XDG_CACHE_HOME": str(home)}))
     return home
 
 
@@ -141,11 +153,36 @@ def environ(cache_home: Path) -> Mapping[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "XDG_CACHE_HOME": str(cache_home)}
 
 
+async def _proved(environ: Mapping[str, str]) -> None:
+    """Prove this host once, so that no single test has to wait for it."""
+    runsc = found_runsc(release_source(machine=platform.machine()), environ)
+    assert runsc is not None
+    await with_new_proof(prepared(runsc, environ, print))
+
+
 def _linked(source: str, target: str) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
+
+
+@pytest.fixture(scope="session")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private folder with a file tree in it."""
+    return tmp_path_factory.mktemp("private", numbered=True)
+
+
+@pytest.fixture(scope="session")
+def tree(private: Path) -> FileTree:
+    """The file tree of the interpreter that runs the tests."""
+    return build_tree(private, Interpreter.current(), silent)
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Interpreter:
+    """An interpreter whose library a test may spoil."""
+    return copied_interpreter(tmp_path)
 
 
 async def _remove(own: RunCgroup, inside: CgroupParent) -> None:

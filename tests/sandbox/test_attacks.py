@@ -16,9 +16,8 @@ import pytest
 from sandbox.errors import SandboxError
 from sandbox.outcome import Outcome
 from sandbox.request import RunRequest
-from sandbox.runner import Runner
 from sandbox.starters import READY
-from tests.sandbox.conftest import Place, eventually, limits_of
+from tests.sandbox.conftest import Place, eventually, limits_of, ran
 
 pytestmark = pytest.mark.gvisor
 
@@ -362,7 +361,7 @@ for path in ({str(path)[:107]!r}, "/var/run/docker.sock", "/run/docker.sock", "/
 async def test_hostile_person_id_makes_no_strange_file_and_reaches_no_command_line(place: Place, person: str) -> None:
     request = RunRequest(language="python", code="print(1)", person=person, limits=limits_of())
 
-    result = await Runner(place.equipment).run(request)
+    result = await ran(place.equipment, request)
 
     names = [str(path.relative_to(place.equipment.folder)) for path in place.equipment.folder.rglob("*")]
     assert result.output == "1\n"

@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -522,6 +523,22 @@ def test_shared_folder_goes_with_its_last_run(host_parent: CgroupParent) -> None
     assert all(folder.exists() for folder in shared)
     assert runs[1].remove_once() == ()
     assert not any(folder.exists() for folder in shared)
+    for place in private.places:
+        place.folder.rmdir()
+
+
+@pytest.mark.gvisor
+def test_many_at_once_make_and_remove_runs_and_none_takes_the_shared_folder_from_another(
+    host_parent: CgroupParent,
+) -> None:
+    private = CgroupParent(places=make_cgroup(host_parent, secrets.token_hex(16), limits()).places, missing=())
+
+    def make_and_remove(_: int) -> tuple[Path, ...]:
+        return make_cgroup(private, secrets.token_hex(16), limits(memory=MEBIBYTE, cpu=500, pids=9)).remove_once()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(make_and_remove, range(100))) == {()}
+    assert private.remove_once() == ()
     for place in private.places:
         place.folder.rmdir()
 

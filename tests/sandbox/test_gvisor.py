@@ -26,10 +26,9 @@ from sandbox.gvisor import (
     auto_install_refused,
     find_runsc,
     install_runsc,
-    offline_arguments,
-    runsc_version,
 )
 from sandbox.release import ReleaseSource
+from sandbox.runsc_program import offline_arguments, runsc_flags, runsc_version
 
 _MACHINE = os.uname().machine
 _UID = os.geteuid()
@@ -378,7 +377,11 @@ def test_version_is_read_in_each_of_its_shapes(tmp_path: Path, line: str, versio
 def test_arguments_against_downloads_are_those_that_it_knows(
     tmp_path: Path, flags: str, arguments: tuple[str, ...]
 ) -> None:
-    assert offline_arguments(_put(tmp_path / "bin", _script(flags=flags))) == arguments
+    assert offline_arguments(runsc_flags(_put(tmp_path / "bin", _script(flags=flags)))) == arguments
+
+
+def test_a_runsc_that_fails_to_tell_its_flags_knows_none(tmp_path: Path) -> None:
+    assert runsc_flags(_put(tmp_path / "bin", "#!/bin/sh\necho '  -root string'; exit 1\n")) == {}
 
 
 def test_age_counts_days_since_the_release() -> None:

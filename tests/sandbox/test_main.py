@@ -20,9 +20,9 @@ import pytest
 
 from policy.limits import LIMITS
 from sandbox.cgroups import CgroupParent, find_cgroup_parent
-from sandbox.doctor import PROBES
 from sandbox.leases import remove_leftovers
 from sandbox.main import main
+from sandbox.probes import PROBES
 from tests.policy.factories import text_of
 from tests.sandbox.conftest import GONE_SECONDS, command_lines_with
 from tests.sandbox.test_session import NEVER_RELEASED
@@ -324,6 +324,10 @@ def test_a_closed_standard_input_is_refused() -> None:
         ("run", "--group", "students", "--no-group"),
         ("doctor", "--nope"),
         ("install", "now"),
+        ("ps", "now"),
+        ("kill",),
+        ("kill", "3f2a", "--all"),
+        ("kill", "--person", "4f1c", "--waiting"),
         ("nosuch",),
         ("--nope",),
     ],
@@ -402,7 +406,7 @@ def test_person_of_whom_no_scope_speaks_runs_what_everybody_may(environ: Mapping
 # Help, doctor, install
 
 
-@pytest.mark.parametrize("command", ["", "run", "doctor", "install"])
+@pytest.mark.parametrize("command", ["", "run", "doctor", "install", "ps", "kill"])
 def test_help_reads_as_its_golden(command: str) -> None:
     golden = GOLDENS / f"help-{command or 'sandbox'}.txt"
     done = sandbox(*command.split(), "--help")

@@ -245,7 +245,7 @@ def test_a_foreign_variable_is_warned_of_once() -> None:
 
 
 def test_the_settings_choose_which_gvisor_is_wanted() -> None:
-    source = gvisor_source(Session(NEVER_RELEASED, lambda _: None).situation())
+    source = gvisor_source(Session(NEVER_RELEASED, lambda _: None).situation().environment.settings)
 
     assert (source.version, source.min_version) == ("99991231", "99991231")
     assert {digest for _, digest in source.sha512} == {"0" * 128}

@@ -1,128 +1,155 @@
 """Runs at once are counted by locks that a dead process cannot keep, under names that nobody chose."""
 
+import asyncio
+import os
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from threading import Barrier, Thread
 
 import pytest
 
+from policy.effective import EffectiveLimits
 from policy.values import UNLIMITED
 from sandbox.errors import BusyError
-from sandbox.slots import taken_slots
+from sandbox.slots import QueueBounds, taken_slots
 from tests.sandbox.conftest import limits_of
 
 SLOT_NAME = re.compile(r"(person-[0-9a-f]{64}|instance)-[0-9]+")
+REFUSE = QueueBounds(size=0, max_wait_seconds=0)
+HOLDER = """
+import asyncio, pathlib, sys
+from policy.effective import fixed_limits
+from sandbox.slots import QueueBounds, taken_slots
+
+async def tell(sentence): raise AssertionError(sentence)
+
+async def main():
+    limits, bounds = fixed_limits({"max_concurrent_runs": 1}, "test"), QueueBounds(size=0, max_wait_seconds=0)
+    async with taken_slots(pathlib.Path(sys.argv[1]), "ann", limits, bounds=bounds, tell=tell):
+        print("held", flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
 
 
-def test_as_many_runs_as_permitted_go_at_once_and_the_next_names_limit_and_origin(tmp_path: Path) -> None:
+async def tell_nobody(sentence: str) -> None:
+    raise AssertionError(f"nobody waits, but was told {sentence}")
+
+
+def at_once(folder: Path, person: str, limits: EffectiveLimits) -> AbstractAsyncContextManager[None]:
+    """The slots of one run, or a refusal: nobody may wait."""
+    return taken_slots(folder, person, limits, bounds=REFUSE, tell=tell_nobody)
+
+
+async def attempt(folder: Path, person: str, limits: EffectiveLimits) -> None:
+    async with at_once(folder, person, limits):
+        pass
+
+
+async def test_as_many_runs_as_permitted_go_at_once_and_the_next_names_limit_and_origin(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=2)
 
-    with (
-        taken_slots(tmp_path, "ann", limits),
-        taken_slots(tmp_path, "ann", limits),
-        pytest.raises(BusyError) as caught,
-        taken_slots(tmp_path, "ann", limits),
-    ):
-        pass
+    async with at_once(tmp_path, "ann", limits), at_once(tmp_path, "ann", limits):
+        with pytest.raises(BusyError) as caught:
+            await attempt(tmp_path, "ann", limits)
 
     assert caught.value.key == "max_concurrent_runs"
     assert "test" in caught.value.origin
-    assert caught.value.reason == "as many runs are under way as are permitted at once (2 runs)"
+    assert (
+        caught.value.reason == "as many runs are under way as are permitted at once (2 runs), and no queue is permitted"
+    )
+    assert caught.value.remedy == "Try again when one has ended, or stop one"
 
 
-def test_a_slot_is_free_again_once_its_run_has_ended_or_failed(tmp_path: Path) -> None:
+async def test_a_slot_is_free_again_once_its_run_has_ended_or_failed(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=1)
 
-    with pytest.raises(ZeroDivisionError), taken_slots(tmp_path, "ann", limits):
-        raise ZeroDivisionError
-    with taken_slots(tmp_path, "ann", limits):
+    with pytest.raises(ZeroDivisionError):
+        async with at_once(tmp_path, "ann", limits):
+            raise ZeroDivisionError
+    async with at_once(tmp_path, "ann", limits):
         pass
 
 
-def test_one_persons_runs_do_not_count_for_another(tmp_path: Path) -> None:
+async def test_a_slot_is_free_again_although_a_forked_process_still_has_its_descriptor(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=1)
 
-    with taken_slots(tmp_path, "ann", limits), taken_slots(tmp_path, "bob", limits):
+    async with at_once(tmp_path, "ann", limits):
+        (copy,) = copied_descriptors(tmp_path)
+    try:
+        async with at_once(tmp_path, "ann", limits):
+            pass
+    finally:
+        os.close(copy)
+
+
+async def test_one_persons_runs_do_not_count_for_another(tmp_path: Path) -> None:
+    limits = limits_of(max_concurrent_runs=1)
+
+    async with at_once(tmp_path, "ann", limits), at_once(tmp_path, "bob", limits):
         pass
 
 
-def test_the_instances_limit_counts_all_persons_and_frees_the_persons_slot_on_refusal(tmp_path: Path) -> None:
+async def test_the_instances_limit_counts_all_persons_and_frees_the_persons_slot_on_refusal(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=1, max_instance_runs=1)
 
-    with (
-        taken_slots(tmp_path, "ann", limits),
-        pytest.raises(BusyError) as caught,
-        taken_slots(tmp_path, "bob", limits),
-    ):
-        pass
-    with taken_slots(tmp_path, "bob", limits):
+    async with at_once(tmp_path, "ann", limits):
+        with pytest.raises(BusyError, match=r"permitted at once \(1 run\)") as caught:
+            await attempt(tmp_path, "bob", limits)
+    async with at_once(tmp_path, "bob", limits):
         pass
 
     assert caught.value.key == "max_instance_runs"
-    assert caught.value.reason == "as many runs are under way as are permitted at once (1 run)"
 
 
-def test_a_tighter_limit_counts_runs_that_began_under_a_looser_one(tmp_path: Path) -> None:
-    with (
-        taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=5)),
-        pytest.raises(BusyError),
-        taken_slots(tmp_path, "ann", limits_of(max_concurrent_runs=1)),
-    ):
-        pass
+async def test_a_tighter_limit_counts_runs_that_began_under_a_looser_one(tmp_path: Path) -> None:
+    async with at_once(tmp_path, "ann", limits_of(max_concurrent_runs=5)):
+        with pytest.raises(BusyError):
+            await attempt(tmp_path, "ann", limits_of(max_concurrent_runs=1))
 
 
-def test_unlimited_runs_take_no_slot(tmp_path: Path) -> None:
+async def test_unlimited_runs_take_no_slot(tmp_path: Path) -> None:
     limits = limits_of(max_concurrent_runs=UNLIMITED, max_instance_runs=UNLIMITED)
 
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         for _ in range(50):
-            stack.enter_context(taken_slots(tmp_path, "ann", limits))
-        assert list(tmp_path.iterdir()) == []
+            await stack.enter_async_context(at_once(tmp_path, "ann", limits))
+        assert names_in(tmp_path) == []
 
 
-def test_a_hundred_parallel_starts_at_limit_three_never_over_run_it(tmp_path: Path) -> None:
-    limits, together, admitted = limits_of(max_concurrent_runs=3), Barrier(100), []
+async def test_a_hundred_starts_at_limit_three_never_over_run_it(tmp_path: Path) -> None:
+    limits, all_tried, admitted = limits_of(max_concurrent_runs=3), asyncio.Barrier(100), []
 
-    def start() -> None:
-        together.wait()
+    async def start() -> None:
         try:
-            with taken_slots(tmp_path, "ann", limits):
+            async with at_once(tmp_path, "ann", limits):
                 admitted.append(1)
-                all_tried.wait()
+                await all_tried.wait()
         except BusyError:
-            all_tried.wait()
+            await all_tried.wait()
 
-    all_tried = Barrier(100)
-    threads = [Thread(target=start) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(start())
 
     assert len(admitted) == 3
 
 
 def test_a_killed_process_keeps_no_slot(tmp_path: Path) -> None:
-    holder = (
-        "import sys, pathlib; from sandbox.slots import taken_slots; from tests.sandbox.conftest import limits_of\n"
-        "with taken_slots(pathlib.Path(sys.argv[1]), 'ann', limits_of(max_concurrent_runs=1)):\n"
-        "    print('held', flush=True); sys.stdin.read()"
-    )
     limits = limits_of(max_concurrent_runs=1)
     with subprocess.Popen(
-        [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(BusyError), taken_slots(tmp_path, "ann", limits):
-            pass
+        with pytest.raises(BusyError):
+            asyncio.run(attempt(tmp_path, "ann", limits))
         process.kill()
         process.wait()
-        with taken_slots(tmp_path, "ann", limits):
-            pass
+        asyncio.run(attempt(tmp_path, "ann", limits))
 
 
 @pytest.mark.parametrize(
@@ -138,28 +165,36 @@ def test_a_killed_process_keeps_no_slot(tmp_path: Path) -> None:
         pytest.param("instance", id="like-ours"),
     ],
 )
-def test_hostile_person_id_names_no_file(tmp_path: Path, person: str) -> None:
+async def test_hostile_person_id_names_no_file(tmp_path: Path, person: str) -> None:
     inside = tmp_path / "slots"
 
-    with taken_slots(inside, person, limits_of(max_instance_runs=1)):
-        names = [entry.name for entry in inside.iterdir()]
+    async with at_once(inside, person, limits_of(max_instance_runs=1)):
+        names = names_in(inside)
 
     assert all(SLOT_NAME.fullmatch(name) for name in names)
-    assert list(tmp_path.iterdir()) == [inside]
+    assert names_in(tmp_path) == ["slots"]
 
 
 def test_a_planted_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "instance-0").symlink_to(tmp_path / "elsewhere")
 
-    with (
-        pytest.raises(OSError, match="Too many levels of symbolic links"),
-        taken_slots(tmp_path, "ann", limits_of(max_instance_runs=1)),
-    ):
-        pass
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        asyncio.run(attempt(tmp_path, "ann", limits_of(max_instance_runs=1)))
 
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
-    with taken_slots(tmp_path / "slots", "ann", limits_of()):
-        assert (tmp_path / "slots").stat().st_mode & 0o777 == 0o700
+    asyncio.run(attempt(tmp_path / "slots", "ann", limits_of()))
+
+    assert (tmp_path / "slots").stat().st_mode & 0o777 == 0o700
+
+
+def names_in(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+def copied_descriptors(folder: Path) -> list[int]:
+    """Copies, as a fork makes them, of all of this process's descriptors of files in a folder."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if str(folder) in str(entry.resolve())]
+    return [os.dup(number) for number in numbers]

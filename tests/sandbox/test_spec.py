@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from policy.effective import EffectiveLimits
 from policy.limits import LIMITS
 from policy.values import UNLIMITED
+from sandbox.packages import BOX_PACKAGES, Packages
 from sandbox.request import RunRequest
-from sandbox.spec import DIGEST_ANNOTATION, GVISOR_HEADROOM_BYTES, Compiled, NetworkMode, compile_run, network_mode
+from sandbox.spec import GVISOR_HEADROOM_BYTES, THREADS_VARIABLES, Compiled, NetworkMode, compile_run, network_mode
 from sandbox.tree import FileTree
 from tests.policy.factories import destinations, values_of
 from tests.sandbox.conftest import limits_of
@@ -32,6 +33,12 @@ TREE = FileTree(
     file_count=3,
     size_bytes=4,
     omitted=(),
+)
+PACKAGES = Packages(
+    path=Path("/opt/venv"),
+    folder=Path("/opt/venv/lib/python3.11/site-packages"),
+    library_name="python3.11",
+    digest="4567cdef",
 )
 BUILT_IN = {limit.name: limit.built_in for limit in LIMITS}
 LOCKDOWN = {limit.name: limit.lockdown for limit in LIMITS}
@@ -88,6 +95,63 @@ def test_a_run_is_described_as_its_golden_says(name: str, language: str, values:
     assert described == golden.read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "language", "imports"),
+    [
+        ("python-packages", "python", ()),
+        ("python-packages-imported", "python", ("numpy", "matplotlib.pyplot")),
+        ("bash-packages", "bash", ()),
+    ],
+)
+def test_a_run_with_packages_is_described_as_its_golden_says(
+    name: str, language: str, imports: tuple[str, ...]
+) -> None:
+    golden = GOLDENS / f"spec-{name}.json"
+    described = compiled_json(compile_run(language, limits_of(**BUILT_IN), TREE, packages=PACKAGES, imports=imports))
+    if os.environ.get("WRITE_GOLDENS"):
+        golden.write_text(described)
+
+    assert described == golden.read_text()
+
+
+@given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
+def test_packages_are_mounted_read_only_and_change_no_limit(limits: EffectiveLimits, language: str) -> None:
+    without, offered = (compile_run(language, limits, TREE, packages=packages) for packages in (None, PACKAGES))
+    more = [mount for mount in offered.spec["mounts"] if mount not in without.spec["mounts"]]
+
+    assert [(mount["destination"], mount["source"]) for mount in more] == [(BOX_PACKAGES, str(PACKAGES.folder))]
+    assert "ro" in more[0]["options"]
+    assert "rbind" not in more[0]["options"]
+    assert (offered.cgroup_limits, offered.runsc_flags) == (without.cgroup_limits, without.runsc_flags)
+    assert BOX_PACKAGES not in json.dumps(without.spec)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "processes", "threads"),
+    [
+        ("1", 64, "1"),
+        ("0.1", 64, "1"),
+        ("2.5", 64, "3"),
+        ("8", 8, "4"),
+        ("8", 1, "1"),
+        (UNLIMITED, 6, "3"),
+        (UNLIMITED, UNLIMITED, None),
+    ],
+)
+def test_numerical_libraries_start_no_more_threads_than_they_may(
+    cpus: Any,  # noqa: ANN401 -- whatever the limit can be
+    processes: Any,  # noqa: ANN401
+    threads: str | None,
+) -> None:
+    limits = limits_of(max_cpus=cpus if cpus is UNLIMITED else Decimal(cpus), max_processes=processes)
+
+    environment = dict(
+        line.split("=", 1) for line in compile_run("python", limits, TREE, packages=PACKAGES).spec["process"]["env"]
+    )
+
+    assert {environment.get(name) for name in THREADS_VARIABLES} == {threads}
+
+
 @given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
 def test_the_same_request_is_always_described_the_same(limits: EffectiveLimits, language: str) -> None:
     assert compile_run(language, limits, TREE) == compile_run(language, limits, TREE)
@@ -106,7 +170,7 @@ def test_whatever_the_limits_a_box_has_no_privilege_and_a_read_only_root(
     assert process["user"] == {"uid": 1000, "gid": 1000}
     assert spec["root"] == {"path": str(TREE.root), "readonly": True}
     assert {entry["type"] for entry in spec["linux"]["namespaces"]} >= {"pid", "ipc", "uts", "mount"}
-    assert spec["annotations"] == {DIGEST_ANNOTATION: limits.digest}
+    assert "annotations" not in spec
 
 
 @given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)

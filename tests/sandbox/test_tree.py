@@ -1,4 +1,4 @@
-"""The box's file tree holds what its lists name, nothing of the caller, and is believed only when complete."""
+"""A tree is built once, believed only when complete, built again when spoiled, and runs Python and Bash for real."""
 
 import json
 import os
@@ -7,10 +7,8 @@ import secrets
 import shutil
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,42 +16,12 @@ import pytest
 from sandbox.equipment import found_runsc
 from sandbox.errors import SandboxError
 from sandbox.release import ReleaseSource
-from sandbox.shared_libraries import gathered_libraries, parsed_ldd
-from sandbox.tree import BOX_UID, REQUIRED_COMMANDS, FileTree, Interpreter, TreePlan, build_tree, planned_tree
+from sandbox.tree import FileTree, build_tree
+from sandbox.tree_build import BOX_UID
+from sandbox.tree_plan import Interpreter
+from tests.sandbox.trees import copied_interpreter, silent
 
 IMPORTS = "import json, ssl, sqlite3, ctypes, lzma, bz2, zoneinfo, multiprocessing, asyncio, decimal"
-CANARY = "canary-7e1f"
-
-
-def silent(_text: str) -> None:
-    """Ignore reports."""
-
-
-@pytest.fixture(scope="session")
-def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("private", numbered=True)
-
-
-@pytest.fixture(scope="session")
-def tree(private: Path) -> FileTree:
-    return build_tree(private, Interpreter.current(), silent)
-
-
-def copied_interpreter(folder: Path) -> Interpreter:
-    """Copy the running interpreter's library in part, so that a test may spoil it."""
-    current = Interpreter.current()
-    home = folder / "lib" / current.standard_library.name
-    for name in ("encodings", "json", "collections"):
-        shutil.copytree(current.standard_library / name, home / name)
-    for path in current.standard_library.glob("*.py"):
-        if path.is_file() and not path.is_symlink():
-            shutil.copy2(path, home / path.name)
-    return replace(current, standard_library=home, platform_library=home)
-
-
-@pytest.fixture
-def interpreter(tmp_path: Path) -> Interpreter:
-    return copied_interpreter(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -61,141 +29,6 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Interpreter, F
     folder = tmp_path_factory.mktemp("spoilable")
     shared = copied_interpreter(folder)
     return shared, build_tree(folder / "private", shared, silent)
-
-
-def destinations(plan: TreePlan) -> set[str]:
-    return {one.destination for one in plan.sources}
-
-
-def every_path(tree: FileTree) -> list[Path]:
-    return [Path(folder, name) for folder, names, files in os.walk(tree.root) for name in (*names, *files)]
-
-
-# What is in it
-
-
-def test_tree_holds_interpreter_commands_and_mount_points(tree: FileTree) -> None:
-    for path in (tree.python, tree.bash, "/bin/sh", "/lib64", "/etc/passwd", "/usr/bin/python", "/var/tmp"):
-        assert (tree.root / path.lstrip("/")).exists(), path
-    for name in REQUIRED_COMMANDS.split():
-        assert os.access(tree.root / "usr/bin" / name, os.X_OK), name
-    for folder in ("proc", "dev", "tmp"):
-        assert list((tree.root / folder).iterdir()) == []
-    assert (tree.root / "etc/resolv.conf").read_bytes() == b""
-    assert f"sandbox:x:{BOX_UID}:{BOX_UID}:" in (tree.root / "etc/passwd").read_text()
-
-
-def test_tree_has_no_setuid_no_writable_and_no_special_file(tree: FileTree) -> None:
-    for path in (tree.root, *every_path(tree)):
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            continue
-        assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), path
-        assert stat.S_IMODE(mode) in ({0o755} if stat.S_ISDIR(mode) else {0o644, 0o755}), path
-        assert not os.listxattr(path), path
-
-
-def test_no_link_in_the_tree_points_anywhere_but_into_it(tree: FileTree) -> None:
-    for path in (path for path in every_path(tree) if path.is_symlink()):
-        target = path.readlink()
-        inside = tree.root / str(target).lstrip("/") if target.is_absolute() else path.parent / target
-        assert os.path.normpath(inside).startswith(f"{tree.root}/"), path
-
-
-@pytest.mark.parametrize(
-    "name", ["site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "pydoc_data"]
-)
-def test_excluded_package_is_nowhere_in_the_tree(tree: FileTree, name: str) -> None:
-    assert [path for path in every_path(tree) if path.name == name and path.is_dir()] == []
-
-
-def test_marker_lies_outside_what_the_box_sees(private: Path, tree: FileTree) -> None:
-    assert tree.root == private / "trees" / tree.digest
-    assert (private / "trees" / f"{tree.digest}.json").exists()
-    assert not list(tree.root.rglob("*.json"))
-
-
-def test_every_module_is_compiled_and_names_no_path_of_the_host(private: Path, tree: FileTree) -> None:
-    library = tree.root / "usr/lib" / Interpreter.current().standard_library.name
-    compiled = list(library.rglob("*.pyc"))
-    home = str(Interpreter.current().standard_library).encode()
-    known = b"/usr/lib/" + library.name.encode()
-
-    assert len(compiled) >= 0.95 * len(list(library.rglob("*.py")))
-    # `_sysconfigdata` tells where the interpreter was installed: that is what it is for.
-    for path in (path for path in compiled if not path.name.startswith("_sysconfigdata")):
-        content = path.read_bytes()
-        assert str(private).encode() not in content, path
-        assert home == known or home not in content, path
-        assert known in content, path
-
-
-def test_compiled_module_is_valid_for_its_source(tree: FileTree) -> None:
-    library = tree.root / "usr/lib" / Interpreter.current().standard_library.name / "json"
-    header = (library / "__pycache__" / f"decoder.{sys.implementation.cache_tag}.pyc").read_bytes()[:16]
-    source = (library / "decoder.py").stat()
-
-    assert int.from_bytes(header[8:12], "little") == int(source.st_mtime)
-    assert int.from_bytes(header[12:16], "little") == source.st_size
-
-
-def test_counts_of_the_tree_are_those_on_disk(tree: FileTree) -> None:
-    files = [path for path in every_path(tree) if path.is_file() and not path.is_symlink()]
-
-    assert tree.file_count == len(files)
-    assert tree.size_bytes == sum({path.stat().st_ino: path.stat().st_size for path in files}.values())
-
-
-# Nothing of the caller
-
-
-def test_canaries_beside_the_library_never_reach_the_tree(
-    tmp_path: Path, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = interpreter.standard_library
-    outside = tmp_path / "secret.py"
-    for path in (
-        outside,
-        home / "site-packages" / "owned.py",
-        home / "site-packages" / "owned.pth",
-        home / "sitecustomize.py",
-        home / "usercustomize.py",
-        home / "webui.db",
-        home / f"{CANARY}.py",
-        home / "json" / "notes.txt",
-        home / "json" / "tests" / "owned.py",
-        tmp_path / "cwd" / "json.py",
-    ):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"TOKEN = '{CANARY}'\n")
-    (home / "json" / "stolen.py").symlink_to(outside)
-    (home / "turtledemo").symlink_to(tmp_path / "cwd")
-    (home / "curses").symlink_to(tmp_path / "cwd")
-    monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "cwd"))
-    monkeypatch.setenv("PATH", str(tmp_path / "cwd"))
-
-    tree = build_tree(tmp_path / "private", interpreter, silent)
-
-    assert (tree.root / "usr/lib" / home.name / "json" / "decoder.py").exists()
-    for path in every_path(tree):
-        assert CANARY not in path.name
-        if path.is_file():
-            assert CANARY.encode() not in path.read_bytes(), path
-
-
-def test_command_of_the_callers_path_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "ls"
-    fake.write_text("#!/bin/sh\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    sources = {one.destination: one.source for one in planned_tree(Interpreter.current()).sources}
-
-    assert sources["usr/bin/ls"] != str(fake)
-
-
-# When it is built again
 
 
 def test_ready_tree_is_used_without_a_word(private: Path, tree: FileTree) -> None:
@@ -211,32 +44,6 @@ def test_building_is_reported_once(tmp_path: Path, interpreter: Interpreter) -> 
         build_tree(tmp_path / "private", interpreter, said.append)
 
     assert len(said) == 1
-
-
-def touched_module(interpreter: Interpreter) -> None:
-    os.utime(interpreter.standard_library / "json" / "decoder.py", ns=(1, 1))
-
-
-def replaced_module(interpreter: Interpreter) -> None:
-    path = interpreter.standard_library / "json" / "decoder.py"
-    status = path.stat()
-    shutil.copy2(path, path.with_suffix(".new"))
-    path.with_suffix(".new").rename(path)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def new_module(interpreter: Interpreter) -> None:
-    (interpreter.standard_library / "json" / "new.py").write_text("")
-
-
-@pytest.mark.parametrize("changed", [touched_module, replaced_module, new_module])
-def test_changed_library_gives_another_plan(interpreter: Interpreter, changed: Callable[[Interpreter], None]) -> None:
-    before = planned_tree(interpreter).digest
-    assert planned_tree(interpreter).digest == before
-
-    changed(interpreter)
-
-    assert planned_tree(interpreter).digest != before
 
 
 def marker_of(tree: FileTree) -> Path:
@@ -346,112 +153,6 @@ def test_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path: Path, in
 
     with pytest.raises(SandboxError, match="file"):
         build_tree(tmp_path / "file" / "below", interpreter, silent)
-
-
-# Other interpreters
-
-
-def test_interpreter_is_the_one_behind_a_virtual_environment() -> None:
-    current = Interpreter.current()
-
-    assert current.executable.read_bytes()[:4] == b"\x7fELF"
-    assert Path(sys.prefix) not in current.executable.parents or sys.prefix == sys.base_prefix
-    assert (current.standard_library / "os.py").is_file()
-    assert (current.platform_library / "lib-dynload").is_dir()
-
-
-def test_interpreter_without_its_library_is_refused(tmp_path: Path) -> None:
-    bare = replace(Interpreter.current(), standard_library=tmp_path)
-
-    with pytest.raises(SandboxError, match=r"os\.py"):
-        planned_tree(bare)
-
-
-def test_interpreter_that_is_a_script_is_refused(tmp_path: Path) -> None:
-    shim = tmp_path / "python"
-    shim.write_text("#!/bin/sh\nexec python3\n")
-
-    with pytest.raises(SandboxError, match="machine code"):
-        planned_tree(replace(Interpreter.current(), executable=shim))
-
-
-def test_debug_build_keeps_its_own_folder_name(interpreter: Interpreter) -> None:
-    home = interpreter.standard_library
-    odd = home.rename(home.with_name(f"{home.name}t"))
-    planned = destinations(planned_tree(replace(interpreter, standard_library=odd, platform_library=odd)))
-
-    assert f"usr/lib/{home.name}t/os.py" in planned
-    assert f"usr/bin/{home.name}t" in planned
-
-
-# Shared libraries
-
-
-LDD_ANSWER = """/usr/bin/one:
-\tlinux-vdso.so.1 (0x00007f34b225b000)
-\tlibfirst.so.1 => /lib/libfirst.so.1 (0x00007f34b1c00000)
-\tlibgone.so.2 => not found
-\t/lib64/ld-linux-x86-64.so.2 (0x00007f34b225d000)
-/usr/bin/static:
-\tstatically linked
-/usr/bin/script:
-\tnot a dynamic executable
-"""
-
-
-def test_ldd_answer_about_several_programs_is_read() -> None:
-    programs = [Path("/usr/bin/one"), Path("/usr/bin/static"), Path("/usr/bin/script")]
-
-    assert parsed_ldd(LDD_ANSWER, programs) == {
-        programs[0]: {
-            "libfirst.so.1": Path("/lib/libfirst.so.1"),
-            "libgone.so.2": None,
-            "ld-linux-x86-64.so.2": Path("/lib64/ld-linux-x86-64.so.2"),
-        },
-        programs[1]: {},
-        programs[2]: {},
-    }
-
-
-@pytest.fixture
-def two_libraries(tmp_path: Path) -> dict[Path, dict[str, Path | None]]:
-    needs: dict[Path, dict[str, Path | None]] = {}
-    for name, content in (("a", "one"), ("b", "two"), ("c", "one")):
-        library = tmp_path / name / "libx.so.1"
-        library.parent.mkdir()
-        library.write_text(content)
-        needs[Path(f"/usr/bin/{name}")] = {"libx.so.1": library}
-    return needs
-
-
-def test_two_different_libraries_of_one_name_are_refused_naming_both(
-    two_libraries: dict[Path, dict[str, Path | None]],
-) -> None:
-    with pytest.raises(SandboxError, match=r"a/libx\.so\.1 and .*b/libx\.so\.1"):
-        gathered_libraries([Path("/usr/bin/a"), Path("/usr/bin/b")], [], two_libraries)
-
-
-def test_optional_program_with_another_library_of_a_taken_name_is_left_out(
-    two_libraries: dict[Path, dict[str, Path | None]],
-) -> None:
-    gathered = gathered_libraries([Path("/usr/bin/a")], [Path("/usr/bin/b"), Path("/usr/bin/c")], two_libraries)
-
-    assert [str(program) for program, _ in gathered.omitted] == ["/usr/bin/b"]
-    assert [name for name, _ in gathered.files] == ["libx.so.1"]
-
-
-@pytest.mark.parametrize(
-    ("needed", "reason"),
-    [
-        pytest.param({"liby.so": None}, "liby.so is not found", id="missing-library"),
-        pytest.param({"ld-linux.so.2": Path("/nix/store/x/ld-linux.so.2")}, "its loader is", id="loader-elsewhere"),
-    ],
-)
-def test_required_program_that_could_not_start_in_the_box_is_refused(
-    needed: dict[str, Path | None], reason: str
-) -> None:
-    with pytest.raises(SandboxError, match=reason):
-        gathered_libraries([Path("/usr/bin/a")], [], {Path("/usr/bin/a"): needed})
 
 
 # For real

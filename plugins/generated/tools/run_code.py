@@ -6,73 +6,96 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 57 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 79 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 140
-#   policy/positions.py .......... line 360
-#   policy/errors.py ............. line 586
-#   policy/keys.py ............... line 720
-#   policy/requester.py .......... line 932
-#   policy/shape.py .............. line 1074
-#   policy/shape_errors.py ....... line 1330
-#   policy/values.py ............. line 1414
-#   policy/limits.py ............. line 1766
-#   policy/settings.py ........... line 2012
-#   policy/remembered.py ......... line 2303
-#   policy/schema.py ............. line 2436
-#   policy/statements.py ......... line 2579
-#   policy/effective.py .......... line 2661
-#   policy/environment.py ........ line 2846
-#   policy/toml_words.py ......... line 3080
-#   policy/toml_text.py .......... line 3424
-#   policy/document.py ........... line 3698
-#   policy/refusals.py ........... line 3939
-#   policy/resolve.py ............ line 4119
-#   policy/signature_block.py .... line 4452
-#   policy/signatures.py ......... line 4655
-#   policy/situation.py .......... line 4780
-#   plugins/valves.py ............ line 4890
-#   policy/trusted_files.py ...... line 5011
-#   policy/load.py ............... line 5431
-#   policy/locks.py .............. line 5569
-#   policy/audit.py .............. line 5624
-#   policy/standing.py ........... line 5954
-#   policy/state_folder.py ....... line 6073
-#   policy/live.py ............... line 6167
-#   sandbox/cleaning.py .......... line 6392
-#   plugins/people.py ............ line 6413
-#   sandbox/errors.py ............ line 6537
-#   sandbox/cgroups.py ........... line 6593
-#   sandbox/folders.py ........... line 7292
-#   sandbox/leases.py ............ line 7515
-#   sandbox/pipes.py ............. line 7596
-#   sandbox/release.py ........... line 7655
-#   sandbox/debian.py ............ line 8015
-#   sandbox/gvisor.py ............ line 8278
-#   sandbox/request.py ........... line 8606
-#   sandbox/outcome.py ........... line 8681
-#   plugins/presentation.py ...... line 8872
-#   sandbox/account.py ........... line 8930
-#   sandbox/shared_libraries.py .. line 9005
-#   sandbox/slots.py ............. line 9132
-#   sandbox/starters.py .......... line 9191
-#   sandbox/box.py ............... line 9247
-#   sandbox/tree.py .............. line 9495
-#   sandbox/equipment.py ......... line 10059
-#   sandbox/spec.py .............. line 10138
-#   sandbox/runner.py ............ line 10290
-#   sandbox/session.py ........... line 10517
-#   plugins/host.py .............. line 10733
-#   plugins/self_test.py ......... line 10851
-#   plugins/tool.py .............. line 10906
+#   policy/destinations.py ....... line 168
+#   policy/positions.py .......... line 388
+#   policy/errors.py ............. line 614
+#   policy/keys.py ............... line 747
+#   policy/requester.py .......... line 959
+#   policy/shape.py .............. line 1101
+#   policy/shape_errors.py ....... line 1357
+#   policy/values.py ............. line 1441
+#   policy/limits.py ............. line 1793
+#   policy/settings.py ........... line 2039
+#   policy/remembered.py ......... line 2397
+#   policy/schema.py ............. line 2530
+#   policy/statements.py ......... line 2673
+#   policy/effective.py .......... line 2755
+#   policy/environment.py ........ line 2964
+#   policy/toml_words.py ......... line 3189
+#   policy/toml_text.py .......... line 3533
+#   policy/document.py ........... line 3807
+#   policy/refusals.py ........... line 4048
+#   policy/resolve.py ............ line 4228
+#   policy/signature_block.py .... line 4561
+#   policy/signatures.py ......... line 4764
+#   policy/situation.py .......... line 4889
+#   plugins/valves.py ............ line 4999
+#   policy/trusted_files.py ...... line 5120
+#   policy/load.py ............... line 5540
+#   policy/locks.py .............. line 5678
+#   policy/audit.py .............. line 5733
+#   policy/standing.py ........... line 6063
+#   policy/state_folder.py ....... line 6182
+#   policy/live.py ............... line 6276
+#   sandbox/cleaning.py .......... line 6501
+#   plugins/people.py ............ line 6522
+#   sandbox/control.py ........... line 6646
+#   sandbox/elf.py ............... line 6783
+#   sandbox/errors.py ............ line 6881
+#   sandbox/cgroups.py ........... line 6935
+#   sandbox/folders.py ........... line 7659
+#   sandbox/off_limits.py ........ line 7891
+#   sandbox/packages.py .......... line 8008
+#   sandbox/pipes.py ............. line 8168
+#   sandbox/processes.py ......... line 8288
+#   sandbox/ended_family.py ...... line 8367
+#   sandbox/queue_lines.py ....... line 8426
+#   sandbox/release.py ........... line 8594
+#   sandbox/debian.py ............ line 8954
+#   sandbox/request.py ........... line 9217
+#   sandbox/outcome.py ........... line 9294
+#   plugins/presentation.py ...... line 9509
+#   sandbox/account.py ........... line 9569
+#   sandbox/probes.py ............ line 9644
+#   sandbox/run_notes.py ......... line 9771
+#   sandbox/noted_cgroups.py ..... line 9938
+#   sandbox/leases.py ............ line 10007
+#   sandbox/runsc_program.py ..... line 10144
+#   sandbox/gvisor.py ............ line 10244
+#   sandbox/proof.py ............. line 10497
+#   sandbox/enforcing.py ......... line 10583
+#   sandbox/shared_libraries.py .. line 10670
+#   sandbox/slots.py ............. line 10825
+#   sandbox/starters.py .......... line 11063
+#   sandbox/box.py ............... line 11183
+#   sandbox/tree_plan.py ......... line 11454
+#   sandbox/tree_build.py ........ line 11695
+#   sandbox/tree_marker.py ....... line 11898
+#   sandbox/tree.py .............. line 11990
+#   sandbox/launch.py ............ line 12160
+#   sandbox/kept_launch.py ....... line 12408
+#   sandbox/equipment.py ......... line 12478
+#   sandbox/spec.py .............. line 12605
+#   sandbox/ready_box.py ......... line 12817
+#   sandbox/pool.py .............. line 13023
+#   sandbox/runner.py ............ line 13285
+#   sandbox/proving.py ........... line 13548
+#   sandbox/prepared_runner.py ... line 13598
+#   sandbox/session.py ........... line 13755
+#   plugins/host.py .............. line 14000
+#   plugins/self_test.py ......... line 14135
+#   plugins/tool.py .............. line 14194
 
 import argparse
 import asyncio
 import base64
 import binascii
 import bz2
+import ctypes
 import difflib
 import errno
 import fcntl
@@ -92,8 +115,10 @@ import secrets
 import select
 import shutil
 import signal
+import socket
 import ssl
 import stat
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -106,24 +131,27 @@ import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
+import weakref
 from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from bisect import bisect_right
 from codecs import getincrementaldecoder
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from filecmp import cmp
 from functools import cache, reduce
+from importlib.util import find_spec
 from itertools import count, islice
 from operator import getitem
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
+from typing import Annotated, Any, BinaryIO, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
+from urllib.parse import urlsplit
 
 import jsonschema
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -624,7 +652,6 @@ class Flaw(Enum):
     CONTRADICTORY_RELATIONS = "contradictory-relations"
     MISSPELT_VARIABLE = "misspelt-variable"
     MALFORMED_VARIABLE = "malformed-variable"
-    UNSUPPORTED_VARIABLE = "unsupported-variable"
     CONTRADICTORY_VARIABLES = "contradictory-variables"
     AMBIGUOUS_LINE = "ambiguous-line"
 
@@ -2012,16 +2039,23 @@ def limit_named(name: str) -> Limit[Any] | None:
 # ======== policy/settings.py ==========================================================================================
 # The second, small table: settings that only the environment can hold, and how each is read.
 #
-# A setting is no limit: it says where policy files and keys are, and where gVisor comes from. One that this version
-# knows by name but cannot honour is marked so, and is refused when it is set: it is never quietly ignored.
+# A setting is no limit: it says where policy files and keys are, where gVisor comes from, and how much waits for what.
 
 
 S = TypeVar("S")
 
 DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
+GVISOR_PLATFORMS = ("systrap", "ptrace", "kvm")
+"""What gVisor can catch system calls with; `kvm` hangs on some virtual machines, so it is never taken by itself."""
 LONGEST_STALE = timedelta(days=90)
 """The longest time for which an old policy set can hold."""
+LONGEST_QUEUE_WAIT = timedelta(hours=1)
+"""The longest time for which a run can wait for its turn."""
+LARGEST_POOL = 64
+"""The most boxes that may wait for code."""
+LARGEST_QUEUE = 1000
+"""The most runs that can wait at once."""
 MAX_DOCUMENT_BYTES = 64 * 1024
 """Size of one policy file."""
 MAX_SERIAL = 2**53 - 1
@@ -2042,8 +2076,6 @@ class Setting(Generic[S]):
     """What holds where the variable is not set."""
     description: str
     """One sentence for people, without full stop."""
-    supported: bool = True
-    """Whether this version honours it; one that it cannot honour is refused."""
 
     @property
     def variable(self) -> str:
@@ -2111,6 +2143,25 @@ def _parse_duration(text: str) -> timedelta:
     return duration
 
 
+def _parse_queue_wait(text: str) -> timedelta:
+    wait = _parse_duration(text)
+    if wait > LONGEST_QUEUE_WAIT:
+        raise ValueError(f"{spelt(text)} is longer than 1h")
+    return wait
+
+
+def _parse_queue_size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or int(text) > LARGEST_QUEUE:
+        raise ValueError(f"{spelt(text)} is not a whole number from 0 to {LARGEST_QUEUE}")
+    return int(text)
+
+
+def _parse_pool_size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text, re.ASCII) or int(text) > LARGEST_POOL:
+        raise ValueError(f"{spelt(text)} is not a whole number from 0 to {LARGEST_POOL}")
+    return int(text)
+
+
 def _parse_variable_names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
@@ -2119,9 +2170,23 @@ def _parse_variable_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _parse_module_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", name, re.ASCII):
+            raise ValueError(f"{spelt(name)} is not the name of a Python module")
+    return names
+
+
 def _parse_version(text: str) -> str:
     if not re.fullmatch(r"[0-9]{8}(\.[0-9]{1,4})?", text, re.ASCII):
         raise ValueError(f"{spelt(text)} is not a gVisor version such as 20260810.0")
+    return text
+
+
+def _parse_platform(text: str) -> str:
+    if text not in GVISOR_PLATFORMS:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(GVISOR_PLATFORMS)}")
     return text
 
 
@@ -2138,7 +2203,6 @@ def _parse_url(text: str) -> str:
 
 
 _SWITCH = Switch(strict=True)
-_NOT_YET = "not supported by this version"
 
 POLICY_PATH: Setting[str | None] = Setting(
     name="policy_path",
@@ -2245,21 +2309,47 @@ GVISOR_MIN_VERSION: Setting[str | None] = Setting(
     default=None,
     description="The oldest gVisor that may run code",
 )
+GVISOR_PLATFORM: Setting[str | None] = Setting(
+    name="gvisor_platform",
+    parse=_parse_platform,
+    grammar=f"one of {', '.join(GVISOR_PLATFORMS)}",
+    default=None,
+    description="How gVisor catches system calls; unset, what works is found by trying",
+)
 PACKAGES_PATH: Setting[str | None] = Setting(
     name="packages_path",
     parse=_parse_path,
-    grammar=_NOT_YET,
+    grammar="the absolute path of a virtual environment, or of a folder as pip install --target makes it",
     default=None,
-    description="Folder of Python packages offered to code, read-only",
-    supported=False,
+    description="Python packages offered to code, read-only",
 )
-POOL_SIZE: Setting[str | None] = Setting(
+POOL_SIZE: Setting[int | None] = Setting(
     name="pool_size",
-    parse=_parse_text,
-    grammar=_NOT_YET,
+    parse=_parse_pool_size,
+    grammar=f"a whole number from 0 to {LARGEST_POOL}",
     default=None,
-    description="How many boxes wait, ready to run",
-    supported=False,
+    description="How many started boxes wait for code, all processes together; unset, as memory permits, up to 4",
+)
+POOL_IMPORTS: Setting[tuple[str, ...]] = Setting(
+    name="pool_imports",
+    parse=_parse_module_names,
+    grammar="names of Python modules separated by commas",
+    default=(),
+    description="Modules that waiting boxes import beforehand",
+)
+QUEUE_SIZE: Setting[int] = Setting(
+    name="queue_size",
+    parse=_parse_queue_size,
+    grammar=f"a whole number from 0 to {LARGEST_QUEUE}",
+    default=16,
+    description="How many runs may wait for their turn, a quarter of them one person's; 0 refuses at once",
+)
+QUEUE_MAX_WAIT: Setting[timedelta] = Setting(
+    name="queue_max_wait",
+    parse=_parse_queue_wait,
+    grammar="a whole number followed by s, m, h or d, at most 1h",
+    default=timedelta(seconds=60),
+    description="How long a run waits for its turn before it is refused",
 )
 AUDIT_LOG: Setting[str | None] = Setting(
     name="audit_log",
@@ -2292,8 +2382,12 @@ SETTINGS: tuple[Setting[Any], ...] = (
     GVISOR_VERSION,
     GVISOR_SHA512,
     GVISOR_MIN_VERSION,
+    GVISOR_PLATFORM,
     PACKAGES_PATH,
     POOL_SIZE,
+    POOL_IMPORTS,
+    QUEUE_SIZE,
+    QUEUE_MAX_WAIT,
     AUDIT_LOG,
     AUDIT_REQUIRED,
 )
@@ -2810,6 +2904,30 @@ class EffectiveLimits:
         }
 
 
+def fixed_limits(values: Mapping[str, Any], place: str) -> EffectiveLimits:
+    """Effective limits that nobody chose: the built-ins, with some values in place of theirs.
+
+    For runs of our own code, such as the probes of `sandbox doctor`.
+
+    Args:
+        values: by limit name, values of the limits' kinds.
+        place: what they are for, as provenance.
+    """
+    origin = Origin(layer=Layer.BUILT_IN, place=place)
+    return EffectiveLimits(
+        decisions={
+            limit.name: Decision(
+                limit=limit,
+                value=values.get(limit.name, limit.built_in),
+                verb=Verb.DEFAULT,
+                decided_by=origin,
+                candidates=(),
+            )
+            for limit in LIMITS
+        }
+    )
+
+
 def _origin_json(origin: Origin) -> dict[str, Any]:
     return {
         "place": origin.place,
@@ -2892,7 +3010,6 @@ class _Variable:
     name: str
     parse: Callable[[str], Any]
     grammar: str
-    supported: bool = True
 
 
 class _EnvironSource(PydanticBaseSettingsSource):
@@ -2916,8 +3033,8 @@ def read_environment(environ: Mapping[str, str]) -> EnvironmentLayer:
     """Read everything that is ours out of an environment.
 
     Raises:
-        ConfigurationError: a variable of ours is malformed, empty, contradicts another or is not supported by this
-            version, or a name is too close to one of ours; every problem is listed.
+        ConfigurationError: a variable of ours is malformed, empty or contradicts another, or a name is too close to one
+            of ours; every problem is listed.
     """
     variables = {variable.name: variable for variable in _our_variables()}
     values, problems = _read_values(environ, variables)
@@ -2937,30 +3054,22 @@ def _our_variables() -> Iterator[_Variable]:
         for suffix in _VERB_SUFFIXES.values():
             yield _Variable(name=f"{limit.variable}{suffix}", parse=limit.kind.parse, grammar=limit.kind.grammar)
     for setting in SETTINGS:
-        yield _Variable(
-            name=setting.variable, parse=setting.parse, grammar=setting.grammar, supported=setting.supported
-        )
+        yield _Variable(name=setting.variable, parse=setting.parse, grammar=setting.grammar)
 
 
 def _read_values(
     environ: Mapping[str, str], variables: Mapping[str, _Variable]
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """Every readable value by variable, and a problem for each that is not."""
-    unsupported = tuple(
-        _variable_problem(name, "it is not supported by this version", "Remove it", Flaw.UNSUPPORTED_VARIABLE)
-        for name, variable in variables.items()
-        if name in environ and not variable.supported
-    )
-    readable = {name: variable for name, variable in variables.items() if variable.supported}
     try:
-        model = _typed_variables(environ, readable)
+        model = _typed_variables(environ, variables)
     except ValidationError as error:
         bad = {str(item["loc"][0]): str(item["ctx"]["error"]) for item in error.errors()}
-        malformed = tuple(_malformed(readable[name], environ[name], reason) for name, reason in bad.items())
+        malformed = tuple(_malformed(variables[name], environ[name], reason) for name, reason in bad.items())
         rest = {name: text for name, text in environ.items() if name not in bad}
-        values, _ = _read_values(rest, readable)
-        return values, (*unsupported, *malformed)
-    return {name: getattr(model, name) for name in readable if name in environ}, unsupported
+        values, _ = _read_values(rest, variables)
+        return values, malformed
+    return {name: getattr(model, name) for name in variables if name in environ}, ()
 
 
 def _typed_variables(environ: Mapping[str, str], variables: Mapping[str, _Variable]) -> BaseSettings:
@@ -6534,6 +6643,241 @@ def _text_in(untrusted: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+# ======== sandbox/control.py ==========================================================================================
+# Asks gVisor itself how a box's first process ended, over the socket that every `runsc` subcommand uses.
+#
+# `runsc run` asks the same question, but then takes a box apart for some ten milliseconds before it passes the answer on.
+# The answer is the wait status that gVisor's kernel keeps, never a word of the code; without an answer the exit code of
+# `runsc run` counts. The open connection would hold up the box's end, so it is closed with the answer.
+#
+# Releases before 2023 listen under an abstract name, which any user of the same network namespace could reach and use
+# to start programs in the box; a box is therefore started in a network namespace of its own, where only root comes.
+# Source: https://github.com/google/gvisor, pkg/urpc/urpc.go and runsc/boot/controller.go (`containerManager.Wait`),
+# runsc/sandbox/sandbox.go (where the socket is).
+
+
+CONTROL_SOCKET_FOLDERS = (Path("/var/run"), Path("/run"), Path("/tmp"))  # noqa: S108 -- gVisor's choice, not ours
+"""Where newer releases put the socket if the path in their state folder is too long for one."""
+_CONNECT_SECONDS = 1.0
+_MOST_ANSWER_BYTES = 1 << 12
+_CLONE_NEWNET = 0x40000000
+_SOCKET_KIND = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+
+class ExitWatch:
+    """One open question to one box: with what wait status did its first process end?"""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def opened(cls, state: Path, box_name: str, runsc: int, box_processes: frozenset[int]) -> Self | None:
+        """Ask a box that is up; `None` where its socket is not found.
+
+        Args:
+            state: its `--root`.
+            box_name: its container id.
+            runsc: the process of `runsc run`, in whose network namespace the socket is.
+            box_processes: who may be listening there; anybody else at that address is not believed.
+        """
+        question = json.dumps({"method": "containerManager.Wait", "arg": box_name}).encode()
+        for address in _control_addresses(state, box_name):
+            connection = _socket_beside(runsc)
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    await asyncio.get_running_loop().sock_connect(connection, address)
+                    if _listener(connection) in box_processes:
+                        await asyncio.get_running_loop().sock_sendall(connection, question)
+                        return cls(connection)
+            connection.close()
+        return None
+
+    async def exit_code(self) -> int | None:
+        """Wait for the end; the exit code as shells tell it, or `None` where the box went without an answer."""
+        try:
+            return _exit_code(await self._answer())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ask no longer."""
+        self._connection.close()
+
+    async def _answer(self) -> bytes:
+        answer = b""
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            while len(answer) < _MOST_ANSWER_BYTES:
+                data = await loop.sock_recv(self._connection, _MOST_ANSWER_BYTES)
+                answer += data
+                if not data or _is_whole(answer):
+                    break
+        return answer
+
+
+def _control_addresses(state: Path, box_name: str) -> Iterator[str]:
+    """Where releases since 2023 listen, then those before: under an abstract name, of which one ends in NUL."""
+    for path in control_socket_files(state, box_name):
+        if path.exists():
+            yield str(path)
+    yield f"\0runsc-sandbox.{box_name}"
+    yield f"\0runsc-sandbox.{box_name}\0"
+
+
+def control_socket_files(state: Path, box_name: str) -> tuple[Path, ...]:
+    """Every file that may be the box's control socket; a box that was killed leaves it behind."""
+    return tuple(folder / f"runsc-{box_name}.sock" for folder in (state, *CONTROL_SOCKET_FOLDERS))
+
+
+def _socket_beside(process_id: int) -> socket.socket:
+    """A socket in the network namespace of another process; one of ours where that cannot be entered.
+
+    A namespace is entered by a thread. One of its own does, and ends there, so that no other code ever runs in it.
+    Source: setns(2), network_namespaces(7).
+    """
+    made: list[socket.socket] = []
+
+    def enter_and_make() -> None:
+        with suppress(OSError):
+            descriptor = os.open(f"/proc/{process_id}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                ctypes.CDLL(None).setns(descriptor, _CLONE_NEWNET)
+            finally:
+                os.close(descriptor)
+        made.append(socket.socket(socket.AF_UNIX, _SOCKET_KIND))
+
+    thread = threading.Thread(target=enter_and_make)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def _listener(connection: socket.socket) -> int:
+    """The process that listens at the other end. Source: unix(7), SO_PEERCRED."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    process_id: int = _PEER_CREDENTIALS.unpack(credentials)[0]
+    return process_id
+
+
+def _is_whole(answer: bytes) -> bool:
+    try:
+        json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _exit_code(answer: bytes) -> int | None:
+    """The exit code in an answer: the code's own, or 128 and the number of the signal that ended it."""
+    try:
+        said = json.loads(answer)
+        if said["success"] is not True:
+            return None
+        code = os.waitstatus_to_exitcode(said["result"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return code if code >= 0 else 128 - code
+
+
+# ======== sandbox/elf.py ==============================================================================================
+# Reads from ELF files which shared libraries they ask for, without running anything.
+#
+# Only 64-bit little-endian files are read: the machines that boxes run on. What is no such file, or is damaged, asks for
+# nothing. Source: elf(5), System V ABI chapter 5 (dynamic section).
+
+
+_MAGIC_64_LITTLE = b"\x7fELF\x02\x01"
+_HEADER_BYTES = 64
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_PT_LOAD, _PT_DYNAMIC = 1, 2
+_DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_STRSZ = 0, 1, 5, 10
+_MOST_SEGMENTS = 1_024
+_MOST_TABLE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ElfSegment:
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+def needed_names(path: Path) -> tuple[str, ...]:
+    """The names of the libraries that a file asks the loader for, in its own order."""
+    try:
+        with path.open("rb") as file:
+            return tuple(_asked_names(file))
+    except (struct.error, ValueError, PermissionError):
+        return ()  # not one that a loader would take either
+
+
+def outside_needs(folder: Path) -> dict[str, Path]:
+    """For each library that is asked for below a folder and lies nowhere in it, one file that asks for it.
+
+    Links are not followed: what lies behind one that leads out of the folder is not in a box either.
+    """
+    held: set[str] = set()
+    asking: dict[str, Path] = {}
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if ".so" not in name:
+                continue
+            held.add(name)
+            path = Path(place, name)
+            for needed in () if path.is_symlink() or not path.is_file() else needed_names(path):
+                asking.setdefault(needed, path)
+    return {name: path for name, path in sorted(asking.items()) if name not in held}
+
+
+def _asked_names(file: BinaryIO) -> Iterator[str]:
+    segments = tuple(_elf_segments(file))
+    for dynamic in (one for one in segments if one.kind == _PT_DYNAMIC):
+        entries = tuple(_dynamic_entries(_elf_bytes_at(file, dynamic.offset, dynamic.size)))
+        yield from _names_of_entries(file, entries, tuple(one for one in segments if one.kind == _PT_LOAD))
+
+
+def _names_of_entries(
+    file: BinaryIO, entries: tuple[tuple[int, int], ...], loaded: tuple[_ElfSegment, ...]
+) -> Iterator[str]:
+    """The names are in a table of texts that the entries give by its address in memory."""
+    table = dict(entries)
+    address = table.get(_DT_STRTAB, 0)
+    offsets = [one.offset - one.address for one in loaded if one.address <= address < one.address + one.size]
+    texts = _elf_bytes_at(file, offsets[0] + address, table.get(_DT_STRSZ, 0)) if offsets else b""
+    for tag, value in entries:
+        if tag == _DT_NEEDED:
+            yield os.fsdecode(texts[value : texts.index(b"\0", value)])
+
+
+def _elf_segments(file: BinaryIO) -> Iterator[_ElfSegment]:
+    header = file.read(_HEADER_BYTES)
+    if not header.startswith(_MAGIC_64_LITTLE):
+        raise ValueError("it is no ELF file of this kind")
+    (start,) = struct.unpack_from("<Q", header, 32)
+    size, count = struct.unpack_from("<HH", header, 54)
+    if size != _SEGMENT.size or count > _MOST_SEGMENTS:
+        raise ValueError("its program header is of another size")
+    for kind, _, offset, address, _, length, _, _ in _SEGMENT.iter_unpack(_elf_bytes_at(file, start, size * count)):
+        yield _ElfSegment(kind=kind, offset=offset, address=address, size=length)
+
+
+def _dynamic_entries(content: bytes) -> Iterator[tuple[int, int]]:
+    for tag, value in struct.iter_unpack("<QQ", content):
+        if tag == _DT_NULL:
+            return
+        yield tag, value
+
+
+def _elf_bytes_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    if size > _MOST_TABLE_BYTES or offset > os.fstat(file.fileno()).st_size:
+        raise ValueError("it is cut short, or damaged")
+    file.seek(offset)
+    return file.read(size)
+
+
 # ======== sandbox/errors.py ===========================================================================================
 # What can go wrong outside the person's code. Code that fails is an outcome, never one of these.
 
@@ -6570,20 +6914,18 @@ class StartError(SandboxError):
     Args:
         reason: why, without full stop.
         detail: what gVisor itself said; an internal, for whoever may see those.
+        remedy: what to do about it, without full stop.
     """
 
-    def __init__(self, *, reason: str, detail: str = "") -> None:
+    def __init__(
+        self, *, reason: str, detail: str = "", remedy: str = "`sandbox doctor` finds out what this host lacks"
+    ) -> None:
         self.detail = detail
-        super().__init__(
-            key="gVisor",
-            origin="this host",
-            reason=reason,
-            remedy="`sandbox doctor` finds out what this host lacks",
-        )
+        super().__init__(key="gVisor", origin="this host", reason=reason, remedy=remedy)
 
     def with_internals(self) -> Self:
         """The same error, with what gVisor said in its reason."""
-        return type(self)(reason=f"{self.reason} ({self.detail})") if self.detail else self
+        return type(self)(reason=f"{self.reason} ({self.detail})", remedy=self.remedy) if self.detail else self
 
 
 class InstallError(SandboxError):
@@ -6603,6 +6945,7 @@ class InstallError(SandboxError):
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
+MEMBERSHIP_LOOKS = 5
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -6723,7 +7066,7 @@ class Counters:
     """What the kernel counted for one run; read them before the cgroup is removed."""
 
     oom_kills: int
-    """Processes killed because memory ran out."""
+    """Kills because memory ran out, none of them missed; v2 counts one process twice where it ends a whole group."""
     peak_memory_bytes: int | None
     """The most memory used at once; absent where the kernel does not tell (v2 before 5.19)."""
     cpu_seconds: float | None
@@ -7002,7 +7345,8 @@ def _own_folder(mount: _CgroupMount, own_path: str, pid: int) -> Path | _CgroupO
             remedy=CGROUP_MOUNT_REMEDY,
         )
     folder = mount.point / path.relative_to(mount.root)
-    if pid not in cgroup_members(folder):
+    # v1 tells a long list in pieces, and may leave out one that moved in it meanwhile: seen 3 times in 7,000.
+    if not any(pid in cgroup_members(folder) for _ in range(MEMBERSHIP_LOOKS)):
         return _CgroupObstacle(reason=f"{folder} does not hold this process", remedy=CGROUP_MOUNT_REMEDY)
     if mount.read_only:
         return _CgroupObstacle(reason=f"{mount.point} is mounted read-only", remedy=CGROUP_MOUNT_REMEDY)
@@ -7289,6 +7633,29 @@ def _cgroup_folder_removed(folder: Path) -> bool:
     return True
 
 
+def memory_left_bytes(cgroups: CgroupParent | CgroupsUnavailable) -> int | None:
+    """Memory that the cgroups above those of runs still permit; `None` where none of them has a limit."""
+    if isinstance(cgroups, CgroupsUnavailable):
+        return None
+    place = _cgroup_place_of(cgroups.places, CgroupController.MEMORY)
+    lefts = (
+        []
+        if place is None
+        else [_memory_left(place.version, folder) for folder in (place.folder, *place.folder.parents)]
+    )
+    return min((left for left in lefts if left is not None), default=None)
+
+
+def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
+    v1 = version is CgroupVersion.V1
+    try:
+        limit = _cgroup_number(folder / ("memory.limit_in_bytes" if v1 else "memory.max"), "")
+        used = _cgroup_number(folder / ("memory.usage_in_bytes" if v1 else "memory.current"), "")
+    except ValueError:  # the word `max`
+        return None
+    return None if limit is None or used is None else max(limit - used, 0)
+
+
 # ======== sandbox/folders.py ==========================================================================================
 # The private folder of the running user, and folders that appear whole or not at all.
 #
@@ -7323,7 +7690,7 @@ def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = N
         SandboxError: there is no home, or the folder cannot be made.
     """
     owner = os.geteuid() if uid is None else uid
-    wanted = _cache_home(os.environ if environ is None else environ, owner) / _PRIVATE_FOLDER_NAME
+    wanted = private_folder_path(os.environ if environ is None else environ, owner)
     try:
         folder = _made_folder(wanted, owner)
     except OSError as error:
@@ -7335,6 +7702,15 @@ def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = N
         ) from error
     _refuse_shared_folder(folder, owner)
     return folder
+
+
+def private_folder_path(environ: Mapping[str, str], uid: int) -> Path:
+    """Where the private folder of a user is or would be; nothing is made, and nothing there is trusted yet.
+
+    Raises:
+        SandboxError: there is no home.
+    """
+    return _cache_home(environ, uid) / _PRIVATE_FOLDER_NAME
 
 
 def trusted_path(path: Path, uid: int, *, group_may_write: bool = False) -> Path:
@@ -7512,125 +7888,373 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-# ======== sandbox/leases.py ===========================================================================================
-# Folders of runs, each held by a lock as long as its runner lives, and the removal of what dead runners left behind.
+# ======== sandbox/off_limits.py =======================================================================================
+# Folders of the host that no box may see, and whether a folder that is to be offered overlaps one of them.
 #
-# A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and
-# cgroups stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private
-# folder, named as runs are named, whose lock nobody holds, and the cgroup of that very name.
+# Deciding is a pure function over values. Gathering them (password database, environment, where Open WebUI lies) is at
+# the end of this module; the settings that name folders are read by the session. One folder under two names, as bind
+# mounts make it, is one folder: device and inode tell.
 #
-# Source: flock(2); the lock is on the folder itself, so there is no moment between making and locking a file in it.
+# Source: Open WebUI 0.12, `env.py` (`DATA_DIR`, `DATABASE_URL`) and `__init__.py` (`WEBUI_SECRET_KEY_FILE`).
 
 
-RUNS_FOLDER = "runs"
-"""Where the folders of runs are, in the private folder."""
+SYSTEM_FOLDERS = ("/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/var")
+"""What a host keeps there is state, secrets or devices, and never packages."""
+GATHERING_FOLDERS = ("/", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr", "/usr/local")  # noqa: S108 -- nothing is made in it
+"""Packages may have a folder of their own in one of these; the whole holds much else, and what others put there."""
+FIRST_PERSONS_UID = 1_000
+NOBODY_UID = 65_534
+"""Accounts of people lie between these two, and root's is 0. Source: Debian policy 9.2.2."""
 
 
-@contextmanager
-def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
-    """Make a run's folder, and hold its lock for as long as the context lasts; whoever made it removes it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFolder:
+    """A folder, or a file, and what people call it."""
+
+    name: str
+    """For the one who reads why something was refused."""
+    path: Path
+    """Absolute, symbolic links followed."""
+    identities: tuple[tuple[int, int], ...] = ()
+    """Device and inode of it and of each folder above it, nearest first; empty where it is not there."""
+    inside_allowed: bool = False
+    """Whether a folder within it may be offered all the same, so long as it does not hold the whole."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """It and each folder above it, nearest first."""
+        return (self.path, *self.path.parents)
+
+
+def overlapped(offered: NamedFolder, off_limits: tuple[NamedFolder, ...]) -> tuple[NamedFolder, str] | None:
+    """The first of some folders that a folder overlaps, and how: a verb that stands between the two."""
+    for named in off_limits:
+        if offered.path == named.path or offered.identities[:1] == named.identities[:1] != ():
+            return named, "is"
+        if offered.path in named.paths or _stands_in(offered.identities[:1], named.identities):
+            return named, "contains"
+        within = named.path in offered.paths or _stands_in(named.identities[:1], offered.identities)
+        if within and not named.inside_allowed:
+            return named, "lies within"
+    return None
+
+
+def _stands_in(first: tuple[tuple[int, int], ...], chain: tuple[tuple[int, int], ...]) -> bool:
+    return bool(first) and first[0] in chain
+
+
+def named_folder(name: str, path: str | Path, *, inside_allowed: bool = False) -> NamedFolder:
+    """Name a folder or file as it stands on this host; it may be missing."""
+    real = Path(os.path.realpath(path))
+    identities: list[tuple[int, int]] = []
+    for place in (real, *real.parents):
+        try:
+            status = place.stat()
+        except OSError:
+            identities.clear()
+            break
+        identities.append((status.st_dev, status.st_ino))
+    return NamedFolder(name=name, path=real, identities=tuple(identities), inside_allowed=inside_allowed)
+
+
+def host_off_limits(environ: Mapping[str, str], private: Path) -> tuple[NamedFolder, ...]:
+    """Everything that no box may see on this host, besides what settings name.
 
     Args:
-        runs: where such folders are, private to the running user.
-        run_name: 32 lower-case hexadecimal characters, never used before.
+        environ: this process's environment, where Open WebUI's own variables may name its data.
+        private: the runner's own folder.
     """
-    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _folder_lock_held(runs, fcntl.LOCK_SH):
-        folder = runs / run_name
-        folder.mkdir(mode=0o700)
-        descriptor = _opened_folder(folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return (
+        *(named_folder("where much else lies", path, inside_allowed=True) for path in GATHERING_FOLDERS),
+        *(named_folder("one of the system's own folders", path) for path in SYSTEM_FOLDERS),
+        named_folder("the sandbox's private folder", private),
+        *_open_webui_folders(environ),
+        *_homes(environ),
+        named_folder("the folder that this process works in", Path.cwd(), inside_allowed=True),
+    )
+
+
+def _open_webui_folders(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
+    """Where Open WebUI keeps its data, or keeps it where nothing else is said; it is found without importing it."""
+    for variable in ("DATA_DIR", "WEBUI_SECRET_KEY_FILE"):
+        if path := environ.get(variable):
+            yield named_folder(f"Open WebUI's own ({variable})", path)
+    database = urlsplit(environ.get("DATABASE_URL", ""))
+    if database.scheme.startswith("sqlite") and len(database.path) > 1:
+        yield named_folder("Open WebUI's own (DATABASE_URL)", database.path[1:])
+    for place in _open_webui_places():
+        yield named_folder("Open WebUI itself, which holds its data", place)
+        yield named_folder("Open WebUI's data", place.parent / "data")
+
+
+def _open_webui_places() -> tuple[Path, ...]:
     try:
-        yield folder
-    finally:
-        os.close(descriptor)
-
-
-async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
-    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
-    abandoned = await asyncio.to_thread(_abandoned_runs, runs)
-    for run_name in abandoned:
-        if isinstance(cgroups, CgroupParent):
-            cgroup = cgroups.run_cgroup(run_name)
-            await cgroup.kill()
-            await cgroup.remove()
-        await asyncio.to_thread(shutil.rmtree, runs / run_name, ignore_errors=True)
-    return abandoned
-
-
-def _abandoned_runs(runs: Path) -> tuple[str, ...]:
-    """The names of run folders that nobody holds, with no folder half-made meanwhile."""
-    if not runs.is_dir():
+        found = find_spec("open_webui")
+    except ValueError:  # loaded in a way that hides where it came from
         return ()
-    with _folder_lock_held(runs, fcntl.LOCK_EX):
-        return tuple(
-            entry.name for entry in sorted(runs.iterdir()) if RUN_NAME_PATTERN.fullmatch(entry.name) and _is_free(entry)
+    return tuple(map(Path, found.submodule_search_locations or ())) if found else ()
+
+
+def _homes(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
+    """The homes of root, of people, and of this process; an account whose home is `/` has none."""
+    if environ.get("HOME", "").startswith("/"):
+        yield named_folder("this process's home (HOME)", environ["HOME"], inside_allowed=environ["HOME"] == "/")
+    for account in pwd.getpwall():
+        person = account.pw_uid == 0 or FIRST_PERSONS_UID <= account.pw_uid < NOBODY_UID
+        if person and account.pw_dir.startswith("/") and os.path.realpath(account.pw_dir) != "/":
+            yield named_folder(f"the home of {account.pw_name}", account.pw_dir)
+
+
+# ======== sandbox/packages.py =========================================================================================
+# Packages that an administrator offers to code in boxes: one folder, mounted read-only at one place.
+#
+# The folder is a virtual environment's `site-packages`, or one as `pip install --target` makes. It is refused where
+# somebody else could change it, where code could not read it, and where it overlaps what no box may see. Nothing in it is
+# run or imported here, and `.pth` files are run nowhere: they are for an interpreter's own `site-packages` alone.
+#
+# Source: PEP 405 (`pyvenv.cfg`); Python's `site` module.
+
+
+PACKAGES_VARIABLE = "SANDBOX_PACKAGES_PATH"
+BOX_PACKAGES = "/opt/packages"
+"""Where a box has them."""
+COMPILED_FOLDER = "__pycache__"
+"""Made and changed by whoever imports, and no package: it tells nothing of what is installed."""
+_OTHERS_READ = stat.S_IROTH | stat.S_IXOTH
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagesOrder:
+    """What an administrator wants offered."""
+
+    path: Path
+    """The folder, as the setting names it: absolute."""
+    off_limits: tuple[NamedFolder, ...]
+    """What settings name that no box may see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """A folder of packages that may be offered."""
+
+    path: Path
+    """As the administrator named it."""
+    folder: Path
+    """What is mounted: it holds the packages themselves, and no symbolic link leads to it."""
+    library_name: str
+    """Of the Python that boxes run (`python3.11`)."""
+    digest: str
+    """SHA-256 in lower-case hexadecimal, another one as soon as something is installed, removed or replaced."""
+
+    def unchanged(self) -> bool:
+        """Whether the path still leads to the same folder with the same packages; takes about a millisecond."""
+        try:
+            return self == found_packages(self.path, self.library_name)
+        except SandboxError:
+            return False
+
+
+def offered_packages(
+    order: PackagesOrder, library_name: str, off_limits: tuple[NamedFolder, ...], uid: int
+) -> Packages:
+    """The packages of a folder, once nothing speaks against offering it.
+
+    Args:
+        order: what the administrator wants.
+        library_name: of the interpreter in the box (`python3.11`).
+        off_limits: what no box may see, besides what the order names.
+        uid: the running user.
+
+    Raises:
+        SandboxError: it is missing, is no folder, is for another Python, others than root and this user can change it,
+            code could not read it, or it overlaps something off limits.
+    """
+    packages = found_packages(order.path, library_name)
+    # First of all, so that nobody is advised to change owners and modes of what are no packages.
+    _refuse_overlap(packages, (*order.off_limits, *off_limits))
+    try:
+        for place in (order.path, packages.folder):
+            trusted_path(place, uid)
+        _refuse_unfit(packages.folder, order.path, uid)
+    except OSError as error:
+        raise _unreadable_packages(order.path, error) from error
+    except UnsafeFolderError as error:
+        remedy = "Let root or this user own it and every folder above it, and `chmod go-w` them"
+        raise _packages_error(order.path, f"{error.origin}: {error.reason}", remedy) from error
+    return packages
+
+
+def found_packages(path: Path, library_name: str) -> Packages:
+    """Describe a folder of packages, whoever may change it and whatever it overlaps.
+
+    Raises:
+        SandboxError: it is missing, is no folder, or is for another Python.
+    """
+    try:
+        folder = Path(os.path.realpath(_site_folder(path, library_name)))
+        return Packages(path=path, folder=folder, library_name=library_name, digest=_contents_digest(folder))
+    except OSError as error:
+        raise _unreadable_packages(path, error) from error
+
+
+def _site_folder(path: Path, library_name: str) -> Path:
+    """The folder that holds the packages: of a virtual environment, the one for the box's own Python."""
+    if not path.exists():
+        raise _packages_error(path, "there is no such folder", "Make it, or mount it into the container")
+    if not path.is_dir():
+        raise _packages_error(path, "it is a file", "Name a folder: code can import no archive")
+    if not (path / "pyvenv.cfg").is_file():
+        return path
+    site = path / "lib" / library_name / "site-packages"
+    if not site.is_dir():
+        others = ", ".join(sorted(one.parent.name for one in path.glob("lib/python*/site-packages"))) or "no Python"
+        raise _packages_error(
+            path,
+            f"it is a virtual environment of {others}, and boxes run {library_name}",
+            f"Make it with {library_name}: `{library_name} -m venv {path}`",
+        )
+    return site
+
+
+def _contents_digest(folder: Path) -> str:
+    with os.scandir(folder) as entries:
+        lines = sorted(_entry_line(entry) for entry in entries if entry.name != COMPILED_FOLDER)
+    return hashlib.sha256("\n".join((str(folder), *lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _entry_line(entry: os.DirEntry[str]) -> str:
+    status = entry.stat(follow_symlinks=False)
+    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return f"{entry.name}\0{stat.S_IFMT(status.st_mode)}\0{status.st_mtime_ns}\0{size}"
+
+
+def _refuse_overlap(packages: Packages, off_limits: tuple[NamedFolder, ...]) -> None:
+    found = overlapped(named_folder("packages", packages.folder), off_limits)
+    if found is not None:
+        named, verb = found
+        raise _packages_error(
+            packages.path,
+            f"it {verb} {named.path}, {named.name}, which code must not see",
+            "Keep packages in a folder of their own, such as /opt/sandbox-packages",
         )
 
 
-def _is_free(folder: Path) -> bool:
-    with suppress(OSError):
-        descriptor = _opened_folder(folder)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(descriptor)
-        return True
-    return False
+def _refuse_unfit(folder: Path, path: Path, uid: int) -> None:
+    """Refuse what the box's account cannot read, being neither root nor the owner, and what others can change.
+
+    Of what lies in the folder only the top is looked at: an installer gives everything below the same owner and mode.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _OTHERS_READ != _OTHERS_READ:
+        reason = f"code in a box cannot read {folder} (mode {mode:04o})"
+        raise _packages_error(path, reason, f"Open it for reading: `chmod -R a+rX {path}`")
+    for place in (folder, *folder.iterdir()):
+        status = place.lstat()
+        if status.st_uid not in {0, uid} or (status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode)):
+            reason = f"others can change {place} (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
+            raise _packages_error(path, reason, f"`chown -R root {path}` and `chmod -R go-w {path}`")
 
 
-@contextmanager
-def _folder_lock_held(folder: Path, operation: int) -> Iterator[None]:
-    descriptor = _opened_folder(folder)
-    try:
-        fcntl.flock(descriptor, operation)
-        yield
-    finally:
-        os.close(descriptor)
+def _unreadable_packages(path: Path, error: OSError) -> SandboxError:
+    remedy = "Make it readable for the account that runs the server"
+    return _packages_error(path, f"it cannot be read: {error.strerror}", remedy)
 
 
-def _opened_folder(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
+    return SandboxError(key=PACKAGES_VARIABLE, origin=str(path), reason=reason, remedy=remedy)
 
 
 # ======== sandbox/pipes.py ============================================================================================
 # The three pipes between a runner and its box, made here so that they are pipes under every event loop.
 #
 # uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
-# through `/dev/stdin`, which shells and people's code do.
+# through `/dev/stdin`, which shells and people's code do. Our ends never block the event loop, and what is in a pipe can
+# be read without waiting for its end, since a box takes some time to be gone.
+
+
+_READ_BYTES = 1 << 16
+
+
+class OutputPipe:
+    """Our end of a pipe that the box writes to."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
+        """Wait for something to come; empty at the end."""
+        while (data := self.read_now(most_bytes)) is None:
+            await _ready_for(self._descriptor, writing=False)
+        return data
+
+    def read_now(self, most_bytes: int = _READ_BYTES) -> bytes | None:
+        """What is there already: empty at the end, `None` where there is nothing yet."""
+        try:
+            return os.read(self._descriptor, most_bytes)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class InputPipe:
+    """Our end of a pipe that the box reads from."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def write_all(self, data: bytes) -> None:
+        """Write everything and close; a box that is gone takes nothing, and that is no error here."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    await _ready_for(self._descriptor, writing=True)
+        except BrokenPipeError:
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of it: then the box reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxPipes:
-    """The ends of the pipes, ours attached to the running event loop."""
+    """The ends of the pipes."""
 
     child_ends: tuple[int, int, int]
     """Descriptors for the child's standard input, output and error."""
-    stdin: asyncio.WriteTransport
+    stdin: InputPipe
     """Ours, to write to."""
-    stdout: asyncio.StreamReader
+    stdout: OutputPipe
     """Ours, to read."""
-    stderr: asyncio.StreamReader
+    stderr: OutputPipe
     """Ours, to read."""
-    transports: tuple[asyncio.BaseTransport, ...]
-    """All that must be closed in the end."""
 
     @classmethod
-    async def opened(cls) -> Self:
+    def opened(cls) -> Self:
         """Make the pipes; the caller closes both sides, each at its time."""
         stdin_end, own_stdin = os.pipe()
         own_stdout, stdout_end = os.pipe()
         own_stderr, stderr_end = os.pipe()
-        loop = asyncio.get_running_loop()
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(own_stdin, "wb", 0))
-        stdout, stdout_transport = await _attached(own_stdout)
-        stderr, stderr_transport = await _attached(own_stderr)
         return cls(
             child_ends=(stdin_end, stdout_end, stderr_end),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            transports=(stdin, stdout_transport, stderr_transport),
+            stdin=InputPipe(own_stdin),
+            stdout=OutputPipe(own_stdout),
+            stderr=OutputPipe(own_stderr),
         )
 
     def close_child_ends(self) -> None:
@@ -7640,16 +8264,331 @@ class BoxPipes:
 
     def close(self) -> None:
         """Let go of our ends, whatever is still in them."""
-        for transport in self.transports:
-            transport.close()
+        for end in (self.stdin, self.stdout, self.stderr):
+            end.close()
 
 
-async def _attached(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+async def _ready_for(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor can be read or written without waiting."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    add(descriptor, _told, ready)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+def _told(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+# ======== sandbox/processes.py ========================================================================================
+# Processes of this host: who descends from whom, and ending them without mistaking a reused number for one of them.
+
+
+def process_family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants that have not ended. Source: proc(5), `stat`."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    itself = frozenset() if state in "ZX" else frozenset({process_id})
+    return itself.union(*map(process_family, child_processes(process_id)))
+
+
+def child_processes(process_id: int) -> tuple[int, ...]:
+    """The children of all threads of a process. Source: proc(5), `task/[tid]/children`."""
+    try:
+        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(child for thread in threads for child in _children_of_thread(thread))
+
+
+def _children_of_thread(thread: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+def command_line(process_id: int) -> tuple[str, ...]:
+    """The words that a process was started with; none where it is gone. Source: proc(5), `cmdline`."""
+    try:
+        return tuple(Path(f"/proc/{process_id}/cmdline").read_text(errors="replace").split("\0"))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+def signal_pinned(descriptor: int, number: signal.Signals) -> None:
+    """Signal a pinned process, if it is still there.
+
+    gVisor's kernel may run as nobody, whom root without CAP_KILL cannot signal; it dies with `runsc run` all the same.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        signal.pidfd_send_signal(descriptor, number)
+
+
+@contextmanager
+def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
+    descriptors: list[int] = []
+    try:
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(process_id))
+        yield tuple(descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def killed_processes(descriptors: Sequence[int], *, within_seconds: float) -> None:
+    """Kill processes, and wait until they have ended, or could not be made to."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + within_seconds, 0.001
+    for descriptor in descriptors:
+        signal_pinned(descriptor, signal.SIGKILL)
+    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+# ======== sandbox/ended_family.py =====================================================================================
+# A command of which nothing is left afterwards, whatever it started and however it hangs.
+#
+# It blocks, unlike the box's own ending, and needs no cgroup: what the command started is found below it.
+# Source: pidfd_open(2), proc(5).
+
+
+_FAMILY_END_SECONDS = 5.0
+_FAMILY_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@contextmanager
+def ended_family(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command that writes both its outputs to one pipe, and end it with all that it started."""
+    process = subprocess.Popen(
+        command,
+        cwd="/",
+        env={"PATH": _FAMILY_PATH},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
-    return reader, transport
+    try:
+        yield process
+    finally:
+        _end_family(process.pid)
+        process.communicate()
+
+
+def _end_family(process_id: int) -> None:
+    """Kill a process with all its descendants: held still first, so that none forks away meanwhile."""
+    pinned: dict[int, int] = {}
+    try:
+        while fresh := process_family(process_id) - pinned.keys():
+            for member in fresh:
+                with suppress(ProcessLookupError):
+                    pinned[member] = os.pidfd_open(member)
+                    signal_pinned(pinned[member], signal.SIGSTOP)
+        for descriptor in pinned.values():
+            signal_pinned(descriptor, signal.SIGKILL)
+        _wait_for_pinned(tuple(pinned.values()))
+    finally:
+        for descriptor in pinned.values():
+            os.close(descriptor)
+
+
+def _wait_for_pinned(descriptors: tuple[int, ...]) -> None:
+    """Wait until processes have ended, or could not be made to. Source: pidfd_open(2)."""
+    poll, deadline = select.poll(), time.monotonic() + _FAMILY_END_SECONDS
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    left = len(descriptors)
+    while left and (ended := poll.poll(max(deadline - time.monotonic(), 0.0) * 1_000)):
+        for descriptor, _ in ended:
+            poll.unregister(descriptor)
+        left -= len(ended)
+
+
+# ======== sandbox/queue_lines.py ======================================================================================
+# Lines of those who wait for a slot, over all processes of this user on this host: first come, first served.
+#
+# Whoever waits holds a ticket: an empty file with an exclusive `flock` on it, which a dead process cannot keep. Its name
+# says the line, when it was drawn, whose it is and how many slots there are for it; sorted names are a line's order.
+# Tickets are drawn one at a time, by renaming a file whose lock is held already: no ticket is ever seen unheld, and two
+# who count at once cannot both get the last one. What somebody is called is in no name. How to wait, and what a person is
+# told, is left to `slots`.
+#
+# Source: flock(2); clock_gettime(2) for the boot-time clock, which all processes of a kernel share.
+
+
+_UNDRAWN_TICKET = "next"
+"""The file that becomes the next ticket; its lock says who is drawing it."""
+_TICKET_SUFFIX = ".ticket"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLine:
+    """One line, as one of those who could stand in it sees it."""
+
+    name: str
+    """`instance`, or `person-` and the person's hash; one line for each set of slots."""
+    person: str
+    """The hash of whoever wants to stand in it, 64 hexadecimal digits."""
+    slots: int
+    """How many slots there are for them; others in the same line may have more or fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullQueue:
+    """No ticket was to be had."""
+
+    waiting: int
+    """How many wait, all persons and lines together."""
+    waiting_of_person: int
+    """How many of them are this person's."""
+
+
+@dataclass(slots=True, kw_only=True)
+class QueueTicket:
+    """A place in one line, for as long as this process lives and holds it."""
+
+    path: Path
+    """The ticket's file; its name is the place."""
+    descriptor: int
+    """Holds the file's lock."""
+
+    def move(self, line: QueueLine) -> None:
+        """Go to the end of another line; at every moment the ticket stands in exactly one."""
+        self.path = self.path.rename(self.path.with_name(_ticket_name(line)))
+
+    def leave(self) -> None:
+        """Give the place up."""
+        try:
+            self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self.descriptor)
+
+
+def tickets_before(queue: Path, line: QueueLine, ticket: QueueTicket | None) -> frozenset[str]:
+    """The names of the tickets before one, or before a newcomer to the line, of whom at least the last still waits.
+
+    Tickets of dead processes right before one are removed. One further ahead is the business of whoever stands behind
+    it, so that looking costs the same few calls in a line of any length.
+    """
+    begin = f"{line.name}-"
+    mine = ticket.path.name if ticket is not None and ticket.path.name.startswith(begin) else None
+    before = {name for name in _ticket_names(queue, begin) if mine is None or name < mine}
+    while before and _removed_as_dead(queue / (last := max(before))):
+        before.remove(last)
+    return frozenset(before)
+
+
+def slots_of_ticket(name: str) -> int:
+    """How many slots there are for the holder of a ticket."""
+    return int(name.removesuffix(_TICKET_SUFFIX).rpartition("-")[2])
+
+
+def drawn_ticket(queue: Path, line: QueueLine, *, most: int, most_of_person: int) -> QueueTicket | FullQueue | None:
+    """A place at the end of a line; `None` where another process is drawing one at this very moment.
+
+    Args:
+        queue: where the tickets are, private to the running user; made where missing.
+        line: where to stand.
+        most: how many may wait, all persons and lines together.
+        most_of_person: how many of them may be one person's.
+    """
+    queue.mkdir(mode=0o700, exist_ok=True)
+    undrawn = queue / _UNDRAWN_TICKET
+    descriptor = _locked_undrawn(undrawn)
+    if descriptor is None:
+        return None
+    with ExitStack() as given_back:
+        given_back.callback(os.close, descriptor)
+        given_back.callback(undrawn.unlink, missing_ok=True)
+        full = _full_queue(queue, line.person, most, most_of_person)
+        if full is not None:
+            return full
+        path = undrawn.rename(queue / _ticket_name(line))
+        given_back.pop_all()
+        return QueueTicket(path=path, descriptor=descriptor)
+
+
+def _ticket_name(line: QueueLine) -> str:
+    moment = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return f"{line.name}-{moment:020d}-{line.person}-{secrets.token_hex(4)}-{line.slots}{_TICKET_SUFFIX}"
+
+
+def _ticket_names(queue: Path, begin: str = "") -> list[str]:
+    try:
+        names = os.listdir(queue)  # noqa: PTH208  five times as fast, in the path of every run
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name.endswith(_TICKET_SUFFIX) and name.startswith(begin)]
+
+
+def _full_queue(queue: Path, person: str, most: int, most_of_person: int) -> FullQueue | None:
+    """What fills the queue; the dead do not, and are looked for only where they might matter."""
+    names = _ticket_names(queue)
+    if _admits(names, person, most, most_of_person) is None:
+        return None
+    return _admits(
+        [name for name in names if not _removed_as_dead(queue / name)],
+        person,
+        most,
+        most_of_person,
+    )
+
+
+def _admits(names: list[str], person: str, most: int, most_of_person: int) -> FullQueue | None:
+    of_person = sum(f"-{person}-" in name for name in names)
+    if len(names) < most and of_person < most_of_person:
+        return None
+    return FullQueue(waiting=len(names), waiting_of_person=of_person)
+
+
+def _locked_undrawn(undrawn: Path) -> int | None:
+    """The descriptor of the next ticket, held; `None` where somebody else draws it, or has just drawn it."""
+    descriptor = os.open(undrawn, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), undrawn.lstat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _removed_as_dead(ticket: Path) -> bool:
+    """Whether nobody holds a ticket any more; then it is gone afterwards."""
+    try:
+        descriptor = os.open(ticket, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        # Shared, so that two who look at once do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        ticket.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
 
 
 # ======== sandbox/release.py ==========================================================================================
@@ -8275,334 +9214,6 @@ def _debian_refused(
     return InstallError(key="Debian's package runsc", origin="apt", reason=reason, remedy=remedy)
 
 
-# ======== sandbox/gvisor.py ===========================================================================================
-# A gVisor to run code with: found on this host, or installed into the private folder.
-#
-# What was installed here is a folder that holds `runsc`, its sidecars and a list of both, put in place in one step after
-# `runsc --version` worked; one that lost a file counts as missing. Newer releases need the sidecars of `gvisor-bin`
-# beside `runsc`, and for a while fetched missing ones themselves. So `runsc` always gets an empty environment
-# (`GVISOR_SIDECAR_BINARIES_DIR` would point it elsewhere, `GVISOR_ENFORCE_RELEASE` would let releases mix) and, where
-# `runsc flags` knows them, the arguments that make it fail instead.
-# Source: https://github.com/google/gvisor, runsc/gvisorbinaries/gvisorbinaries.go and runsc/config/deprecated.go.
-
-
-_INSTALLATION_NOTE = "installation.json"
-_SYSTEM_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin")
-_RUNSC_VERSION_LINE = re.compile(
-    r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
-)
-_RUNSC_OTHER_VERSION = re.compile(r"^runsc version ([!-~]{1,64})", re.ASCII | re.MULTILINE)
-_NO_DOWNLOAD_FLAGS = {"sidecar-usage-policy": "STRICT", "download-sidecars": "NEVER"}
-_RUNSC_PROBE_SECONDS = 20.0
-_INSTALL_LOCK_SECONDS = 2400.0
-_RUNSC_BUSY_TRIES = 20
-_HOW_TO_PRE_INSTALL = (
-    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
-    "gvisor-bin folder, where the release has one) into a folder of PATH"
-)
-
-
-class RunscOrigin(StrEnum):
-    """Where a `runsc` came from."""
-
-    RELEASE = "release"
-    """gVisor's official archive, installed into the private folder."""
-    DEBIAN = "debian"
-    """Debian's package, unpacked into the private folder."""
-    PREINSTALLED = "preinstalled"
-    """Somebody put it on this host."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runsc:
-    """A `runsc` that works on this host."""
-
-    path: Path
-    """The program, without symbolic links."""
-    version: str
-    """`YYYYMMDD` or `YYYYMMDD.N`; what it calls itself, where that is no date."""
-    origin: RunscOrigin
-    """Where it came from."""
-    released: date | None
-    """The date in its version, where there is one."""
-    arguments: tuple[str, ...] = ()
-    """What must stand before every subcommand, so that it never downloads anything."""
-
-    def age_days(self, today: date) -> int | None:
-        """How many days ago it was released, where that is known."""
-        return None if self.released is None else (today - self.released).days
-
-
-def find_runsc(
-    folder: Path, path_env: str, source: ReleaseSource, *, machine: str, uid: int | None = None
-) -> Runsc | None:
-    """A usable `runsc` that reaches the minimum version: the wanted release, Debian's, then one put on this host.
-
-    Args:
-        folder: the private folder.
-        path_env: value of `PATH`.
-        source: which release is wanted, and the minimum.
-        machine: as `uname -m` names it.
-        uid: the running user; by default the effective one.
-
-    Raises:
-        InstallError: the `runsc` on this host does not start, or somebody else could have put it there.
-    """
-    own = _installed_runsc(folder / "gvisor", source, machine)
-    return own or _preinstalled_runsc(path_env, source, os.geteuid() if uid is None else uid)
-
-
-def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
-    """Install the official release; where its host is out of reach, Debian's package. Blocks, for minutes at worst.
-
-    Args:
-        folder: the private folder.
-        source: the release.
-        host: the machine, and what apt may know of it.
-        report: gets a sentence at each step, for people.
-
-    Raises:
-        InstallError: neither could be installed; nothing half-made is left behind.
-    """
-    place = folder / "gvisor"
-    with _install_disk_errors(place):
-        place.mkdir(mode=0o700, exist_ok=True)
-        with folder_lock(
-            place,
-            wait_seconds=_INSTALL_LOCK_SECONDS,
-            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
-        ) as waited:
-            made_meanwhile = _installed_runsc(place, source, host.machine) if waited else None
-            return made_meanwhile or _install_release_or_debian(place, source, host, report)
-
-
-def runsc_version(path: Path) -> str:
-    """The version a `runsc` reports, `YYYYMMDD[.N]` where it holds a date.
-
-    Raises:
-        InstallError: it does not start, does not end, or says nothing of the kind.
-    """
-    code, said = _runsc_says(path, "--version")
-    found = _RUNSC_VERSION_LINE.search(said) or _RUNSC_OTHER_VERSION.search(said)
-    if code != 0 or found is None:
-        raise _unusable_runsc(path, f"`runsc --version` ended with {code} and names no version")
-    return found[1]
-
-
-def offline_arguments(path: Path) -> tuple[str, ...]:
-    """The arguments that keep this `runsc` from downloading sidecars, as far as it knows any."""
-    code, said = _runsc_says(path, "flags")
-    if code != 0:
-        return ()
-    flags = re.split(r"^ {2}-{1,2}(?=[A-Za-z])", said, flags=re.MULTILINE)
-    known = {flag.split()[0]: flag for flag in flags if flag.split()}
-    return tuple(
-        f"--{name}={value}"
-        for name, value in _NO_DOWNLOAD_FLAGS.items()
-        # a deprecated flag changes nothing any more and would only add a warning to what the person sees
-        if name in known and "DEPRECATED:" not in known[name]
-    )
-
-
-def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
-    """The error for a host without gVisor where policy does not permit fetching one.
-
-    Args:
-        source: which gVisor is wanted.
-        origin: who decided so, such as `environment`.
-    """
-    least = f" of at least version {source.min_version}" if source.min_version else ""
-    return InstallError(
-        key="SANDBOX_AUTO_INSTALL",
-        origin=origin,
-        reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
-        remedy=f"{_HOW_TO_PRE_INSTALL}; or permit it with SANDBOX_AUTO_INSTALL=true",
-    )
-
-
-def _install_release_or_debian(
-    place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]
-) -> Runsc:
-    try:
-        with partial_folder(place) as folder:
-            unpack_release(source, host.machine, folder, report)
-            made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
-            return _published_runsc(made, place / f"{source.version}-{host.machine}", report)
-    except OutOfReachError as unreachable:
-        report("The official gVisor release is out of reach, so Debian's package is tried…")
-        try:
-            return _install_debian(place, source, host, report)
-        except InstallError as refusal:
-            raise InstallError(
-                key="gVisor",
-                origin="this host",
-                reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
-                remedy=_HOW_TO_PRE_INSTALL,
-            ) from refusal
-
-
-def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
-    with partial_folder(place) as folder:
-        package_version = unpack_debian(host, folder, report)
-        made = _verified_runsc(folder, RunscOrigin.DEBIAN, None)
-        if not version_reaches(made.version, source.min_version):
-            raise InstallError(
-                key="Debian's package runsc",
-                origin="apt",
-                reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
-                remedy=_HOW_TO_PRE_INSTALL,
-            )
-        return _published_runsc(made, place / f"debian-{package_version}", report)
-
-
-def _verified_runsc(folder: Path, origin: RunscOrigin, wanted: str | None) -> Runsc:
-    """Start what was unpacked, check that it is what it should be, and note beside it what belongs to it."""
-    path = folder / "runsc"
-    version = runsc_version(path)
-    if wanted is not None and version != wanted and not version.startswith(f"{wanted}."):
-        raise _unusable_runsc(path, f"it says that it is version {version}, not {wanted}")
-    made = Runsc(
-        path=path, version=version, origin=origin, released=_release_date(version), arguments=offline_arguments(path)
-    )
-    files = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    note = {"version": version, "origin": origin, "arguments": made.arguments, "files": files}
-    (folder / _INSTALLATION_NOTE).write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
-    return made
-
-
-def _published_runsc(made: Runsc, destination: Path, report: Callable[[str], None]) -> Runsc:
-    publish_folder(made.path.parent, destination)
-    report(f"Installed gVisor {made.version} ({made.origin}).")
-    return replace(made, path=destination / "runsc")
-
-
-def _installed_runsc(place: Path, source: ReleaseSource, machine: str) -> Runsc | None:
-    """The wanted release where it is complete, else the newest package of Debian's."""
-    candidates = [place / f"{source.version}-{machine}", *place.glob("debian-*")]
-    complete = [found for found in map(_read_installation, candidates) if found is not None]
-    usable = [found for found in complete if version_reaches(found.version, source.min_version)]
-    return max(usable, key=lambda found: (found.origin is RunscOrigin.RELEASE, found.version), default=None)
-
-
-def _read_installation(folder: Path) -> Runsc | None:
-    """What was installed in a folder, where each of its files is still there as it was."""
-    try:
-        note = json.loads((folder / _INSTALLATION_NOTE).read_text(encoding="utf-8"))
-        if not all(_is_intact_program(folder / name, size) for name, size in note["files"].items()):
-            return None
-        return Runsc(
-            path=folder / "runsc",
-            version=note["version"],
-            origin=RunscOrigin(note["origin"]),
-            released=_release_date(note["version"]),
-            arguments=tuple(note["arguments"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # whatever happened to it, it gets installed anew
-
-
-def _is_intact_program(path: Path, size: int) -> bool:
-    found = path.lstat()
-    return stat.S_ISREG(found.st_mode) and found.st_size == size and bool(found.st_mode & stat.S_IXUSR)
-
-
-def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc | None:
-    for path in _runsc_programs(path_env):
-        try:
-            trusted = trusted_path(path, uid, group_may_write=True)
-        except UnsafeFolderError as error:
-            raise _unusable_runsc(
-                path, f"somebody else could have put it there: {error.origin}: {error.reason}"
-            ) from error
-        if trusted.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _unusable_runsc(path, "others can write it")
-        version = runsc_version(trusted)
-        if version_reaches(version, source.min_version):
-            return Runsc(
-                path=trusted,
-                version=version,
-                origin=RunscOrigin.PREINSTALLED,
-                released=_release_date(version),
-                arguments=offline_arguments(trusted),
-            )
-    return None
-
-
-def _runsc_programs(path_env: str) -> Iterator[Path]:
-    """Each executable file called runsc on the way, once; relative entries depend on our folder and do not count."""
-    for folder in dict.fromkeys([*path_env.split(":"), *_SYSTEM_PROGRAM_FOLDERS]):
-        path = Path(folder, "runsc")
-        if folder.startswith("/") and path.is_file() and os.access(path, os.X_OK):
-            yield path
-
-
-def _runsc_says(path: Path, argument: str) -> tuple[int, str]:
-    """Run `runsc` for its words: with nothing in its environment, nothing to read, and a deadline."""
-    for _ in range(_RUNSC_BUSY_TRIES):
-        try:
-            result = subprocess.run(
-                [path, argument],
-                cwd="/",
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=_RUNSC_PROBE_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _unusable_runsc(
-                path, f"`runsc {argument}` did not end within {_RUNSC_PROBE_SECONDS:.0f} seconds"
-            ) from error
-        except OSError as error:
-            # another thread that forks while we write a program keeps it open for writing until its child execs
-            if error.errno == errno.ETXTBSY:
-                time.sleep(0.05)
-                continue
-            raise _unusable_runsc(path, f"it cannot be started: {error.strerror}") from error
-        return result.returncode, result.stdout
-    raise _unusable_runsc(path, "it stays open for writing")
-
-
-def _release_date(version: str) -> date | None:
-    try:
-        return datetime.strptime(version[:8], "%Y%m%d").replace(tzinfo=UTC).date()
-    except ValueError:
-        return None
-
-
-@contextmanager
-def _install_disk_errors(place: Path) -> Iterator[None]:
-    """Say of a full or read-only disk what it is."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise InstallError(
-            key="gVisor",
-            origin=str(place),
-            reason=f"another process is installing it and does not end ({error})",
-            remedy="End that process, or pre-install gVisor",
-        ) from error
-    except OSError as error:
-        raise InstallError(
-            key="gVisor",
-            origin=str(error.filename or place),
-            reason=f"it cannot be written: {error.strerror or error}",
-            remedy="Free space there, or set XDG_CACHE_HOME to a folder with 1 GB free that permits programs",
-        ) from error
-
-
-def _unusable_runsc(path: Path, reason: str) -> InstallError:
-    return InstallError(
-        key="runsc",
-        origin=str(path),
-        reason=reason,
-        remedy=f"Mend or remove it (a folder mounted noexec will not do). {_HOW_TO_PRE_INSTALL}",
-    )
-
-
 # ======== sandbox/request.py ==========================================================================================
 # What is asked of a runner: one frozen request, checked before anything is started.
 
@@ -8624,7 +9235,9 @@ class RunRequest:
     limits: EffectiveLimits
     """What policy decided for this request."""
     person: str
-    """Whose run it is; only counts runs at once, and is never shown or used as a name."""
+    """Whose run it is; counts runs at once, and tells administrators who runs what. Never used as a name."""
+    surface: str | None = None
+    """`tool` or `function`; `None` where it came from neither."""
 
     def __post_init__(self) -> None:
         """Refuse what no box could run, or what the limits do not permit."""
@@ -8697,8 +9310,12 @@ class Outcome(Enum):
     """The code was stopped at its runtime limit."""
     OUT_OF_MEMORY = "out_of_memory"
     """The kernel stopped the code at its RAM limit."""
+    TOO_MANY_PROCESSES = "too_many_processes"
+    """The kernel refused gVisor another thread, behind the softer limit that the code itself meets."""
     KILLED = "killed"
-    """The box was ended from outside."""
+    """The box was ended from outside, by an administrator or by somebody else on the host."""
+    GVISOR_FAILED = "gvisor_failed"
+    """gVisor ended without telling how the code did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8787,6 +9404,14 @@ class RunResult:
     """Id and serial of each policy file that took part."""
     gvisor: str
     """Version and origin of the gVisor that ran it, with its age."""
+    box_digest: str
+    """SHA-256 of what its box was made from, which is also in the box's annotations."""
+    pooled: bool
+    """Whether its box had waited for it."""
+    ended_by_administrator: bool
+    """Whether `sandbox kill` ended it."""
+    queue_seconds: float
+    """How long it waited for runs before it."""
     startup_seconds: float
     """Until the interpreter was ready."""
     wall_seconds: float
@@ -8818,22 +9443,30 @@ class RunResult:
     @property
     def sentence(self) -> str:
         """How it ended, for the person."""
-        name = LANGUAGE_NAMES[self.language]
-        match self.outcome:
-            case Outcome.OK:
-                return f"{name} code executed successfully."
-            case Outcome.ERROR:
-                return f"{name} code ended with {_exit_words(self.exit_code)}."
-            case Outcome.TIMED_OUT:
-                limit = _counted(self.runtime_limit_seconds, "second")
-                return f"{name} code was stopped after {limit}, its runtime limit."
-            case Outcome.OUT_OF_MEMORY if self.ram_limit_megabytes is None:
-                return f"{name} code was stopped because this host ran out of memory for it."
-            case Outcome.OUT_OF_MEMORY:
-                limit = _counted(self.ram_limit_megabytes, "megabyte")
-                return f"{name} code was stopped at {limit}, its RAM limit."
-            case Outcome.KILLED:
-                return f"{name} code was ended from outside before it was done."
+        return f"{LANGUAGE_NAMES[self.language]} code {self._end_words}."
+
+    @property
+    def _end_words(self) -> str:
+        runtime = _counted(self.runtime_limit_seconds, "second")
+        ram = _counted(self.ram_limit_megabytes, "megabyte")
+        outside = "by an administrator" if self.ended_by_administrator else "from outside"
+        memory = f"at {ram}, its RAM limit" if self._ram_limit_reached else "because this host ran out of memory for it"
+        return {
+            Outcome.OK: "executed successfully",
+            Outcome.ERROR: f"ended with {_exit_words(self.exit_code)}",
+            Outcome.TIMED_OUT: f"was stopped after {runtime}, its runtime limit",
+            Outcome.OUT_OF_MEMORY: f"was stopped {memory}",
+            Outcome.TOO_MANY_PROCESSES: "was stopped at its limit of processes and threads",
+            Outcome.KILLED: f"was ended {outside} before it was done",
+            Outcome.GVISOR_FAILED: "was not finished: gVisor failed, or was ended from outside",
+        }[self.outcome]
+
+    @property
+    def _ram_limit_reached(self) -> bool:
+        """Whether the memory that it used shows that it was its own limit, and not one above, that stopped it."""
+        if self.ram_limit_megabytes is None or self.peak_memory_bytes is None:
+            return self.ram_limit_megabytes is not None
+        return self.peak_memory_bytes >= self.ram_limit_megabytes << 20
 
     def record(self) -> dict[str, Any]:
         """The run as JSON: everything but the output."""
@@ -8850,6 +9483,10 @@ class RunResult:
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
             "gvisor": self.gvisor,
+            "box_digest": self.box_digest,
+            "pooled": self.pooled,
+            "ended_by_administrator": self.ended_by_administrator,
+            "queue_seconds": round(self.queue_seconds, 3),
             "startup_seconds": round(self.startup_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
@@ -8883,7 +9520,9 @@ STATUS_WORDS = {
     Outcome.ERROR: "ERROR",
     Outcome.TIMED_OUT: "TIMEOUT",
     Outcome.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+    Outcome.TOO_MANY_PROCESSES: "TOO_MANY_PROCESSES",
     Outcome.KILLED: "KILLED",
+    Outcome.GVISOR_FAILED: "GVISOR_FAILED",
 }
 REFUSED_STATUS = "REFUSED"
 MOST_SHOWN_PROBLEMS = 3
@@ -9002,6 +9641,1032 @@ def _refused_for(refusal: PolicyError | SandboxError) -> str:
             return refusal.key
 
 
+# ======== sandbox/probes.py ===========================================================================================
+# Code that tries to break one limit each, in a real box, and how one sees that it could not.
+#
+# The start-up probe and `sandbox doctor` hold this host against the same ones.
+
+
+PROBE_PLACE = "probe of this host"
+_CPU_SHARE_AT_A_FIFTH = 0.3
+_PROCESSES_AT_EIGHT = 8
+_PROBE_VALUES = {
+    "require_resource_limiting": False,
+    "debug": True,
+    "max_concurrent_runs": UNLIMITED,
+    "max_instance_runs": UNLIMITED,
+}
+_CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Code that tries to break one limit, and how one sees that it could not."""
+
+    limit: str
+    """Name of the limit that it proves."""
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """What it tries."""
+    values: Mapping[str, Any]
+    """Values of limits that differ from the built-ins."""
+    held: Callable[[RunResult], bool]
+    """Whether the limit held."""
+    shows: str
+    """What it showed if it held, for people."""
+
+    def request(self) -> RunRequest:
+        """What to run."""
+        limits = fixed_limits({**self.values, **_PROBE_VALUES}, PROBE_PLACE)
+        return RunRequest(language=self.language, code=self.code, limits=limits, person=PROBE_PLACE)
+
+
+def _cpu_share(result: RunResult) -> float:
+    """CPU time for each second of the box's life, by the kernel's count; endless where nothing counted it."""
+    if result.cpu_seconds is None:
+        return math.inf
+    return result.cpu_seconds / (result.startup_seconds + result.wall_seconds)
+
+
+PROBES = (
+    Probe(
+        limit="languages",
+        language="python",
+        code="print(6 * 7)",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output == "42\n",
+        shows="Python runs",
+    ),
+    Probe(
+        limit="languages",
+        language="bash",
+        code="echo $((6 * 7))",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output == "42\n",
+        shows="Bash runs",
+    ),
+    Probe(
+        limit="networking_allowed",
+        language="python",
+        code="import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+        "\ntry: s.connect(('192.0.2.1', 9)); print('reached')"
+        "\nexcept OSError: print('closed')",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output.endswith("closed\n"),
+        shows="no route leads out",
+    ),
+    Probe(
+        limit="max_runtime_seconds",
+        language="python",
+        code="import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
+        values={**_CALM, "max_runtime_seconds": 1},
+        held=lambda result: result.outcome is Outcome.TIMED_OUT,
+        shows="endless code was stopped after 1 second",
+    ),
+    Probe(
+        limit="max_ram_megabytes",
+        language="python",
+        code="b = bytearray(256 << 20)\nprint(len(b))",
+        values={**_CALM, "max_ram_megabytes": 64},
+        held=lambda result: result.outcome is Outcome.OUT_OF_MEMORY,
+        shows="256 megabytes were not to be had at a limit of 64",
+    ),
+    Probe(
+        limit="max_cpus",
+        language="python",
+        code="import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass",
+        values={**_CALM, "max_cpus": Decimal("0.2")},
+        held=lambda result: _cpu_share(result) < _CPU_SHARE_AT_A_FIFTH,
+        shows="a busy loop got about a fifth of a CPU",
+    ),
+    Probe(
+        limit="max_processes",
+        language="python",
+        code="import os\nmade = 0\ntry:\n    while made < 40:\n        if os.fork() == 0: os.read(0, 1); os._exit(0)"
+        "\n        made += 1\nexcept OSError: pass\nprint(made)",
+        values={**_CALM, "max_processes": 8},
+        held=lambda result: result.output.strip().isdecimal() and int(result.output) < _PROCESSES_AT_EIGHT,
+        shows="no more than 8 processes were to be had",
+    ),
+    Probe(
+        limit="max_disk_megabytes",
+        language="bash",
+        code="head -c 16M /dev/zero > /tmp/a; head -c 16M /dev/zero > /dev/shm/b; wc -c < /tmp/a; wc -c < /dev/shm/b",
+        values={**_CALM, "max_disk_megabytes": 4},
+        held=lambda result: sum(int(word) for word in result.stream("stdout").split()) <= 4 << 20,
+        shows="32 megabytes did not fit into 4",
+    ),
+    Probe(
+        limit="max_output_kilobytes",
+        language="bash",
+        code="head -c 1M /dev/zero",
+        values={**_CALM, "max_output_kilobytes": 8},
+        held=lambda result: result.truncated and len(result.stream("stdout")) == 8 << 10,
+        shows="of 1 megabyte, 8 kilobytes were kept",
+    ),
+)
+
+
+# ======== sandbox/run_notes.py ========================================================================================
+# What a run's folder says of the run, for `sandbox ps` and `sandbox kill`: a note, and the mark of an end by hand.
+#
+# Whoever holds the folder's lease writes the note, whole or not at all; it decides nothing. Whoever reads it takes it for
+# untrusted text of this shape, and for nothing where it is not. Each state has a file of its own, the furthest counts:
+# a rename over an older file would have ext4 write it out (measured: 0.18 ms in place of 0.02). The mark is made before a
+# box is ended by hand, so that the caller can tell that end from any other.
+# Source: ext4(5), `auto_da_alloc`.
+
+
+ADMINISTRATOR_MARK_NAME = "ended-by-administrator"
+_MOST_NOTE_BYTES = 1 << 16
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class RunState(Enum):
+    """How far a run has come, in this order; none goes back."""
+
+    STARTING = "starting"
+    """Its box is being started."""
+    WAITING = "waiting"
+    """Its box waits, in a pool, for code."""
+    RUNNING = "running"
+    """Its box has the person's code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNote:
+    """What the caller says of one run."""
+
+    state: RunState
+    """How far it has come."""
+    language: str
+    """`python` or `bash`."""
+    person: str | None
+    """Whose run it is; absent while it is nobody's."""
+    surface: str | None
+    """`tool` or `function`; absent where it came from neither."""
+    limits_digest: str | None
+    """Digest of the effective limits; absent while nobody's limits hold."""
+    box_digest: str
+    """Digest of what the box was made of."""
+    caller_pid: int
+    """The process that holds the lease, as it sees itself."""
+    since: float
+    """When it came into this state, in seconds since 1970."""
+    started: float
+    """When the run began, in seconds since 1970."""
+    cgroup_folders: tuple[str, ...] = ()
+    """The run's own cgroup in each hierarchy used, as absolute paths; none where there is none."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no caller can mean."""
+        if self.caller_pid < 1:
+            raise ValueError("caller_pid is no process")
+        if not (math.isfinite(self.since) and math.isfinite(self.started)):
+            raise ValueError("since and started are seconds since 1970")
+        if not all(folder.startswith("/") for folder in self.cgroup_folders):
+            raise ValueError("cgroup_folders are absolute paths")
+
+
+def write_run_note(folder: Path, note: RunNote) -> None:
+    """Write the note into a run's folder in one step; for the one caller that holds its lease.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    said = {
+        "state": note.state.value,
+        "language": note.language,
+        "person": note.person,
+        "surface": note.surface,
+        "limits_digest": note.limits_digest,
+        "box_digest": note.box_digest,
+        "caller_pid": note.caller_pid,
+        "since": note.since,
+        "started": note.started,
+        "cgroup_folders": note.cgroup_folders,
+    }
+    path = run_note_path(folder, note.state)
+    unfinished = path.with_suffix(".new")
+    # Not flushed to disk: the note means nothing any more once the caller is dead.
+    with os.fdopen(os.open(unfinished, _NEW_FILE_FLAGS, 0o600), "wb") as file:
+        file.write(json.dumps(said).encode())
+    unfinished.rename(path)
+
+
+def read_run_note(folder: Path) -> RunNote | None:
+    """Read the note of a run; `None` where there is none, or something else in its place."""
+    for state in reversed(RunState):
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return _parsed_run_note(json.loads(_run_note_bytes(run_note_path(folder, state))))
+    return None
+
+
+def run_note_path(folder: Path, state: RunState) -> Path:
+    """Where the note of one state is in a run's folder."""
+    return folder / f"note-{state.value}.json"
+
+
+def ended_by_administrator(folder: Path) -> bool:
+    """Whether somebody ended, or is about to end, this run by hand."""
+    with suppress(OSError):
+        return stat.S_ISREG((folder / ADMINISTRATOR_MARK_NAME).lstat().st_mode)
+    return False
+
+
+def _run_note_bytes(path: Path) -> bytes:
+    descriptor = os.open(path, _READ_FILE_FLAGS)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        data = file.read(_MOST_NOTE_BYTES + 1)
+    if len(data) > _MOST_NOTE_BYTES:
+        raise ValueError("it is too long")
+    return data
+
+
+def _parsed_run_note(said: dict[str, Any]) -> RunNote:
+    """The note that JSON says.
+
+    Raises:
+        ValueError, TypeError, KeyError, OverflowError: it says none.
+    """
+    return RunNote(
+        state=RunState(said["state"]),
+        language=_noted_text(said["language"]),
+        person=_noted_text_or_none(said["person"]),
+        surface=_noted_text_or_none(said["surface"]),
+        limits_digest=_noted_text_or_none(said["limits_digest"]),
+        box_digest=_noted_text(said["box_digest"]),
+        caller_pid=_noted_process(said["caller_pid"]),
+        since=_noted_seconds(said["since"]),
+        started=_noted_seconds(said["started"]),
+        cgroup_folders=_noted_folders(said["cgroup_folders"]),
+    )
+
+
+def _noted_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it is no text")
+    return value
+
+
+def _noted_text_or_none(value: object) -> str | None:
+    return None if value is None else _noted_text(value)
+
+
+def _noted_process(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("it is no process")
+    return value
+
+
+def _noted_seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("it is no time")
+    return float(value)
+
+
+def _noted_folders(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("it is no list")
+    return tuple(map(_noted_text, value))
+
+
+# ======== sandbox/noted_cgroups.py ====================================================================================
+# The cgroups that a run's note names, as far as they are proved to be that run's own.
+#
+# Who cleans up or ends a run may stand in another cgroup than its caller, so the note says where the run's are. A note
+# is only text: a folder counts where it is a cgroup, reached through no link, named `…/sandbox-lockdown/<run name>`, and
+# made by the running user. Source: proc_pid_mountinfo(5), for the device number of each cgroup hierarchy.
+
+
+_CGROUP_KINDS = {"cgroup": CgroupVersion.V1, "cgroup2": CgroupVersion.V2}
+
+
+def noted_cgroup(note: RunNote | None, run_name: str) -> RunCgroup:
+    """The cgroups that a note names and that are proved to be this run's; with no places where there are none.
+
+    Args:
+        note: what the run's folder says of it.
+        run_name: the name of that folder, 32 lower-case hexadecimal characters.
+    """
+    folders = note.cgroup_folders if note is not None and RUN_NAME_PATTERN.fullmatch(run_name) else ()
+    with suppress(OSError, ValueError):
+        hierarchies = dict(_cgroup_hierarchies())
+        places = (_proved_cgroup_place(Path(folder), run_name, hierarchies) for folder in dict.fromkeys(folders))
+        return RunCgroup(run_name=run_name, places=tuple(place for place in places if place is not None))
+    return RunCgroup(run_name=run_name, places=())
+
+
+def every_cgroup(note: RunNote | None, run_name: str, here: CgroupParent | CgroupsUnavailable) -> RunCgroup:
+    """The cgroups of one run: those of that name where this process makes cgroups, and those that the note names.
+
+    Args:
+        note: what the run's folder says of it.
+        run_name: the name of that folder, 32 lower-case hexadecimal characters.
+        here: where this process makes cgroups.
+    """
+    own = here.run_cgroup(run_name).places if isinstance(here, CgroupParent) else ()
+    known = {place.folder for place in own}
+    noted = (place for place in noted_cgroup(note, run_name).places if place.folder not in known)
+    return RunCgroup(run_name=run_name, places=(*own, *noted))
+
+
+def _proved_cgroup_place(
+    folder: Path, run_name: str, hierarchies: dict[int, tuple[CgroupVersion, frozenset[str]]]
+) -> CgroupPlace | None:
+    if folder.name != run_name or folder.parent.name != CGROUP_FOLDER:
+        return None
+    # A text that is no path at all (NUL, half a surrogate pair) is a ValueError.
+    with suppress(OSError, ValueError):
+        found = folder.lstat()
+        known = hierarchies.get(found.st_dev)
+        if known is None or found.st_uid != os.geteuid() or os.path.realpath(folder) != str(folder):
+            return None
+        version, controllers = known
+        if version is CgroupVersion.V2:
+            controllers = frozenset((folder / "cgroup.controllers").read_text().split())
+        return CgroupPlace(folder=folder, version=version, controllers=controllers)
+    return None
+
+
+def _cgroup_hierarchies() -> Iterator[tuple[int, tuple[CgroupVersion, frozenset[str]]]]:
+    """Device number of each mounted cgroup hierarchy, with its interface and, on v1, its controllers."""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, super_options = rest.split(" ", 2)
+        version = _CGROUP_KINDS.get(kind)
+        if version is not None:
+            major, minor = map(int, fields.split(" ")[2].split(":"))
+            yield os.makedev(major, minor), (version, frozenset(super_options.split(",")))
+
+
+# ======== sandbox/leases.py ===========================================================================================
+# Folders of runs, each held by a lock as long as its runner lives, and the removal of what dead runners left behind.
+#
+# A server that is stopped by a signal never comes to its own clean-up; its boxes die with it, but their folders and
+# cgroups stay. The next runner of this user removes them. It acts only on what it can prove: a folder in our own private
+# folder, named as runs are named, whose lock nobody holds, and the cgroups of that very name.
+#
+# Source: flock(2); the lock is on the folder itself, so there is no moment between making and locking a file in it.
+
+
+RUNS_FOLDER = "runs"
+"""Where the folders of runs are, in the private folder."""
+_REMOVAL_SECONDS = 5.0
+
+
+@contextmanager
+def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
+    """Make a run's folder, and hold its lock for as long as the context lasts; whoever made it removes it.
+
+    Args:
+        runs: where such folders are, private to the running user.
+        run_name: 32 lower-case hexadecimal characters, never used before.
+    """
+    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder_lock_held(runs, fcntl.LOCK_SH):
+        folder = runs / run_name
+        folder.mkdir(mode=0o700)
+        descriptor = _opened_folder(folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedRun:
+    """A run's folder, and whether whoever made it still lives."""
+
+    folder: Path
+    """The folder, whose name is the run's."""
+    held: bool
+    """Whether somebody holds its lock; who lets go of it is dead, or done with the run."""
+
+
+def leased_runs(runs: Path) -> tuple[LeasedRun, ...]:
+    """Every run that has a folder, with none half-made meanwhile; links are no folders of runs.
+
+    Raises:
+        OSError: the folder of runs cannot be read.
+    """
+    if not runs.is_dir():
+        return ()
+    with _folder_lock_held(runs, fcntl.LOCK_EX):
+        entries = [entry for entry in sorted(runs.iterdir()) if RUN_NAME_PATTERN.fullmatch(entry.name)]
+        return tuple(LeasedRun(folder=entry, held=not _is_free(entry)) for entry in entries if _is_own_folder(entry))
+
+
+async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
+    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
+    abandoned = [run for run in await asyncio.to_thread(leased_runs, runs) if not run.held]
+    for run in abandoned:
+        await asyncio.to_thread(remove_leftover, run, cgroups)
+    return tuple(run.folder.name for run in abandoned)
+
+
+def remove_leftover(run: LeasedRun, cgroups: CgroupParent | CgroupsUnavailable) -> bool:
+    """Remove the folder and the cgroups of one run whose runner is dead; returns whether nothing is left.
+
+    Args:
+        run: out of `leased_runs`, not held.
+        cgroups: where this process makes cgroups; the run's note may name others.
+
+    Raises:
+        ValueError: it is held.
+    """
+    if run.held:
+        raise ValueError("the run's caller lives")
+    name = run.folder.name
+    cgroup = every_cgroup(read_run_note(run.folder), name, cgroups)
+    gone = _came_true(lambda: not cgroup.kill_once()) and _came_true(lambda: not cgroup.remove_once())
+    if gone:
+        # Not before: without its folder, nothing would lead to the cgroups any more.
+        # The first lies in the folder and goes with it; what stands there now might be a link that leads elsewhere.
+        for left in control_socket_files(run.folder / "state", name)[1:]:
+            with suppress(OSError):
+                left.unlink()
+        shutil.rmtree(run.folder, ignore_errors=True)
+    return gone and not run.folder.exists()
+
+
+def _came_true(condition: Callable[[], bool]) -> bool:
+    """Ask again and again, for as long as a kernel may need to end and remove what is in a cgroup."""
+    deadline, pause = time.monotonic() + _REMOVAL_SECONDS, 0.001
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether it is a folder that this user made: another user's is no run of ours, whatever it is called."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nobody holds a run's folder; asked with a shared lock, so that those who ask do not see each other."""
+    with suppress(OSError):
+        descriptor = _opened_folder(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+        return True
+    return False
+
+
+@contextmanager
+def _folder_lock_held(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = _opened_folder(folder)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+# ======== sandbox/runsc_program.py ====================================================================================
+# What a `runsc` program says of itself: its version, and the flags that it knows.
+#
+# It is started with nothing in its environment (`GVISOR_SIDECAR_BINARIES_DIR` would point it elsewhere,
+# `GVISOR_ENFORCE_RELEASE` would let releases mix), with nothing to read, and a deadline.
+# Source: https://github.com/google/gvisor, runsc/cli, runsc/config/flags.go and runsc/config/deprecated.go.
+
+
+HOW_TO_PRE_INSTALL = (
+    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
+    "gvisor-bin folder, where the release has one) into a folder of PATH"
+)
+_RUNSC_VERSION_LINE = re.compile(
+    r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
+)
+_RUNSC_OTHER_VERSION = re.compile(r"^runsc version ([!-~]{1,64})", re.ASCII | re.MULTILINE)
+_RUNSC_FLAG_START = re.compile(r"^ {2}-{1,2}(?=[A-Za-z])", re.MULTILINE)
+_NO_DOWNLOAD_FLAGS = {"sidecar-usage-policy": "STRICT", "download-sidecars": "NEVER"}
+_RUNSC_WORDS_SECONDS = 20.0
+_RUNSC_BUSY_TRIES = 20
+
+
+def runsc_version(path: Path) -> str:
+    """The version a `runsc` reports, `YYYYMMDD[.N]` where it holds a date.
+
+    Raises:
+        InstallError: it does not start, does not end, or says nothing of the kind.
+    """
+    code, said = _runsc_says(path, "--version")
+    found = _RUNSC_VERSION_LINE.search(said) or _RUNSC_OTHER_VERSION.search(said)
+    if code != 0 or found is None:
+        raise unusable_runsc(path, f"`runsc --version` ended with {code} and names no version")
+    return found[1]
+
+
+def runsc_flags(path: Path) -> Mapping[str, str]:
+    """The flags that a `runsc` knows and that still do something, each with what it says of it; none if it says none.
+
+    Raises:
+        InstallError: it does not start, or does not end.
+    """
+    code, said = _runsc_says(path, "flags")
+    return current_flags(said) if code == 0 else MappingProxyType({})
+
+
+def current_flags(flags_text: str) -> Mapping[str, str]:
+    """The flags in what `runsc flags` prints, without deprecated ones.
+
+    A deprecated flag changes nothing any more, and would only add a warning to what the person sees.
+    """
+    entries = [entry for entry in _RUNSC_FLAG_START.split(flags_text) if entry.split()]
+    named = {entry.split()[0]: " ".join(entry.split()[1:]) for entry in entries}
+    return MappingProxyType({name: words for name, words in named.items() if "DEPRECATED:" not in words})
+
+
+def offline_arguments(flags: Mapping[str, str]) -> tuple[str, ...]:
+    """The arguments that keep a `runsc` with these flags from downloading sidecars, as far as it knows any."""
+    return tuple(f"--{name}={value}" for name, value in _NO_DOWNLOAD_FLAGS.items() if name in flags)
+
+
+def unusable_runsc(path: Path, reason: str) -> InstallError:
+    """The error for a `runsc` that is there and cannot be used."""
+    return InstallError(
+        key="runsc",
+        origin=str(path),
+        reason=reason,
+        remedy=f"Mend or remove it (a folder mounted noexec will not do). {HOW_TO_PRE_INSTALL}",
+    )
+
+
+def _runsc_says(path: Path, argument: str) -> tuple[int, str]:
+    """Run `runsc` for its words: with nothing in its environment, nothing to read, and a deadline."""
+    for _ in range(_RUNSC_BUSY_TRIES):
+        try:
+            result = subprocess.run(
+                [path, argument],
+                cwd="/",
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=_RUNSC_WORDS_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise unusable_runsc(
+                path, f"`runsc {argument}` did not end within {_RUNSC_WORDS_SECONDS:.0f} seconds"
+            ) from error
+        except OSError as error:
+            # another thread that forks while we write a program keeps it open for writing until its child execs
+            if error.errno == errno.ETXTBSY:
+                time.sleep(0.05)
+                continue
+            raise unusable_runsc(path, f"it cannot be started: {error.strerror}") from error
+        return result.returncode, result.stdout
+    raise unusable_runsc(path, "it stays open for writing")
+
+
+# ======== sandbox/gvisor.py ===========================================================================================
+# A gVisor to run code with: found on this host, or installed into the private folder.
+#
+# What was installed here is a folder that holds `runsc`, its sidecars and a list of both, put in place in one step after
+# `runsc --version` worked; one that lost a file counts as missing. Newer releases need the sidecars of `gvisor-bin`
+# beside `runsc`, and for a while fetched missing ones themselves. So `runsc` always gets an empty environment and, where
+# `runsc flags` knows them, the arguments that make it fail instead.
+# Source: https://github.com/google/gvisor, runsc/gvisorbinaries/gvisorbinaries.go.
+
+
+_INSTALLATION_NOTE = "installation.json"
+_SYSTEM_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin")
+_INSTALL_LOCK_SECONDS = 2400.0
+
+
+class RunscOrigin(StrEnum):
+    """Where a `runsc` came from."""
+
+    RELEASE = "release"
+    """gVisor's official archive, installed into the private folder."""
+    DEBIAN = "debian"
+    """Debian's package, unpacked into the private folder."""
+    PREINSTALLED = "preinstalled"
+    """Somebody put it on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runsc:
+    """A `runsc` that works on this host."""
+
+    path: Path
+    """The program, without symbolic links."""
+    version: str
+    """`YYYYMMDD` or `YYYYMMDD.N`; what it calls itself, where that is no date."""
+    origin: RunscOrigin
+    """Where it came from."""
+    released: date | None
+    """The date in its version, where there is one."""
+    arguments: tuple[str, ...] = ()
+    """What must stand before every subcommand, so that it never downloads anything."""
+
+    def age_days(self, today: date) -> int | None:
+        """How many days ago it was released, where that is known."""
+        return None if self.released is None else (today - self.released).days
+
+
+def find_runsc(
+    folder: Path, path_env: str, source: ReleaseSource, *, machine: str, uid: int | None = None
+) -> Runsc | None:
+    """A usable `runsc` that reaches the minimum version: the wanted release, Debian's, then one put on this host.
+
+    Args:
+        folder: the private folder.
+        path_env: value of `PATH`.
+        source: which release is wanted, and the minimum.
+        machine: as `uname -m` names it.
+        uid: the running user; by default the effective one.
+
+    Raises:
+        InstallError: the `runsc` on this host does not start, or somebody else could have put it there.
+    """
+    own = _installed_runsc(folder / "gvisor", source, machine)
+    return own or _preinstalled_runsc(path_env, source, os.geteuid() if uid is None else uid)
+
+
+def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
+    """Install the official release; where its host is out of reach, Debian's package. Blocks, for minutes at worst.
+
+    Args:
+        folder: the private folder.
+        source: the release.
+        host: the machine, and what apt may know of it.
+        report: gets a sentence at each step, for people.
+
+    Raises:
+        InstallError: neither could be installed; nothing half-made is left behind.
+    """
+    place = folder / "gvisor"
+    with _install_disk_errors(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        with folder_lock(
+            place,
+            wait_seconds=_INSTALL_LOCK_SECONDS,
+            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
+        ) as waited:
+            made_meanwhile = _installed_runsc(place, source, host.machine) if waited else None
+            return made_meanwhile or _install_release_or_debian(place, source, host, report)
+
+
+def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
+    """The error for a host without gVisor where policy does not permit fetching one.
+
+    Args:
+        source: which gVisor is wanted.
+        origin: who decided so, such as `environment`.
+    """
+    least = f" of at least version {source.min_version}" if source.min_version else ""
+    return InstallError(
+        key="SANDBOX_AUTO_INSTALL",
+        origin=origin,
+        reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
+        remedy=f"{HOW_TO_PRE_INSTALL}; or permit it with SANDBOX_AUTO_INSTALL=true",
+    )
+
+
+def _install_release_or_debian(
+    place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]
+) -> Runsc:
+    try:
+        with partial_folder(place) as folder:
+            unpack_release(source, host.machine, folder, report)
+            made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
+            return _published_runsc(made, place / f"{source.version}-{host.machine}", report)
+    except OutOfReachError as unreachable:
+        report("The official gVisor release is out of reach, so Debian's package is tried…")
+        try:
+            return _install_debian(place, source, host, report)
+        except InstallError as refusal:
+            raise InstallError(
+                key="gVisor",
+                origin="this host",
+                reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
+                remedy=HOW_TO_PRE_INSTALL,
+            ) from refusal
+
+
+def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
+    with partial_folder(place) as folder:
+        package_version = unpack_debian(host, folder, report)
+        made = _verified_runsc(folder, RunscOrigin.DEBIAN, None)
+        if not version_reaches(made.version, source.min_version):
+            raise InstallError(
+                key="Debian's package runsc",
+                origin="apt",
+                reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
+                remedy=HOW_TO_PRE_INSTALL,
+            )
+        return _published_runsc(made, place / f"debian-{package_version}", report)
+
+
+def _verified_runsc(folder: Path, origin: RunscOrigin, wanted: str | None) -> Runsc:
+    """Start what was unpacked, check that it is what it should be, and note beside it what belongs to it."""
+    path = folder / "runsc"
+    version = runsc_version(path)
+    if wanted is not None and version != wanted and not version.startswith(f"{wanted}."):
+        raise unusable_runsc(path, f"it says that it is version {version}, not {wanted}")
+    made = Runsc(
+        path=path,
+        version=version,
+        origin=origin,
+        released=_release_date(version),
+        arguments=offline_arguments(runsc_flags(path)),
+    )
+    files = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    note = {"version": version, "origin": origin, "arguments": made.arguments, "files": files}
+    (folder / _INSTALLATION_NOTE).write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
+    return made
+
+
+def _published_runsc(made: Runsc, destination: Path, report: Callable[[str], None]) -> Runsc:
+    publish_folder(made.path.parent, destination)
+    report(f"Installed gVisor {made.version} ({made.origin}).")
+    return replace(made, path=destination / "runsc")
+
+
+def _installed_runsc(place: Path, source: ReleaseSource, machine: str) -> Runsc | None:
+    """The wanted release where it is complete, else the newest package of Debian's."""
+    candidates = [place / f"{source.version}-{machine}", *place.glob("debian-*")]
+    complete = [found for found in map(_read_installation, candidates) if found is not None]
+    usable = [found for found in complete if version_reaches(found.version, source.min_version)]
+    return max(usable, key=lambda found: (found.origin is RunscOrigin.RELEASE, found.version), default=None)
+
+
+def _read_installation(folder: Path) -> Runsc | None:
+    """What was installed in a folder, where each of its files is still there as it was."""
+    try:
+        note = json.loads((folder / _INSTALLATION_NOTE).read_text(encoding="utf-8"))
+        if not all(_is_intact_program(folder / name, size) for name, size in note["files"].items()):
+            return None
+        return Runsc(
+            path=folder / "runsc",
+            version=note["version"],
+            origin=RunscOrigin(note["origin"]),
+            released=_release_date(note["version"]),
+            arguments=tuple(note["arguments"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # whatever happened to it, it gets installed anew
+
+
+def _is_intact_program(path: Path, size: int) -> bool:
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_size == size and bool(found.st_mode & stat.S_IXUSR)
+
+
+def _preinstalled_runsc(path_env: str, source: ReleaseSource, uid: int) -> Runsc | None:
+    for path in _runsc_programs(path_env):
+        try:
+            trusted = trusted_path(path, uid, group_may_write=True)
+        except UnsafeFolderError as error:
+            raise unusable_runsc(
+                path, f"somebody else could have put it there: {error.origin}: {error.reason}"
+            ) from error
+        if trusted.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise unusable_runsc(path, "others can write it")
+        version = runsc_version(trusted)
+        if version_reaches(version, source.min_version):
+            return Runsc(
+                path=trusted,
+                version=version,
+                origin=RunscOrigin.PREINSTALLED,
+                released=_release_date(version),
+                arguments=offline_arguments(runsc_flags(trusted)),
+            )
+    return None
+
+
+def _runsc_programs(path_env: str) -> Iterator[Path]:
+    """Each executable file called runsc on the way, once; relative entries depend on our folder and do not count."""
+    for folder in dict.fromkeys([*path_env.split(":"), *_SYSTEM_PROGRAM_FOLDERS]):
+        path = Path(folder, "runsc")
+        if folder.startswith("/") and path.is_file() and os.access(path, os.X_OK):
+            yield path
+
+
+def _release_date(version: str) -> date | None:
+    try:
+        return datetime.strptime(version[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _install_disk_errors(place: Path) -> Iterator[None]:
+    """Say of a full or read-only disk what it is."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise InstallError(
+            key="gVisor",
+            origin=str(place),
+            reason=f"another process is installing it and does not end ({error})",
+            remedy="End that process, or pre-install gVisor",
+        ) from error
+    except OSError as error:
+        raise InstallError(
+            key="gVisor",
+            origin=str(error.filename or place),
+            reason=f"it cannot be written: {error.strerror or error}",
+            remedy="Free space there, or set XDG_CACHE_HOME to a folder with 1 GB free that permits programs",
+        ) from error
+
+
+# ======== sandbox/proof.py ============================================================================================
+# What the start-up probe found on this host, and where that is kept until something changes that it depends on.
+#
+# A proof holds for one boot, user, cgroup, kernel, gVisor and file tree. It lies in the private folder, which only this
+# user can write. One that found a broken limit is not kept: the next start tries again.
+
+
+PROOF_FORMAT = 1
+"""Raised with every change of what is probed, or how."""
+PROOFS_FOLDER = "proofs"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostProof:
+    """Which limits held against code that tried to break them."""
+
+    broken: Mapping[str, str]
+    """By limit, why it cannot be relied on here; empty where each held, or is known to be absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofBinding:
+    """Everything that a proof depends on."""
+
+    facts: Mapping[str, str]
+    """By name; if one differs, the proof is of another host."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it, in lower-case hexadecimal."""
+        return hashlib.sha256(json.dumps(dict(self.facts), sort_keys=True).encode()).hexdigest()
+
+
+def proof_binding(runsc: Runsc, tree_digest: str, cgroups: CgroupParent | CgroupsUnavailable) -> ProofBinding:
+    """What a proof on this host at this moment is bound to."""
+    program = runsc.path.stat()
+    places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
+    return ProofBinding(
+        facts=MappingProxyType(
+            {
+                "format": str(PROOF_FORMAT),
+                "boot": _BOOT_ID.read_text().strip(),
+                "uid": str(os.geteuid()),
+                "cgroups": " ".join(f"{place.folder}:{','.join(sorted(place.controllers))}" for place in places),
+                "kernel": f"{platform.release()} {platform.version()}",
+                "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+                "arguments": " ".join(runsc.arguments),
+                "tree": tree_digest,
+            }
+        )
+    )
+
+
+def kept_proof(folder: Path, binding: ProofBinding) -> HostProof | None:
+    """The proof of this very host, if one is kept; anything that cannot be read is none.
+
+    Args:
+        folder: the private folder.
+        binding: what it must be bound to.
+    """
+    with suppress(OSError, ValueError):
+        kept = json.loads((folder / PROOFS_FOLDER / f"{binding.digest}.json").read_text())
+        if kept == dict(binding.facts):
+            return HostProof(broken=MappingProxyType({}))
+    return None
+
+
+def keep_proof(folder: Path, binding: ProofBinding) -> None:
+    """Keep that every limit held, in the place of proofs of before; a full disk keeps none, and the next start probes.
+
+    Args:
+        folder: the private folder.
+        binding: what the proof is bound to.
+    """
+    proofs = folder / PROOFS_FOLDER
+    with suppress(OSError, ValueError):
+        proofs.mkdir(mode=0o700, exist_ok=True)
+        partial = proofs / f".partial-{secrets.token_hex(8)}"
+        partial.write_text(json.dumps(dict(binding.facts), indent=1, sort_keys=True))
+        partial.rename(proofs / f"{binding.digest}.json")
+        for older in proofs.glob("*.json"):
+            if older.stem != binding.digest and json.loads(older.read_text()).get("boot") != binding.facts["boot"]:
+                older.unlink()
+
+
+# ======== sandbox/enforcing.py ========================================================================================
+# Which of the limits can be enforced on this host: what is found and proved here, held against what a run asks for.
+#
+# A RAM, CPU, process or disk limit that cannot be had is refused or named, as `require_resource_limiting` says; any other
+# that does not hold is refused, whatever any setting says.
+
+
+RESOURCE_LIMITS = (*LIMIT_OF_CONTROLLER.values(), MAX_DISK_MEGABYTES.name)
+"""The limits that `require_resource_limiting` is about."""
+_CONTROLLER_OF_LIMIT = {name: controller for controller, name in LIMIT_OF_CONTROLLER.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforced:
+    """What will be enforced of one run's limits."""
+
+    cgroup_limits: CgroupLimits
+    """What can be set here."""
+    unenforced: tuple[str, ...]
+    """Names of the limits that go without, where that is permitted."""
+
+
+def enforceable(
+    wanted: CgroupLimits, limits: EffectiveLimits, cgroups: CgroupParent | CgroupsUnavailable, proof: HostProof | None
+) -> Enforced:
+    """Hold what a run asks for against what this host can do.
+
+    Args:
+        wanted: what its cgroup would be set to.
+        limits: what policy decided.
+        cgroups: where cgroups can be made, or why not.
+        proof: what the start-up probe found; without one, what the kernel accepts counts as enforced.
+
+    Raises:
+        UnenforceableError: a limit cannot be enforced, and the limits do not permit going without it.
+    """
+    missing = _missing_controllers(wanted, cgroups) | _disproved(limits, proof)
+    for name, (reason, remedy) in missing.items():
+        if name not in RESOURCE_LIMITS:
+            raise _unenforceable(limits, name, reason, remedy)
+        if limits[REQUIRE_RESOURCE_LIMITING]:
+            without = ". Or permit runs without it by SANDBOX_REQUIRE_RESOURCE_LIMITING=false"
+            raise _unenforceable(limits, name, reason, f"{remedy}{without}")
+    absent = {_CONTROLLER_OF_LIMIT[name] for name in missing if name in _CONTROLLER_OF_LIMIT}
+    return Enforced(
+        cgroup_limits=CgroupLimits(
+            memory_bytes=None if CgroupController.MEMORY in absent else wanted.memory_bytes,
+            cpu_thousandths=None if CgroupController.CPU in absent else wanted.cpu_thousandths,
+            processes_hard_stop=None if CgroupController.PIDS in absent else wanted.processes_hard_stop,
+        ),
+        unenforced=tuple(name for name in RESOURCE_LIMITS if name in missing),
+    )
+
+
+def _missing_controllers(
+    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable
+) -> dict[str, tuple[str, str]]:
+    """Reason and remedy for each limit whose controller is needed and cannot be had."""
+    if isinstance(cgroups, CgroupsUnavailable):
+        lacks = dict.fromkeys(CgroupController, (cgroups.reason, cgroups.remedy))
+    else:
+        lacks = {lack.controller: (lack.reason, lack.remedy) for lack in cgroups.missing}
+    return {LIMIT_OF_CONTROLLER[name]: lack for name, lack in lacks.items() if wanted.asked_for(name)}
+
+
+def _disproved(limits: EffectiveLimits, proof: HostProof | None) -> dict[str, tuple[str, str]]:
+    """Reason and remedy for each limit that the probe broke; one that is unlimited needs no proof."""
+    if proof is None:
+        return {}
+    broken = {}
+    for name, reason in proof.broken.items():
+        limit = limit_named(name)
+        if limit is None or not isinstance(limits[limit], Unlimited):
+            broken[name] = (reason, "`sandbox doctor` shows each probe; report this with its output")
+    return broken
+
+
+def _unenforceable(limits: EffectiveLimits, name: str, reason: str, remedy: str) -> UnenforceableError:
+    limit = limit_named(name)
+    return UnenforceableError(
+        key=name,
+        origin=limits.origin_of(limit) if limit else name,
+        reason=f"this host cannot enforce it: {reason}",
+        remedy=remedy,
+    )
+
+
 # ======== sandbox/shared_libraries.py =================================================================================
 # Which shared libraries the programs of a box's file tree need, as the host's own loader resolves them.
 #
@@ -9025,7 +10690,7 @@ class GatheredLibraries:
     files: tuple[tuple[str, Path], ...]
     """Name in the box and file on the host, sorted by name."""
     omitted: tuple[tuple[Path, str], ...]
-    """Optional programs that cannot be taken along, each with the reason."""
+    """Optional programs that cannot be taken along, or libraries that are not there, each with the reason."""
 
 
 def file_tree_error(origin: str, reason: str, remedy: str) -> SandboxError:
@@ -9101,6 +10766,34 @@ def gathered_libraries(
     return GatheredLibraries(files=tuple(sorted(files.items())), omitted=tuple(omitted))
 
 
+def libraries_beside(
+    taken: Mapping[str, Path],
+    folder: Path,
+    asking: Mapping[str, Path],
+    needs: Mapping[Path, Mapping[str, Path | None]],
+) -> GatheredLibraries:
+    """Bring together what packages need besides what a box has already; a name that is taken stays as it is.
+
+    Args:
+        taken: what the box has, by name.
+        folder: where the packages are: what the loader finds there comes with them.
+        asking: by name of a library that packages ask for and do not bring along, one file of theirs that does.
+        needs: the loader's answers for these files.
+    """
+    files = {
+        name: path
+        for program in asking.values()
+        for name, path in needs[program].items()
+        if path is not None and name not in taken and not Path(os.path.normpath(path)).is_relative_to(folder)
+    }
+    missing = tuple(
+        (Path(name), f"{program.relative_to(folder)} asks for it, and the loader does not find it")
+        for name, program in asking.items()
+        if needs[program].get(name) is None
+    )
+    return GatheredLibraries(files=tuple(sorted(files.items())), omitted=missing)
+
+
 def _found_libraries(needed: Mapping[str, Path | None]) -> dict[str, Path]:
     return {name: path for name, path in needed.items() if path is not None}
 
@@ -9130,51 +10823,224 @@ def _dlopened_beside(files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 # ======== sandbox/slots.py ============================================================================================
-# Counts runs at once, over all processes of this user on this host, with file locks that a dead process cannot keep.
+# Bounds the runs at once, over all processes of this user on this host, and lets those who come too many wait in turn.
 #
-# A slot is a file with an exclusive `flock` on it. A run needs one of its person's slots and one of the instance's.
-# Names of files come from a hash, never from what a person is called.
+# A slot is a file with an exclusive `flock` on it, which a dead process cannot keep. A run needs one of its person's
+# slots, then one of the instance's, and waits for each in a line of its own: nobody passes another person by sending many
+# requests, since no more of theirs than they have slots stand in the instance's line. Names of files come from a hash,
+# never from what a person is called.
+#
+# Limits may differ between callers, as policy changes or has scopes. Each takes only slots whose number is within their
+# own limit: there are never more runs at once than the loosest limit in use permits, and of the runs with a limit of n or
+# less never more than n. One who waits for such a low number does not hold up those who may have a higher one.
 
 
-@contextmanager
-def taken_slots(folder: Path, person: str, limits: EffectiveLimits) -> Iterator[None]:
-    """Hold one slot of the person and one of the instance for as long as the context lasts.
+_QUEUE_FOLDER = "queue"
+_INSTANCE_LINE = "instance"
+_PERSONS_SHARE = 4
+"""One person may fill one part of so many of the queue."""
+_POLL_SECONDS_A_PLACE = 0.02
+"""How often the first of a line looks; those behind, who cannot be next so soon, look as many times less often."""
+_MOST_PLACES_A_POLL = 200
+"""Beyond this place they look no less often than that."""
+_DRAWING_SECONDS = 0.002
+"""How long to leave the next ticket to another process that draws it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueBounds:
+    """How many may wait for a slot, and for how long."""
+
+    size: int
+    """Places in the instance's queue, all persons together; 0 refuses at once. One person has a quarter, at least 1."""
+    max_wait_seconds: float
+    """The longest that a run waits, in seconds, before it is refused."""
+
+
+@asynccontextmanager
+async def taken_slots(
+    folder: Path,
+    person: str,
+    limits: EffectiveLimits,
+    *,
+    bounds: QueueBounds,
+    tell: Callable[[str], Awaitable[None]],
+) -> AsyncIterator[None]:
+    """Hold one slot of the person and one of the instance for as long as the context lasts; wait in turn for them.
 
     Args:
         folder: where the slot files are, private to the running user.
         person: whose run it is.
-        limits: how many there are.
+        limits: how many slots there are.
+        bounds: how many may wait, and for how long.
+        tell: gets a sentence for the person each time their place changes; nothing where slots are free at once.
 
     Raises:
-        BusyError: all are taken.
+        BusyError: all slots are taken, and too many wait already or it took too long.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with closing(_Applicant(folder, limits, bounds, tell)) as applicant:
+            for wanted in _wanted_slots(person, limits):
+                held.callback(_release, await applicant.slot(wanted))
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WantedSlot:
+    """One of the two kinds of slot that a run needs."""
+
+    limit: Limit[int | Unlimited]
+    """How many there are."""
+    line: QueueLine
+    """Where one waits for them."""
+
+
+def _wanted_slots(person: str, limits: EffectiveLimits) -> Iterator[_WantedSlot]:
+    """The slots that a run needs, in the order in which everybody takes them; none where there is no limit."""
     hashed = hashlib.sha256(person.encode(errors="surrogatepass")).hexdigest()
-    with (
-        _taken(folder, f"person-{hashed}", MAX_CONCURRENT_RUNS, limits),
-        _taken(folder, "instance", MAX_INSTANCE_RUNS, limits),
-    ):
-        yield
+    for name, limit in ((f"person-{hashed}", MAX_CONCURRENT_RUNS), (_INSTANCE_LINE, MAX_INSTANCE_RUNS)):
+        count = limits[limit]
+        if not isinstance(count, Unlimited):
+            yield _WantedSlot(limit=limit, line=QueueLine(name=name, person=hashed, slots=count))
 
 
-@contextmanager
-def _taken(folder: Path, name: str, limit: Limit[int | Unlimited], limits: EffectiveLimits) -> Iterator[None]:
-    count = limits[limit]
-    if isinstance(count, Unlimited):
-        yield
-        return
-    descriptor = next(filter(None, (_locked(folder / f"{name}-{number}") for number in range(count))), None)
-    if descriptor is None:
-        raise BusyError(
-            key=limit.name,
-            origin=limits.origin_of(limit),
-            reason=f"as many runs are under way as are permitted at once ({limit.words(count)})",
-            remedy="Wait for one to end, or stop it",
+class _Applicant:
+    """Somebody on the way to their slots, with at most one ticket at a time."""
+
+    def __init__(
+        self, folder: Path, limits: EffectiveLimits, bounds: QueueBounds, tell: Callable[[str], Awaitable[None]]
+    ) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._queue = folder / _QUEUE_FOLDER
+        self._limits = limits
+        self._bounds = bounds
+        self._teller = _PlaceTeller(tell)
+        self._clock = asyncio.get_running_loop().time
+        self._deadline = self._clock() + bounds.max_wait_seconds
+        self._ticket: QueueTicket | None = None
+
+    async def slot(self, wanted: _WantedSlot) -> int:
+        """The descriptor of a slot, once it is this one's turn.
+
+        Raises:
+            BusyError: too many wait already, or it took too long.
+        """
+        descriptor = self._free_slot(wanted.line, self._before(wanted.line))
+        if descriptor is not None:
+            return descriptor
+        await self._line_up(wanted)
+        while True:
+            before = self._before(wanted.line)
+            descriptor = self._free_slot(wanted.line, before)
+            if descriptor is not None:
+                return descriptor
+            place = len(before) + 1
+            self._refuse_if_late(wanted, f"its turn had not come, at place {place} of the queue,")
+            self._teller.say(_place_sentence(wanted, place))
+            await self._pause(_poll_seconds(place))
+
+    def close(self) -> None:
+        """Leave the line, and say no more."""
+        self._teller.close()
+        if self._ticket is not None:
+            self._ticket.leave()
+            self._ticket = None
+
+    def _before(self, line: QueueLine) -> frozenset[str]:
+        return tickets_before(self._queue, line, self._ticket)
+
+    def _free_slot(self, line: QueueLine, before: frozenset[str]) -> int | None:
+        """The descriptor of a slot that was free and that nobody before this one could take, or `None`."""
+        first = max(map(slots_of_ticket, before), default=0)
+        files = (self._folder / f"{line.name}-{number}" for number in range(first, line.slots))
+        return next((found for found in map(_locked, files) if found is not None), None)
+
+    async def _line_up(self, wanted: _WantedSlot) -> None:
+        """Stand at the end of a line; whoever comes out of another one has been admitted already."""
+        if self._ticket is not None:
+            self._ticket.move(wanted.line)
+        while self._ticket is None:
+            size = self._bounds.size
+            of_person = min(size, max(1, size // _PERSONS_SHARE))
+            drawn = drawn_ticket(self._queue, wanted.line, most=size, most_of_person=of_person)
+            if isinstance(drawn, FullQueue):
+                raise _busy(wanted, self._limits, _full_words(drawn, size, of_person))
+            self._ticket = drawn
+            if drawn is None:
+                self._refuse_if_late(wanted, "no place in the queue was to be had")
+                await self._pause(_DRAWING_SECONDS)
+
+    def _refuse_if_late(self, wanted: _WantedSlot, standing: str) -> None:
+        if self._clock() >= self._deadline:
+            raise _busy(wanted, self._limits, f"{standing} after {self._bounds.max_wait_seconds:g} seconds")
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, min(seconds, self._deadline - self._clock())))
+
+
+class _PlaceTeller:
+    """Tells a person their place without making the line wait for it: whoever is slow to hear holds up nobody."""
+
+    def __init__(self, tell: Callable[[str], Awaitable[None]]) -> None:
+        self._tell = tell
+        self._told = ""
+        self._telling: asyncio.Future[None] | None = None
+
+    def say(self, sentence: str) -> None:
+        """Begin to tell a sentence, unless it was the last one told or that one is still on its way."""
+        if self._telling is not None:
+            if not self._telling.done():
+                return
+            self._telling.result()  # what went wrong there goes on here
+        if sentence != self._told:
+            self._told = sentence
+            self._telling = asyncio.ensure_future(self._tell(sentence))
+
+    def close(self) -> None:
+        """Stop telling, since it is no longer true."""
+        if self._telling is not None:
+            self._telling.add_done_callback(_seen_to)
+            self._telling.cancel()
+
+
+def _seen_to(telling: asyncio.Future[None]) -> None:
+    """Keep asyncio from reporting what failed after nobody waited for it any more."""
+    if not telling.cancelled():
+        telling.exception()
+
+
+def _poll_seconds(place: int) -> float:
+    """How long to wait before looking again; far behind it differs, so that not all who came together look together."""
+    return _POLL_SECONDS_A_PLACE * min(place, _MOST_PLACES_A_POLL + place % (_MOST_PLACES_A_POLL // 2))
+
+
+def _place_sentence(wanted: _WantedSlot, place: int) -> str:
+    count = wanted.line.slots
+    if wanted.limit is MAX_CONCURRENT_RUNS:
+        return (
+            f"{count} of your runs {'is' if count == 1 else 'are'} under way already: place {place} in your own queue…"
         )
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    taken = "The only run of this instance is taken" if count == 1 else f"All {count} runs of this instance are taken"
+    return f"{taken}: place {place} in the queue…"
+
+
+def _full_words(full: FullQueue, size: int, of_person: int) -> str:
+    if size == 0:
+        return "no queue is permitted"
+    if full.waiting < size:
+        return f"{full.waiting_of_person} of this person's wait already, of at most {of_person}"
+    return f"{full.waiting} wait already, of at most {size}"
+
+
+def _busy(wanted: _WantedSlot, limits: EffectiveLimits, standing: str) -> BusyError:
+    permitted = wanted.limit.words(wanted.line.slots)
+    return BusyError(
+        key=wanted.limit.name,
+        origin=limits.origin_of(wanted.limit),
+        reason=f"as many runs are under way as are permitted at once ({permitted}), and {standing}",
+        remedy="Try again when one has ended, or stop one",
+    )
 
 
 def _locked(path: Path) -> int | None:
@@ -9188,6 +11054,12 @@ def _locked(path: Path) -> int | None:
     return descriptor
 
 
+def _release(descriptor: int) -> None:
+    """Free a slot, also where a process that was forked meanwhile still has a copy of the descriptor."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 # ======== sandbox/starters.py =========================================================================================
 # The programs that wait inside a box: each says that its interpreter is ready, reads the code, and runs it.
 #
@@ -9199,48 +11071,112 @@ READY = b"\x00ready\n"
 """What a starter writes to standard output once its interpreter is ready for code."""
 
 PYTHON_STARTER = """
+def preload(names):
+    import os, sys
+
+    nowhere = os.open("/dev/null", os.O_WRONLY)
+    kept = {number: os.dup(number) for number in (1, 2)}
+    for number in kept:
+        os.dup2(nowhere, number)
+    for name in names:
+        try:
+            __import__(name)
+        except BaseException:
+            pass
+    for stream in (sys.__stdout__, sys.__stderr__):
+        stream.flush()
+    for number, descriptor in kept.items():
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.close(nowhere)
+
+def leave(status, scope):
+    import atexit, gc, os, sys, types
+
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    lasting = (types.ModuleType, types.FunctionType, type)
+    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
+        scope.pop(name, None)
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError:
+            status = 120
+    os._exit(status & 255)
+
 def start():
-    import builtins, linecache, os, sys, traceback
+    import builtins, gc, linecache, os, sys, traceback
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
         setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     builtins.help = _Helper()
+    packages, *imports = sys.argv[1:] or [""]
+    if packages:
+        sys.path.append(packages)
+    if imports:
+        preload(imports)
     sys.argv = ["<code>"]
     sys.stdout.reconfigure(line_buffering=True)
+    gc.freeze()
     os.write(1, bytes([0]) + b"ready\\n")
     source = sys.stdin.buffer.read().decode()
     linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
-    del scope["start"]
+    ended = leave
+    del scope["start"], scope["preload"], scope["leave"]
     try:
         exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
-    except SystemExit:
-        raise
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code
+        if status is None:
+            status = 0
+        elif not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
     except BaseException as error:
         below = error.__traceback__.tb_next
         show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
         show(type(error), error.with_traceback(below), below)
-        sys.exit(1)
+        status = 1
+    ended(status, scope)
 
 start()
 """
-"""Runs the code as `__main__`, with tracebacks that begin at the person's first line and show their own lines."""
+"""Runs the code as `__main__`, with tracebacks that begin at the person's first line and show their own lines.
+
+Its arguments are a folder of packages, which may be empty, and modules to import beforehand. What these print is kept
+from everybody, and one that cannot be imported is left out: whoever needs it is told when they import it.
+
+The interpreter does at its end what code can see (threads waited for, exit functions, `__del__`, streams flushed), and
+leaves the rest to gVisor, which has to take its memory back anyway: that is half of the time of a short run.
+"""
 
 BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
 """Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""
 
 
-def starter_command(language: str, *, python: str, bash: str) -> tuple[str, ...]:
+def starter_command(
+    language: str, *, python: str, bash: str, packages: str = "", imports: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """The command line that waits for code of a language.
 
     Args:
         language: `python` or `bash`.
         python: path of the interpreter in the box.
         bash: path of the shell in the box.
+        packages: folder in the box where Python looks for modules after its standard library; none where empty.
+        imports: modules that Python imports before it says that it is ready.
     """
     if language == "python":
-        return (python, "-I", "-S", "-X", "utf8", "-c", PYTHON_STARTER)
+        arguments = (packages, *imports) if packages or imports else ()
+        return (python, "-I", "-S", "-X", "utf8", "-c", PYTHON_STARTER, *arguments)
     return (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
 
 
@@ -9257,11 +11193,13 @@ STARTUP_SECONDS = 30.0
 """How long gVisor and the interpreter may take until code can be handed over."""
 _DRAIN_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
-_READ_BYTES = 1 << 16
 _MOST_START_NOISE_BYTES = 1 << 16
 _READS_AT_FULL_SPEED = 64
 _DRIBBLE_BYTES = 1 << 12
 _BREATH_SECONDS = 0.02
+_READS_BETWEEN_TURNS = 4
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds by default. Source: pipe(7)."""
 _JOIN_AND_BECOME = (
     'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
     'exec setpriv --pdeathsig KILL -- env -i "$@"'
@@ -9296,10 +11234,12 @@ class BoxFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxEnd:
-    """How a box's process ended, by the kernel's word."""
+    """How a box ended, by the kernels' word."""
 
     exit_code: int
-    """Of `runsc run`: the code's own, or minus the signal that ended `runsc` itself."""
+    """The code's own; else that of `runsc run`, or minus the signal that ended it."""
+    told_by_gvisor: bool
+    """Whether gVisor itself told that the code ended so; else its process ended first, or could not be asked."""
     timed_out: bool
     """Whether we ended it at the deadline."""
 
@@ -9307,25 +11247,23 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, pipes: BoxPipes, output: KeptOutput) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder) -> None:
         self._process = process
         self._pipes = pipes
-        self._output = output
-        self._readers: list[asyncio.Task[None]] = []
+        self._folder = folder
+        self._watch: ExitWatch | None = None
+        self._halted: list[int] = []
 
     @classmethod
-    async def start(
-        cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path], output: KeptOutput
-    ) -> Self:
+    async def start(cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path]) -> Self:
         """Start a box; on return it may not be ready yet.
 
         Args:
             runsc_command: the program with its flags, up to but without the word `run`.
             folder: where the bundle is.
             procs_files: the `cgroup.procs` files into which the box is born.
-            output: where its output is kept.
         """
-        pipes = await BoxPipes.opened()
+        pipes = BoxPipes.opened()
         stdin, stdout, stderr = pipes.child_ends
         try:
             process = await asyncio.create_subprocess_exec(
@@ -9353,12 +11291,22 @@ class Box:
             raise
         finally:
             pipes.close_child_ends()
-        return cls(process, pipes, output)
+        return cls(process, pipes, folder)
 
     @property
     def process_id(self) -> int:
         """The process of `runsc run`, whose descendants are the box."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether nobody has heard of its end yet."""
+        return self._process.returncode is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether gVisor will tell how the code ended; else only the exit code of `runsc run` does."""
+        return self._watch is not None
 
     async def ready(self, *, within_seconds: float = STARTUP_SECONDS) -> None:
         """Wait until the interpreter is ready for code.
@@ -9368,123 +11316,134 @@ class Box:
         """
         try:
             async with asyncio.timeout(within_seconds):
-                first = await self._pipes.stdout.readexactly(len(READY))
+                first = await self._first_bytes(len(READY))
         except TimeoutError as error:
             raise _start_error(f"the interpreter was not ready after {within_seconds:.0f} seconds", b"") from error
-        except asyncio.IncompleteReadError as error:
+        if len(first) < len(READY) and READY.startswith(first):
             noise = await self._noise()
             exit_code = self._process.returncode
             ended = "closed its output" if exit_code is None else f"ended with exit code {exit_code}"
-            raise _start_error(f"gVisor {ended} before the interpreter was ready", error.partial + noise) from error
+            raise _start_error(f"gVisor {ended} before the interpreter was ready", first + noise)
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
-        self._readers = [
-            asyncio.create_task(self._keep("stdout", self._pipes.stdout)),
-            asyncio.create_task(self._keep("stderr", self._pipes.stderr)),
-        ]
 
-    async def serve(self, code: bytes, *, within_seconds: float | None) -> BoxEnd:
-        """Hand the code over, and wait for the end of the box or the deadline; then the box is gone."""
-        timed_out = False
-        self._pipes.stdin.write(code)
-        self._pipes.stdin.close()
+    async def watch(self, box_processes: frozenset[int]) -> None:
+        """Ask gVisor to tell how the code ends, once the box is ready; of its processes one must be listening.
+
+        `runsc run` asks too, and takes the box apart with the answer; it is halted, so that ours is never lost to that.
+        """
+        self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
+        if self._watch is not None:
+            self._halt_waiters()
+
+    async def serve(
+        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+    ) -> BoxEnd:
+        """Hand the code over, and wait for its end or the deadline; all that it wrote is kept by then.
+
+        The box may still be there for a moment: `close` ends it.
+
+        Args:
+            code: what it runs.
+            output: where what it writes is kept.
+            within_seconds: how long it may take; `None` is any time.
+            handed_over: called once the box has the code, which it runs meanwhile.
+        """
+        keeping = [
+            asyncio.create_task(_kept("stdout", self._pipes.stdout, output)),
+            asyncio.create_task(_kept("stderr", self._pipes.stderr, output)),
+        ]
         try:
             async with asyncio.timeout(within_seconds):
-                await self._process.wait()
+                await self._pipes.stdin.write_all(code)
+                handed_over()
+                end = await self._ended()
+            if not end.told_by_gvisor:
+                await asyncio.wait(keeping, timeout=_DRAIN_SECONDS)
         except TimeoutError:
-            timed_out = True
-        if timed_out:
             await self.end()
-        await asyncio.wait(self._readers, timeout=_DRAIN_SECONDS)
-        return BoxEnd(exit_code=await self._process.wait(), timed_out=timed_out)
+            end = BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=True)
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+        _keep_rest("stdout", self._pipes.stdout, output)
+        _keep_rest("stderr", self._pipes.stderr, output)
+        return end
 
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
         if self._process.returncode is None:
-            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`.
-            with _pinned(process_family(self._process.pid)) as descriptors:
-                self._process.kill()
-                await _killed(descriptors)
+            # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`. Its own process is
+            # among them: asyncio's `kill` would reap one that has just ended, and then report a wrong exit code.
+            with pinned_processes(process_family(self._process.pid)) as descriptors:
+                await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
         await self._process.wait()
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
+        if self._watch is not None:
+            self._watch.close()
         await self.end()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
         self._pipes.close()
+        while self._halted:
+            os.close(self._halted.pop())
 
-    async def _keep(self, stream: str, reader: asyncio.StreamReader) -> None:
-        """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
-        reads = 0
-        while data := await reader.read(_READ_BYTES):
-            self._output.add(stream, data)
-            reads += 1
-            dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
-            if dribbles or self._output.full:
-                await asyncio.sleep(_BREATH_SECONDS)
+    async def _ended(self) -> BoxEnd:
+        told = None if self._watch is None else await self._watch.exit_code()
+        if told is not None:
+            return BoxEnd(exit_code=told, told_by_gvisor=True, timed_out=False)
+        for descriptor in self._halted:
+            signal_pinned(descriptor, signal.SIGCONT)
+        return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
+
+    def _halt_waiters(self) -> None:
+        """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
+        for process_id in (self._process.pid, *child_processes(self._process.pid)):
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(process_id)
+                self._halted.append(descriptor)
+                if "run" in command_line(process_id):
+                    signal_pinned(descriptor, signal.SIGSTOP)
+
+    async def _first_bytes(self, count: int) -> bytes:
+        first = b""
+        while len(first) < count and (data := await self._pipes.stdout.read(count - len(first))):
+            first += data
+            if not READY.startswith(first):
+                break
+        return first
 
     async def _noise(self) -> bytes:
         """What gVisor says on standard error before it ends, if it ends."""
         noise = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while data := await self._pipes.stderr.read(_READ_BYTES):
+                while data := await self._pipes.stderr.read():
                     noise = (noise + data)[-_MOST_START_NOISE_BYTES:]
                 await self._process.wait()
         return noise
 
 
-def process_family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants that have not ended. Source: proc(5), `stat` and `task/[tid]/children`."""
-    try:
-        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return frozenset()
-    itself = frozenset() if state in "ZX" else frozenset({process_id})
-    return itself.union(*(process_family(child) for thread in threads for child in _children(thread)))
+async def _kept(stream: str, pipe: OutputPipe, output: KeptOutput) -> None:
+    """Keep a stream, no faster than is fair: code that floods its output waits for us, and nobody else does."""
+    reads = 0
+    while data := await pipe.read():
+        output.add(stream, data)
+        reads += 1
+        dribbles = reads > _READS_AT_FULL_SPEED and len(data) < _DRIBBLE_BYTES
+        if dribbles or output.full:
+            await asyncio.sleep(_BREATH_SECONDS)
+        elif reads % _READS_BETWEEN_TURNS == 0:
+            await asyncio.sleep(0)
 
 
-def _children(thread: Path) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, (thread / "children").read_text().split()))
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-
-
-@contextmanager
-def _pinned(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
-    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
-    descriptors: list[int] = []
-    try:
-        for process_id in process_ids:
-            with suppress(ProcessLookupError):
-                descriptors.append(os.pidfd_open(process_id))
-        yield tuple(descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-async def _killed(descriptors: Sequence[int]) -> None:
-    """Kill processes, and wait until they have ended, or could not be made to."""
-    loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + _DRAIN_SECONDS, 0.001
-    for descriptor in descriptors:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.05)
-
-
-def _has_ended(descriptor: int) -> bool:
-    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+def _keep_rest(stream: str, pipe: OutputPipe, output: KeptOutput) -> None:
+    """Keep what is still in a pipe: no more than it holds, since a child of the code may yet be writing."""
+    seen = 0
+    while seen < _PIPE_BYTES and (data := pipe.read_now()):
+        output.add(stream, data)
+        seen += len(data)
 
 
 def _start_error(reason: str, noise: bytes) -> StartError:
@@ -9492,24 +11451,16 @@ def _start_error(reason: str, noise: bytes) -> StartError:
     return StartError(reason=reason, detail=lines[-1][:300] if lines else "")
 
 
-# ======== sandbox/tree.py =============================================================================================
-# The box's own file tree: a copy of interpreter, standard library and listed commands, built once and only read.
+# ======== sandbox/tree_plan.py ========================================================================================
+# Lists what goes into a box's file tree, touching no file's content: what it lists is also the tree's identity.
 #
-# Everything in it comes from a list: modules that belong to the standard library, commands named below, the shared
-# libraries these need, and a few files written here. Nothing of the caller (site-packages, working directory, home)
-# is looked at, and no host path is in the box. A tree lies at `<private folder>/trees/<digest>/`, its completion marker
-# beside it at `<digest>.json`, where the box cannot see it. It is built in a temporary sibling under a lock and appears
-# by one rename; what a crash leaves begins with `.building-` and goes at the next build.
+# Everything in a tree comes from a list: modules that belong to the standard library, commands named below, a few files
+# of data. Nothing of the caller (site-packages, working directory, home) is looked at. Shared libraries are asked for
+# only when a tree is built.
 
 
-TREE_FORMAT = 1
+TREE_FORMAT = 2
 """Raised with every change of what a tree holds."""
-TREES_FOLDER = "trees"
-BUILDING_PREFIX = ".building-"
-BOX_UID = 1000
-BOX_PYTHON = "/usr/bin/python3"
-BOX_BASH = "/usr/bin/bash"
-COMPILE_SECONDS = 300
 
 COMMAND_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 """Where commands are taken from, whatever the caller's PATH says."""
@@ -9527,7 +11478,6 @@ OPTIONAL_COMMANDS = (
     "zip"
 )
 """Taken along where the host has them and they fit; separated by spaces."""
-SHELLS_OF_SCRIPTS = ("#!/bin/sh", "#!/bin/bash", "#!/usr/bin/sh", "#!/usr/bin/bash", "#!/usr/bin/env bash")
 
 EXCLUDED_MODULES = frozenset(
     {"ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtle", "turtledemo"}
@@ -9537,36 +11487,7 @@ EXCLUDED_EXTENSIONS = ("_test", "_ctypes_test", "_tkinter", "_xxtestfuzz", "xxli
 CERTIFICATE_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 BOX_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 ZONES = "/usr/share/zoneinfo"
-EXCLUDED_ZONES = frozenset({"right", "posix"})
 C_UTF8_LOCALES = ("/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8")
-
-TREE_LINKS = (
-    ("bin", "usr/bin"),
-    ("sbin", "usr/bin"),
-    ("lib", "usr/lib"),
-    ("lib64", "usr/lib"),
-    ("usr/sbin", "bin"),
-    ("usr/lib64", "lib"),
-    ("usr/lib/ssl/certs", "/etc/ssl/certs"),
-    ("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt"),
-    ("etc/mtab", "../proc/self/mounts"),
-    ("var/tmp", "../tmp"),
-    ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC"),
-)
-TREE_FOLDERS = ("proc", "dev", "tmp", "usr/bin", "usr/lib/ssl", "etc/ssl/certs", "usr/share/zoneinfo", "var")
-BOX_ACCOUNTS = (
-    "root:x:0:0:root:/:/bin/false\n"
-    f"sandbox:x:{BOX_UID}:{BOX_UID}:sandbox:/tmp:/bin/bash\n"
-    "nobody:x:65534:65534:nobody:/:/bin/false\n"
-)
-TREE_TEXTS = (
-    ("etc/passwd", BOX_ACCOUNTS),
-    ("etc/group", f"root:x:0:\nsandbox:x:{BOX_UID}:\nnogroup:x:65534:\n"),
-    ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
-    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-    ("etc/os-release", 'NAME="Sandbox"\nID=sandbox\nPRETTY_NAME="Sandbox"\n'),
-    ("etc/resolv.conf", ""),
-)
 
 STANDARD_LIBRARY_REMEDY = "Run under a CPython whose standard library is installed as files beside it"
 
@@ -9585,6 +11506,11 @@ class Interpreter:
     """What its compiled files are named by (`cpython-311`)."""
     module_names: frozenset[str]
     """Top-level names of its standard library, as it lists them itself."""
+
+    @property
+    def library_name(self) -> str:
+        """What its folders of modules are called (`python3.11`), in a box and in virtual environments."""
+        return self.standard_library.name
 
     @classmethod
     def current(cls) -> Self:
@@ -9635,11 +11561,16 @@ class TreePlan:
     """Whose tree it is."""
     sources: tuple[TreeSource, ...]
     """All files of the host except shared libraries, compiled modules and time zones."""
+    packages: Packages | None
+    """The packages offered beside it, whose shared libraries it holds too."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the format, the fixed parts and the identity of each file, in lower-case hexadecimal."""
-        return _identity_digest(f"{TREE_FORMAT} {self.interpreter.executable.name}", self.sources)
+        """SHA-256 over the format, the fixed parts and the identity of each file, in lower-case hexadecimal.
+
+        Packages are not in it: they change a tree only by the libraries that they need.
+        """
+        return identity_digest(f"{TREE_FORMAT} {self.interpreter.executable.name}", self.sources)
 
     @property
     def required_destinations(self) -> frozenset[str]:
@@ -9649,28 +11580,8 @@ class TreePlan:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileTree:
-    """A complete tree, to be mounted read-only as a box's root."""
-
-    root: Path
-    """Its folder on the host."""
-    digest: str
-    """Names everything in it: another interpreter, library or command gives another digest."""
-    python: str
-    """The interpreter's path in the box."""
-    bash: str
-    """Bash's path in the box."""
-    file_count: int
-    """Regular files in it."""
-    size_bytes: int
-    """Bytes of all files in it, each counted once."""
-    omitted: tuple[str, ...]
-    """Optional programs and modules of this host that could not be taken along, each with the reason."""
-
-
-def planned_tree(interpreter: Interpreter) -> TreePlan:
-    """List what goes into the tree, touching no file's content; takes a few milliseconds.
+def planned_tree(interpreter: Interpreter, packages: Packages | None = None) -> TreePlan:
+    """List what goes into the tree; takes a few milliseconds.
 
     Raises:
         SandboxError: the interpreter or a required command is not there in a form that can be copied.
@@ -9681,49 +11592,17 @@ def planned_tree(interpreter: Interpreter) -> TreePlan:
         *_command_sources(),
         *_data_sources(),
     )
-    return TreePlan(interpreter=interpreter, sources=sources)
+    return TreePlan(interpreter=interpreter, sources=sources, packages=packages)
 
 
-def build_tree(folder: Path, interpreter: Interpreter, report: Callable[[str], None]) -> FileTree:
-    """Return the tree for an interpreter, building it if there is none yet; blocks while it does.
-
-    Args:
-        folder: the runner's private folder; made if it is not there.
-        interpreter: whose standard library it is.
-        report: told in a few words, only when a tree has to be built.
-
-    Raises:
-        SandboxError: the tree cannot be built, or the folder is open to others.
-    """
-    plan = planned_tree(interpreter)
-    try:
-        trees = _private_folder(folder) / TREES_FOLDER
-        _private_folder(trees)
-        if ready := _ready_tree(trees, plan):
-            return ready
-        with _tree_lock(trees):
-            # Another process may have built it while this one waited.
-            if ready := _ready_tree(trees, plan):
-                return ready
-            report("Building the sandbox's own file tree...")
-            _remove_leftovers(trees)
-            return _built_tree(trees, plan)
-    except OSError as error:
-        origin = str(error.filename or folder)
-        raise file_tree_error(
-            origin, error.strerror or str(error), "Give this account a writable folder with space in it"
-        ) from error
-
-
-# Planning
-
-
-def _identity_digest(heading: str, sources: tuple[TreeSource, ...]) -> str:
+def identity_digest(heading: str, sources: tuple[TreeSource, ...]) -> str:
+    """SHA-256 over a heading and the identity of some files, in lower-case hexadecimal."""
     lines = (f"{one.destination}\0{one.size}\0{one.mtime_ns}\0{one.inode}" for one in sources)
     return hashlib.sha256("\n".join((heading, *lines)).encode(errors="surrogateescape")).hexdigest()
 
 
-def _tree_source(destination: str, source: str, status: os.stat_result | None = None) -> TreeSource:
+def tree_source(destination: str, source: str, status: os.stat_result | None = None) -> TreeSource:
+    """Describe a file of the host as it is now."""
     status = status or os.stat(source)  # noqa: PTH116 - hundreds of these at each start
     return TreeSource(
         destination=destination, source=source, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino
@@ -9731,26 +11610,27 @@ def _tree_source(destination: str, source: str, status: os.stat_result | None = 
 
 
 def _python_destination(interpreter: Interpreter) -> str:
-    return f"usr/bin/{interpreter.standard_library.name}"
+    return f"usr/bin/{interpreter.library_name}"
 
 
 def _interpreter_sources(interpreter: Interpreter) -> Iterator[TreeSource]:
     if not _is_elf(interpreter.executable):
         raise file_tree_error(str(interpreter.executable), "is not a program in machine code", STANDARD_LIBRARY_REMEDY)
-    yield _tree_source(_python_destination(interpreter), str(interpreter.executable))
+    yield tree_source(_python_destination(interpreter), str(interpreter.executable))
 
 
 def _is_elf(path: Path) -> bool:
-    return _first_bytes(path).startswith(b"\x7fELF")
+    return first_bytes(path).startswith(b"\x7fELF")
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Read as much of a file as tells what kind of program it is."""
     with path.open("rb") as file:
         return file.read(64)
 
 
 def _standard_library_sources(interpreter: Interpreter) -> Iterator[TreeSource]:
-    home, base = interpreter.standard_library, f"usr/lib/{interpreter.standard_library.name}"
+    home, base = interpreter.standard_library, f"usr/lib/{interpreter.library_name}"
     for required in ("os.py", "encodings/__init__.py"):
         if not (home / required).is_file():
             raise file_tree_error(str(home / required), "not found", STANDARD_LIBRARY_REMEDY)
@@ -9784,7 +11664,7 @@ def _module_sources(entry: os.DirEntry[str], destination: str, home: str) -> Ite
         return
     source = os.path.realpath(entry) if entry.is_symlink() else entry.path
     if source.startswith(f"{home}/"):
-        yield _tree_source(destination, source, entry.stat())
+        yield tree_source(destination, source, entry.stat())
 
 
 def _command_sources() -> Iterator[TreeSource]:
@@ -9792,7 +11672,7 @@ def _command_sources() -> Iterator[TreeSource]:
     for name in sorted(required.union(OPTIONAL_COMMANDS.split())):
         found = next((f"{place}/{name}" for place in COMMAND_FOLDERS if os.access(f"{place}/{name}", os.X_OK)), None)
         if found is not None:
-            yield _tree_source(f"usr/bin/{name}", os.path.realpath(found))
+            yield tree_source(f"usr/bin/{name}", os.path.realpath(found))
         elif name in required:
             remedy = "Install it (Debian: bash, coreutils, grep and sed hold all that are needed)"
             raise file_tree_error(name, f"not found in {', '.join(COMMAND_FOLDERS)}", remedy)
@@ -9802,145 +11682,131 @@ def _data_sources() -> Iterator[TreeSource]:
     """List certificates, the C.UTF-8 locale, and of the time zones the file that names their version."""
     bundle = next((path for path in CERTIFICATE_BUNDLES if os.access(path, os.R_OK)), None)
     if bundle is not None:
-        yield _tree_source(BOX_CERTIFICATES, os.path.realpath(bundle))
+        yield tree_source(BOX_CERTIFICATES, os.path.realpath(bundle))
     for version_file in ("tzdata.zi", "zone.tab"):
         if Path(ZONES, version_file).is_file():
-            yield _tree_source(f"usr/share/zoneinfo/{version_file}", os.path.realpath(f"{ZONES}/{version_file}"))
+            yield tree_source(f"usr/share/zoneinfo/{version_file}", os.path.realpath(f"{ZONES}/{version_file}"))
     locale = next((Path(path) for path in C_UTF8_LOCALES if Path(path).is_dir()), None)
     for path in sorted(locale.rglob("*")) if locale else ():
         if path.is_file() and not path.is_symlink():
-            yield _tree_source(f"usr/lib/locale/C.utf8/{path.relative_to(locale or path)}", str(path))
+            yield tree_source(f"usr/lib/locale/C.utf8/{path.relative_to(locale or path)}", str(path))
 
 
-# Reusing
+# ======== sandbox/tree_build.py =======================================================================================
+# Builds a box's file tree in a folder of its own: copies what the plan lists, compiles it, and gives it its rights.
+#
+# No host path is in the box: compiled modules are made anew under the names that they have there. Rights, owners and
+# attributes of the host's files are never taken over.
 
 
-def _private_folder(folder: Path) -> Path:
-    """Make a folder of this account's alone, or refuse the one that is there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_own(folder.lstat(), stat.S_IFDIR):
-        raise file_tree_error(
-            str(folder), "is not a folder that belongs to this account alone", f"Chown it and `chmod 700 {folder}`"
-        )
-    return folder
+BOX_UID = 1000
+COMPILE_SECONDS = 300
+EXCLUDED_ZONES = frozenset({"right", "posix"})
+SHELLS_OF_SCRIPTS = ("#!/bin/sh", "#!/bin/bash", "#!/usr/bin/sh", "#!/usr/bin/bash", "#!/usr/bin/env bash")
+
+TREE_LINKS = (
+    ("bin", "usr/bin"),
+    ("sbin", "usr/bin"),
+    ("lib", "usr/lib"),
+    ("lib64", "usr/lib"),
+    ("usr/sbin", "bin"),
+    ("usr/lib64", "lib"),
+    ("usr/lib/ssl/certs", "/etc/ssl/certs"),
+    ("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt"),
+    ("etc/mtab", "../proc/self/mounts"),
+    ("var/tmp", "../tmp"),
+    ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC"),
+)
+TREE_FOLDERS = (
+    "proc",
+    "dev",
+    "tmp",
+    "usr/bin",
+    "usr/lib/ssl",
+    "etc/ssl/certs",
+    "usr/share/zoneinfo",
+    "var",
+    BOX_PACKAGES.lstrip("/"),
+)
+BOX_ACCOUNTS = (
+    "root:x:0:0:root:/:/bin/false\n"
+    f"sandbox:x:{BOX_UID}:{BOX_UID}:sandbox:/tmp:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n"
+)
+TREE_TEXTS = (
+    ("etc/passwd", BOX_ACCOUNTS),
+    ("etc/group", f"root:x:0:\nsandbox:x:{BOX_UID}:\nnogroup:x:65534:\n"),
+    ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    ("etc/os-release", 'NAME="Sandbox"\nID=sandbox\nPRETTY_NAME="Sandbox"\n'),
+    ("etc/resolv.conf", ""),
+)
 
 
-def _is_own(status: os.stat_result, kind: int) -> bool:
-    """Tell whether something is of one kind, this account's, and nobody else can write it."""
-    mine = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return mine and stat.S_IFMT(status.st_mode) == kind
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeChoice:
+    """What of a plan goes into a tree, once programs and packages were asked for their shared libraries."""
+
+    files: tuple[TreeSource, ...]
+    """Everything else."""
+    libraries: tuple[TreeSource, ...]
+    """Shared libraries, those that packages need included."""
+    omitted: tuple[str, ...]
+    """Optional programs and modules that cannot come along, each with the reason."""
+    missing: tuple[str, ...]
+    """Libraries that packages ask for and nobody here has, each with the file that asks."""
 
 
-def _ready_tree(trees: Path, plan: TreePlan) -> FileTree | None:
-    """Find the complete tree of a plan whose shared libraries are still those of the host."""
-    digest = plan.digest
-    for marker in sorted(trees.glob("*.json")):
-        tree = _marked_tree(marker, digest)
-        if tree is not None:
-            return tree
-    return None
+def chosen_sources(plan: TreePlan) -> TreeChoice:
+    """Decide which optional programs can come along, and with which shared libraries.
 
-
-def _marked_tree(marker: Path, plan_digest: str) -> FileTree | None:
-    root = marker.with_suffix("")
-    try:
-        if not (_is_own(marker.lstat(), stat.S_IFREG) and _is_own(root.lstat(), stat.S_IFDIR)):
-            return None
-        marked = json.loads(marker.read_text())
-        libraries = tuple(TreeSource(**one) for one in marked["libraries"])
-        unchanged = all(one == _tree_source(one.destination, one.source) for one in libraries)
-        if marked["plan"] != plan_digest or not unchanged:
-            return None
-        if marker.stem != _identity_digest(plan_digest, libraries):
-            return None
-        return _file_tree(root, marked["file_count"], marked["size_bytes"], tuple(marked["omitted"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not a marker of this version, or not of this host any more: then there is no tree yet.
-        return None
-
-
-def _file_tree(root: Path, file_count: int, size_bytes: int, omitted: tuple[str, ...]) -> FileTree:
-    return FileTree(
-        root=root,
-        digest=root.name,
-        python=BOX_PYTHON,
-        bash=BOX_BASH,
-        file_count=file_count,
-        size_bytes=size_bytes,
-        omitted=omitted,
-    )
-
-
-# Building
-
-
-@contextmanager
-def _tree_lock(trees: Path) -> Iterator[None]:
-    """Let one process build at a time; the kernel frees the lock of one that dies."""
-    descriptor = os.open(trees / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(trees: Path) -> None:
-    """Remove what a crashed build left: under the lock nobody else is building."""
-    for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
-
-
-def _built_tree(trees: Path, plan: TreePlan) -> FileTree:
-    """Build into a temporary sibling and rename it once it is complete and on disk."""
-    sources, libraries, omitted = _chosen_sources(plan)
-    root = trees / _identity_digest(plan.digest, libraries)
-    building = trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
-    building.mkdir(mode=0o700)
-    try:
-        _lay_out(building, plan.interpreter)
-        _copy_sources(building, (*sources, *libraries))
-        _copy_zones(building)
-        _compile_library(building, plan.interpreter)
-        file_count, size_bytes = _sealed(building)
-        tree = _file_tree(root, file_count, size_bytes, omitted)
-        os.sync()
-        _write_marker(plan, libraries, tree)
-        if root.exists() or root.is_symlink():
-            # A tree without its marker is not believed.
-            root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
-        building.rename(root)
-        _sync_folder(trees)
-    finally:
-        _remove_leftovers(trees)
-    return tree
-
-
-def _chosen_sources(plan: TreePlan) -> tuple[tuple[TreeSource, ...], tuple[TreeSource, ...], tuple[str, ...]]:
-    """Decide which optional programs can come along; returns files, shared libraries, and what was left out."""
+    Raises:
+        SandboxError: a required program cannot come along.
+    """
     unusable = {one.destination: fault for one in plan.sources if one.is_command and (fault := _command_fault(one))}
     needed = plan.required_destinations
     for destination in sorted(needed & unusable.keys()):
         raise file_tree_error(f"/{destination}", unusable[destination], "Install the distribution's own package")
     programs = [one for one in plan.sources if (one.is_command or one.is_extension) and one.destination not in unusable]
+    folder = plan.packages.folder if plan.packages else Path(os.devnull)
+    asking = outside_needs(folder)
+    needs = needed_libraries(sorted({*(Path(one.source) for one in programs), *asking.values()}))
     gathered = gathered_libraries(
         [Path(one.source) for one in programs if one.destination in needed],
         [Path(one.source) for one in programs if one.destination not in needed],
-        needed_libraries(sorted({Path(one.source) for one in programs})),
+        needs,
     )
+    added = libraries_beside(dict(gathered.files), folder, asking, needs)
     faults = {str(path): reason for path, reason in gathered.omitted}
     unusable |= {one.destination: faults[one.source] for one in programs if one.source in faults}
-    files = tuple(one for one in plan.sources if one.destination not in unusable)
-    libraries = tuple(_tree_source(f"usr/lib/{name}", os.path.realpath(path)) for name, path in gathered.files)
-    return files, libraries, tuple(f"{name.rpartition('/')[2]}: {fault}" for name, fault in sorted(unusable.items()))
+    return TreeChoice(
+        files=tuple(one for one in plan.sources if one.destination not in unusable),
+        libraries=tuple(
+            tree_source(f"usr/lib/{name}", os.path.realpath(path))
+            for name, path in sorted((*gathered.files, *added.files))
+        ),
+        omitted=tuple(f"{name.rpartition('/')[2]}: {fault}" for name, fault in sorted(unusable.items())),
+        missing=tuple(f"{path.name}: {reason}" for path, reason in added.omitted),
+    )
+
+
+def fill_tree(building: Path, interpreter: Interpreter, choice: TreeChoice) -> tuple[int, int]:
+    """Make the whole tree in an empty folder; returns the number of its files and their bytes.
+
+    Raises:
+        SandboxError: a file changed meanwhile, or the interpreter does not compile.
+        OSError: this host did not let it be made.
+    """
+    _lay_out(building, interpreter)
+    _copy_sources(building, (*choice.files, *choice.libraries))
+    _copy_zones(building)
+    _compile_library(building, interpreter)
+    return _sealed(building)
 
 
 def _command_fault(command: TreeSource) -> str:
     """Say why a command could not run in the box, or nothing."""
-    head = _first_bytes(Path(command.source))
+    head = first_bytes(Path(command.source))
     if head.startswith(b"\x7fELF"):
         return ""
     line = head.partition(b"\n")[0].decode(errors="replace").replace("#! ", "#!")
@@ -9949,9 +11815,9 @@ def _command_fault(command: TreeSource) -> str:
 
 def _lay_out(building: Path, interpreter: Interpreter) -> None:
     """Make folders, links and the files written here."""
-    for folder in (*TREE_FOLDERS, f"usr/lib/{interpreter.standard_library.name}/lib-dynload"):
+    for folder in (*TREE_FOLDERS, f"usr/lib/{interpreter.library_name}/lib-dynload"):
         (building / folder).mkdir(parents=True, exist_ok=True)
-    binary = interpreter.standard_library.name
+    binary = interpreter.library_name
     for link, target in (*TREE_LINKS, ("usr/bin/python3", binary), ("usr/bin/python", binary)):
         (building / link).symlink_to(target)
     for name, text in TREE_TEXTS:
@@ -9969,7 +11835,7 @@ def _copy_sources(building: Path, sources: tuple[TreeSource, ...]) -> None:
             continue
         _copy_file(one.source, target)
         target.chmod(0o755 if one.is_command or one.destination.startswith("usr/lib/ld") else 0o644)
-        if one != _tree_source(one.destination, one.source):
+        if one != tree_source(one.destination, one.source):
             raise file_tree_error(one.source, "changed while it was being copied", "Try again")
         copies[one.source] = target
 
@@ -9983,7 +11849,7 @@ def _copy_file(source: str, target: Path) -> None:
 def _compile_library(building: Path, interpreter: Interpreter) -> None:
     """Compile the standard library under the names that it has in the box: the host's own files tell host paths."""
     command = [str(interpreter.executable), "-I", "-S", "-X", "utf8", "-m", "compileall", "-q"]
-    library = building / "usr/lib" / interpreter.standard_library.name
+    library = building / "usr/lib" / interpreter.library_name
     try:
         # Its exit code tells only that some module stays uncompiled, which costs time and nothing else.
         subprocess.run(
@@ -10029,23 +11895,258 @@ def _sealed(building: Path) -> tuple[int, int]:
     return count, sum(seen.values())
 
 
-def _write_marker(plan: TreePlan, libraries: tuple[TreeSource, ...], tree: FileTree) -> None:
-    """Write the completion marker beside the tree, on disk before the tree gets its name."""
-    marked = {
-        "plan": plan.digest,
-        "libraries": [asdict(one) for one in libraries],
-        "file_count": tree.file_count,
-        "size_bytes": tree.size_bytes,
-        "omitted": tree.omitted,
-    }
-    temporary = tree.root.parent / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
+# ======== sandbox/tree_marker.py ======================================================================================
+# What stands beside a finished file tree and says what it was made of: a tree without it is not believed.
+#
+# A marker lies outside what a box sees, at `<digest>.json` beside the tree `<digest>/`. It holds the identity of every
+# shared library, so that an updated one is noticed, and remembers which packages need no others: their files are read
+# once, not at each start.
+
+
+BUILDING_PREFIX = ".building-"
+NO_PACKAGES = "none"
+"""Stands for the digest where no packages are offered."""
+MOST_PACKAGES_REMEMBERED = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeMarker:
+    """What a tree was made of."""
+
+    plan_digest: str
+    """Of the plan, libraries apart."""
+    libraries: tuple[TreeSource, ...]
+    """The shared libraries in it."""
+    file_count: int
+    """Regular files in it."""
+    size_bytes: int
+    """Bytes of all files in it, each counted once."""
+    omitted: tuple[str, ...]
+    """Optional programs and modules that could not be taken along, each with the reason."""
+    packages: tuple[tuple[str, tuple[str, ...]], ...]
+    """By the digest of packages that need no other libraries, the latest last: what they ask for and nobody has."""
+
+    @property
+    def digest(self) -> str:
+        """What the tree is called."""
+        return identity_digest(self.plan_digest, self.libraries)
+
+    @classmethod
+    def of_json(cls, read: dict[str, Any]) -> Self:
+        """What JSON holds.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no marker of this version.
+        """
+        return cls(
+            plan_digest=read["plan_digest"],
+            libraries=tuple(TreeSource(**one) for one in read["libraries"]),
+            file_count=read["file_count"],
+            size_bytes=read["size_bytes"],
+            omitted=tuple(read["omitted"]),
+            packages=tuple((digest, tuple(missing)) for digest, missing in read["packages"]),
+        )
+
+    def remembering(self, packages_digest: str, missing: tuple[str, ...]) -> Self:
+        """The same, for some more packages."""
+        others = tuple(one for one in self.packages if one[0] != packages_digest)
+        return replace(self, packages=(*others, (packages_digest, missing))[-MOST_PACKAGES_REMEMBERED:])
+
+
+def ours_alone(status: os.stat_result, kind: int) -> bool:
+    """Tell whether something is of one kind, this account's, and nobody else can write it."""
+    mine = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return mine and stat.S_IFMT(status.st_mode) == kind
+
+
+def believed_marker(path: Path, plan_digest: str) -> TreeMarker | None:
+    """The marker of a plan's complete tree whose shared libraries are still those of the host."""
+    root = path.with_suffix("")
+    try:
+        if not (ours_alone(path.lstat(), stat.S_IFREG) and ours_alone(root.lstat(), stat.S_IFDIR)):
+            return None
+        marker = TreeMarker.of_json(json.loads(path.read_text()))
+        unchanged = all(one == tree_source(one.destination, one.source) for one in marker.libraries)
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not a marker of this version, or not of this host any more: then there is no tree yet.
+        return None
+    believed = unchanged and marker.plan_digest == plan_digest and marker.digest == path.stem
+    return marker if believed else None
+
+
+def write_marker(path: Path, marker: TreeMarker) -> None:
+    """Write a marker in one step, on disk before it has its name."""
+    temporary = path.parent / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
     temporary.mkdir(mode=0o700)
     with (temporary / "marker").open("x") as file:
-        json.dump(marked, file, indent=1)
+        json.dump(asdict(marker), file, indent=1)
         os.fchmod(file.fileno(), 0o600)
         file.flush()
         os.fsync(file.fileno())
-    (temporary / "marker").rename(tree.root.with_suffix(".json"))
+    (temporary / "marker").rename(path)
+    temporary.rmdir()
+
+
+# ======== sandbox/tree.py =============================================================================================
+# The box's own file tree: a copy of interpreter, standard library and listed commands, built once and only read.
+#
+# Nothing of the caller (site-packages, working directory, home) is in it, and no host path. A tree lies at
+# `<private folder>/trees/<digest>/`, its completion marker beside it. It is built in a temporary sibling under a lock and
+# appears by one rename; what a crash leaves begins with `.building-` and goes at the next build. Packages that an
+# administrator offers are no part of it, but the shared libraries that they need are.
+
+
+TREES_FOLDER = "trees"
+BOX_PYTHON = "/usr/bin/python3"
+BOX_BASH = "/usr/bin/bash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTree:
+    """A complete tree, to be mounted read-only as a box's root."""
+
+    root: Path
+    """Its folder on the host."""
+    digest: str
+    """Names everything in it: another interpreter, library or command gives another digest."""
+    python: str
+    """The interpreter's path in the box."""
+    bash: str
+    """Bash's path in the box."""
+    file_count: int
+    """Regular files in it."""
+    size_bytes: int
+    """Bytes of all files in it, each counted once."""
+    omitted: tuple[str, ...]
+    """Optional programs and modules of this host that could not be taken along, each with the reason, and libraries
+    that offered packages ask for and this host does not have."""
+
+
+def build_tree(
+    folder: Path, interpreter: Interpreter, report: Callable[[str], None], packages: Packages | None = None
+) -> FileTree:
+    """Return the tree for an interpreter, building it if there is none yet; blocks while it does.
+
+    Args:
+        folder: the runner's private folder; made if it is not there.
+        interpreter: whose standard library it is.
+        report: told in a few words, only when a tree has to be built.
+        packages: what is offered beside it; the libraries that they need come into the tree.
+
+    Raises:
+        SandboxError: the tree cannot be built, or the folder is open to others.
+    """
+    plan = planned_tree(interpreter, packages)
+    try:
+        trees = _folder_of_ours(folder) / TREES_FOLDER
+        _folder_of_ours(trees)
+        if ready := _ready_tree(trees, plan):
+            return ready
+        with _tree_lock(trees):
+            # Another process may have built it while this one waited.
+            return _ready_tree(trees, plan) or _made_tree(trees, plan, report)
+    except OSError as error:
+        origin = str(error.filename or folder)
+        raise file_tree_error(
+            origin, error.strerror or str(error), "Give this account a writable folder with space in it"
+        ) from error
+
+
+def _folder_of_ours(folder: Path) -> Path:
+    """Make a folder of this account's alone, or refuse the one that is there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not ours_alone(folder.lstat(), stat.S_IFDIR):
+        raise file_tree_error(
+            str(folder), "is not a folder that belongs to this account alone", f"Chown it and `chmod 700 {folder}`"
+        )
+    return folder
+
+
+def _packages_digest(plan: TreePlan) -> str:
+    return plan.packages.digest if plan.packages else NO_PACKAGES
+
+
+def _ready_tree(trees: Path, plan: TreePlan) -> FileTree | None:
+    """Find the complete tree of a plan that is known to hold every library that its packages need."""
+    plan_digest, packages_digest = plan.digest, _packages_digest(plan)
+    for path in sorted(trees.glob("*.json")):
+        marker = believed_marker(path, plan_digest)
+        if marker is not None and packages_digest in dict(marker.packages):
+            return _file_tree(trees, marker, packages_digest)
+    return None
+
+
+def _file_tree(trees: Path, marker: TreeMarker, packages_digest: str) -> FileTree:
+    return FileTree(
+        root=trees / marker.digest,
+        digest=marker.digest,
+        python=BOX_PYTHON,
+        bash=BOX_BASH,
+        file_count=marker.file_count,
+        size_bytes=marker.size_bytes,
+        omitted=(*marker.omitted, *dict(marker.packages)[packages_digest]),
+    )
+
+
+@contextmanager
+def _tree_lock(trees: Path) -> Iterator[None]:
+    """Let one process build at a time; the kernel frees the lock of one that dies."""
+    descriptor = os.open(trees / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _made_tree(trees: Path, plan: TreePlan, report: Callable[[str], None]) -> FileTree:
+    """Build the tree, unless the one that is there turns out to hold all that these packages need too."""
+    choice, packages_digest = chosen_sources(plan), _packages_digest(plan)
+    path = trees / f"{identity_digest(plan.digest, choice.libraries)}.json"
+    marker = believed_marker(path, plan.digest)
+    if marker is None:
+        report("Building the sandbox's own file tree...")
+        _remove_unfinished(trees)
+        return _file_tree(trees, _built_tree(trees, plan, choice), packages_digest)
+    marker = marker.remembering(packages_digest, choice.missing)
+    write_marker(path, marker)
+    return _file_tree(trees, marker, packages_digest)
+
+
+def _remove_unfinished(trees: Path) -> None:
+    """Remove what a crashed build left: under the lock nobody else is building."""
+    for leftover in trees.glob(f"{BUILDING_PREFIX}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def _built_tree(trees: Path, plan: TreePlan, choice: TreeChoice) -> TreeMarker:
+    """Build into a temporary sibling and rename it once it is complete and on disk."""
+    building = trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}"
+    building.mkdir(mode=0o700)
+    try:
+        file_count, size_bytes = fill_tree(building, plan.interpreter, choice)
+        marker = TreeMarker(
+            plan_digest=plan.digest,
+            libraries=choice.libraries,
+            file_count=file_count,
+            size_bytes=size_bytes,
+            omitted=choice.omitted,
+            packages=((_packages_digest(plan), choice.missing),),
+        )
+        root = trees / marker.digest
+        os.sync()
+        write_marker(root.with_suffix(".json"), marker)
+        if root.exists() or root.is_symlink():
+            # A tree without its marker is not believed.
+            root.rename(trees / f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
+        building.rename(root)
+        _sync_folder(trees)
+    finally:
+        _remove_unfinished(trees)
+    return marker
 
 
 def _sync_folder(folder: Path) -> None:
@@ -10056,14 +12157,333 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# ======== sandbox/launch.py ===========================================================================================
+# How boxes start on this host: with which flags, on which platform, as root or rootless. Found by starting some.
+#
+# Nothing is believed of a host that a small box can show: each way is tried in turn, within a deadline, and the first
+# that brings a box up is taken. What hangs is killed with all that it started. The platform `kvm` hangs on some virtual
+# machines and is tried only where the administrator names it.
+# Source: runsc/config/flags.go and runsc/specutils/namespace.go; measured with gVisor 20221219 and 20240729.
+
+
+LAUNCH_PROBE_SECONDS = 30.0
+"""How long one way of starting may take; a machine that is emulated needs ten."""
+_ALL_LAUNCH_PROBES_SECONDS = 90.0
+_MOST_PROBE_WORDS = 1 << 14
+_PROBE_SIGN = b"a box starts here"
+_FALLBACK_PLATFORMS = ("systrap", "ptrace")
+_NEVER_BY_ITSELF = "kvm"
+_SYS_ADMIN_BIT = 21
+
+LAUNCH_FLAGS = {
+    # sockets and pipes of the host stay out of reach, whatever a later release takes for its default
+    "host-uds": "none",
+    "host-fifo": "none",
+    # the root is read-only, and what is writable is limited; an overlay would be one more writable place, outside both
+    "overlay2": "none",
+    # should a spec ever carry a filter of system calls, it is never silently ignored
+    "oci-seccomp": "true",
+}
+"""Flags that every box gets where its gVisor knows them."""
+_WITHOUT_HOST_FILES = "--directfs=false"
+"""gVisor's kernel then runs as nobody, without capabilities, and opens no file of the host itself. It costs a sixth at
+imports, and does not work where nobody may not enter the folder of `runsc` and its sidecars."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One way to start boxes."""
+
+    arguments: tuple[str, ...]
+    """All flags that stand before every subcommand, but for those that follow from a run's limits."""
+    rootless: bool
+    """Whether gVisor makes a user namespace first, and works with no more rights than the running user has."""
+    platform: str
+    """How system calls are caught: `systrap`, `ptrace`, `kvm`; `default` where this gVisor does not name its own."""
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        files = " without host files" if _WITHOUT_HOST_FILES in self.arguments else ""
+        return f"{'rootless' if self.rootless else 'as root'} on {self.platform}{files}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchAttempt:
+    """One way that did not work."""
+
+    launch: Launch
+    """Which."""
+    said: str
+    """What gVisor said, or why it was given up, in one line."""
+
+
+class LaunchError(StartError):
+    """No way of starting boxes works here.
+
+    Args:
+        attempts: what was tried.
+        internals: whether the text tells what gVisor said, for whoever may see that.
+    """
+
+    def __init__(self, attempts: Sequence[LaunchAttempt], *, internals: bool = False) -> None:
+        self.attempts = tuple(attempts)
+        said = dict.fromkeys(attempt.said for attempt in self.attempts)
+        tried = "; ".join(f"{self._ways(words)}: {words}" for words in said)
+        ways = tried if internals else self._ways(None)
+        super().__init__(reason=f"no box starts on this host, tried {ways}", detail="" if internals else tried)
+
+    def _ways(self, said: str | None) -> str:
+        """The ways that gVisor answered with these words, or all."""
+        return ", ".join(attempt.launch.words for attempt in self.attempts if said in {None, attempt.said})
+
+    def with_internals(self) -> Self:
+        """The same error, with what gVisor said."""
+        return type(self)(self.attempts, internals=True)
+
+
+def found_launch(
+    runsc: Runsc,
+    tree: FileTree,
+    folder: Path,
+    *,
+    platform: str | None = None,
+    within_seconds: float = LAUNCH_PROBE_SECONDS,
+) -> Launch:
+    """The first way in which a box starts here; blocks for a third of a second where that is the first tried.
+
+    Args:
+        runsc: the gVisor.
+        tree: what boxes see.
+        folder: the private folder.
+        platform: the only one to try, where the administrator named one.
+        within_seconds: deadline of each try.
+
+    Raises:
+        LaunchError: there is none.
+        InstallError: this `runsc` does not even print its flags.
+    """
+    given_up = time.monotonic() + _ALL_LAUNCH_PROBES_SECONDS
+    attempts: list[LaunchAttempt] = []
+    for launch in launch_candidates(
+        runsc.arguments, runsc_flags(runsc.path), platform=platform, as_root=_may_start_as_root()
+    ):
+        seconds = min(within_seconds, max(given_up - time.monotonic(), 0.0))
+        said = _why_no_box(runsc, launch, tree, folder, seconds)
+        if not said:
+            return launch
+        attempts.append(LaunchAttempt(launch=launch, said=said))
+    raise LaunchError(attempts)
+
+
+def launch_candidates(
+    offline: tuple[str, ...], flags: Mapping[str, str], *, platform: str | None, as_root: bool
+) -> tuple[Launch, ...]:
+    """The ways to try, best first: with most walls inside, then with the platform that this gVisor prefers.
+
+    Args:
+        offline: what keeps this gVisor from downloading.
+        flags: what `runsc flags` says, by flag.
+        platform: the only one to try.
+        as_root: whether this process has the rights that starting without `--rootless` needs.
+    """
+    always = (*offline, *(f"--{name}={value}" for name, value in LAUNCH_FLAGS.items() if name in flags))
+    modes = ((), ("--rootless",)) if "rootless" in flags else ((),)
+    files = ((_WITHOUT_HOST_FILES,), ()) if "directfs" in flags else ((),)
+    return tuple(
+        Launch(arguments=(*always, *mode, *named, *file), rootless=bool(mode), platform=name)
+        for mode in (modes if as_root else modes[-1:])
+        for name, named in _launch_platforms(flags.get("platform", ""), platform)
+        for file in files
+    )
+
+
+def _launch_platforms(platform_flag: str, wanted: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names and flags of the platforms to try; the version's own choice is tried without a flag."""
+    if wanted is not None:
+        yield wanted, (f"--platform={wanted}",)
+        return
+    preferred = platform_flag.rpartition('(default "')[2].removesuffix('")') if platform_flag.endswith('")') else ""
+    if preferred != _NEVER_BY_ITSELF:
+        yield preferred or "default", ()
+    for name in _FALLBACK_PLATFORMS:
+        if name != preferred and (name in platform_flag or not platform_flag):
+            yield name, (f"--platform={name}",)
+
+
+def _may_start_as_root() -> bool:
+    """Whether this process is root and may make namespaces and mounts. Source: capabilities(7), proc(5)."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and bool(effective >> _SYS_ADMIN_BIT & 1)
+
+
+def _why_no_box(runsc: Runsc, launch: Launch, tree: FileTree, private: Path, seconds: float) -> str:
+    """What gVisor said when it did not bring up a small box; empty where it did, and nothing is left of it."""
+    try:
+        with leased_folder(private / RUNS_FOLDER, secrets.token_hex(16)) as place:
+            folder = BoxFolder(path=place, name=place.name)
+            try:
+                folder.write(_probe_spec(tree))
+                return _refusal(_probe_command(runsc, launch, folder), seconds)
+            finally:
+                for socket_file in control_socket_files(folder.state, folder.name):
+                    socket_file.unlink(missing_ok=True)  # what is killed leaves it behind
+                shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise SandboxError(
+            key="gVisor",
+            origin=str(error.filename or private),
+            reason=f"this host refused to try it: {error.strerror}",
+            remedy="Free space there, or set XDG_CACHE_HOME to a folder with 1 GB free",
+        ) from error
+
+
+def _probe_command(runsc: Runsc, launch: Launch, folder: BoxFolder) -> tuple[str, ...]:
+    """As boxes are started: tied to our life, with nothing in the environment, in a root of its own."""
+    return (
+        *("setpriv", "--pdeathsig", "KILL", "--", "env", "-i", str(runsc.path), *launch.arguments),
+        *("--network=none", "--ignore-cgroups", f"--root={folder.state}"),
+        *("run", f"--bundle={folder.bundle}", folder.name),
+    )
+
+
+def _probe_spec(tree: FileTree) -> dict[str, Any]:
+    """A box like any other, whose only deed is to say that it started."""
+    nothing: list[str] = []
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": False,
+            "user": {"uid": BOX_UID, "gid": BOX_UID},
+            "args": [tree.bash, "--noprofile", "--norc", "-c", f"printf '{_PROBE_SIGN.decode()}'"],
+            "env": ["PATH=/usr/bin"],
+            "cwd": "/",
+            "capabilities": dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), nothing),
+            "noNewPrivileges": True,
+        },
+        "root": {"path": str(tree.root), "readonly": True},
+        "hostname": "sandbox",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},  # noqa: S108 -- the box's own
+        ],
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]},
+    }
+
+
+def _refusal(command: Sequence[str], seconds: float) -> str:
+    """Run a command that should say its sign; in one line what it said instead, or that it hung."""
+    deadline = time.monotonic() + seconds
+    with ended_family(command) as process:
+        said = _words_of_probe(process, deadline)
+        try:
+            code = process.wait(timeout=max(deadline - time.monotonic(), 0.001))
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {seconds:.0f} seconds{_last_line(said, ' and said: ')}"
+    if code == 0 and said == _PROBE_SIGN:
+        return ""
+    return _last_line(said) or f"it ended with exit code {code} and said nothing"
+
+
+def _words_of_probe(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """What a probe says until its output ends, the deadline passes, or it is more than anybody reads."""
+    if process.stdout is None:
+        raise ValueError("a probe is started with a pipe")
+    pipe, poll, said = process.stdout.fileno(), select.poll(), b""
+    poll.register(pipe, select.POLLIN)
+    while len(said) < _MOST_PROBE_WORDS and poll.poll(max(deadline - time.monotonic(), 0.0) * 1_000):
+        data = os.read(pipe, _MOST_PROBE_WORDS)
+        if not data:
+            break
+        said += data
+    return said
+
+
+def _last_line(said: bytes, before: str = "") -> str:
+    lines = [" ".join(line.split()) for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return f"{before}{lines[-1][:300]}" if lines else ""
+
+
+# ======== sandbox/kept_launch.py ======================================================================================
+# Keeps how boxes start here, so that only the first start after a boot has to find out.
+#
+# It holds for one boot, kernel, user, container, set of rights and `runsc`, and lies in the private folder, which only
+# this user can write. Anything that cannot be read, or is of another place, is none.
+
+
+LAUNCH_FORMAT = 1
+"""Raised with every change of what is tried, or in which order."""
+_LAUNCH_FILE = "launch.json"
+_RIGHTS = ("CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:")
+
+
+def launch_binding(runsc: Runsc, wanted_platform: str | None) -> dict[str, str]:
+    """Everything that the way of starting depends on, at this moment. Source: proc(5), namespaces(7)."""
+    program = runsc.path.stat()
+    status = Path("/proc/self/status").read_text().splitlines()
+    return {
+        "format": str(LAUNCH_FORMAT),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "kernel": f"{platform.release()} {platform.version()}",
+        "uid": str(os.geteuid()),
+        "place": " ".join(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "user")),
+        "rights": " ".join(" ".join(line.split()) for line in status if line.startswith(_RIGHTS)),
+        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+        "offline": " ".join(runsc.arguments),
+        "platform": wanted_platform or "",
+    }
+
+
+def kept_launch(folder: Path, binding: dict[str, str]) -> Launch | None:
+    """How boxes start, where that is known of this very place.
+
+    Args:
+        folder: the private folder.
+        binding: what it must be bound to.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((folder / _LAUNCH_FILE).read_text())
+        if kept["binding"] == binding:
+            return Launch(arguments=tuple(kept["arguments"]), rootless=kept["rootless"], platform=kept["platform"])
+    return None
+
+
+def keep_launch(folder: Path, binding: dict[str, str], launch: Launch) -> None:
+    """Keep how boxes start; a full disk keeps nothing, and the next start finds out again.
+
+    Args:
+        folder: the private folder.
+        binding: what it is bound to.
+        launch: what was found.
+    """
+    kept = {
+        "binding": binding,
+        "arguments": launch.arguments,
+        "rootless": launch.rootless,
+        "platform": launch.platform,
+    }
+    with suppress(OSError):
+        partial = folder / f".{_LAUNCH_FILE}-{secrets.token_hex(8)}"
+        partial.write_text(json.dumps(kept, indent=1))
+        partial.rename(folder / _LAUNCH_FILE)
+
+
+def forget_launch(folder: Path) -> None:
+    """Have the next start find out anew."""
+    with suppress(OSError):
+        (folder / _LAUNCH_FILE).unlink(missing_ok=True)
+
+
 # ======== sandbox/equipment.py ========================================================================================
 # What a host needs for running boxes, found or installed: gVisor, the file tree, cgroups, the private folder.
 #
 # Everything here blocks, for minutes at worst; whoever has an event loop calls it in a thread.
 
 
-LAUNCHERS = ("/bin/sh", "setpriv")
-"""Programs of the host that start a box: a shell joins its cgroups, `setpriv` ties it to the caller's life."""
+LAUNCHERS = ("/bin/sh", "setpriv", "unshare")
+"""Programs of the host that start a box: a shell joins its cgroups, `setpriv` ties it to the caller's life,
+`unshare` gives it a network namespace."""
 LAUNCHER_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -10072,13 +12492,21 @@ class Equipment:
     """What this host has for running boxes."""
 
     runsc: Runsc
-    """The gVisor that runs them."""
+    """The gVisor that runs them; its arguments are all that `launch` needs."""
     tree: FileTree
     """The file tree that they see."""
     cgroups: CgroupParent | CgroupsUnavailable
     """Where cgroups can be made, or why they cannot."""
     folder: Path
     """The private folder, for runs and slots."""
+    proof: HostProof | None = None
+    """What the start-up probe found; `None` where nobody probed."""
+    launch: Launch | None = None
+    """How boxes start here; `None` where nobody tried."""
+    packages: Packages | None = None
+    """What the administrator offers to code beside the tree."""
+    pool_imports: tuple[str, ...] = ()
+    """Modules that the interpreters of waiting boxes import beforehand."""
 
     @property
     def gvisor_words(self) -> str:
@@ -10086,8 +12514,9 @@ class Equipment:
         return runsc_words(self.runsc)
 
     def intact(self) -> bool:
-        """Whether what was found is still there."""
-        return self.runsc.path.exists() and self.tree.root.exists()
+        """Whether what was found is still there, and packages are still those that were offered."""
+        unchanged = self.packages is None or self.packages.unchanged()
+        return unchanged and self.runsc.path.exists() and self.tree.root.exists()
 
 
 def runsc_words(runsc: Runsc) -> str:
@@ -10116,10 +12545,25 @@ def installed_runsc(
     return install_runsc(private_folder(environ), source, apt_host(platform.machine(), environ), report)
 
 
-def prepared(runsc: Runsc, environ: Mapping[str, str], report: Callable[[str], None]) -> Equipment:
+def prepared(
+    runsc: Runsc,
+    environ: Mapping[str, str],
+    report: Callable[[str], None],
+    order: PackagesOrder | None = None,
+    *,
+    gvisor_platform: str | None = None,
+) -> Equipment:
     """Everything else that a box needs, besides gVisor.
 
+    Args:
+        runsc: the gVisor that runs it.
+        environ: this process's environment.
+        report: told in a few words what takes long.
+        order: which packages to offer to code, if any.
+        gvisor_platform: the only platform to try, where the administrator named one.
+
     Raises:
+        LaunchError: no box starts here.
         SandboxError: something is missing that no setting can do without.
     """
     for launcher in LAUNCHERS:
@@ -10131,8 +12575,31 @@ def prepared(runsc: Runsc, environ: Mapping[str, str], report: Callable[[str], N
                 remedy="Install it: on Debian `apt-get install util-linux dash`",
             )
     folder = private_folder(environ)
-    tree = build_tree(folder, Interpreter.current(), report)
-    return Equipment(runsc=runsc, tree=tree, cgroups=find_cgroup_parent(), folder=folder)
+    interpreter = Interpreter.current()
+    packages = None
+    if order is not None:
+        off_limits = host_off_limits(environ, folder)
+        packages = offered_packages(order, interpreter.library_name, off_limits, os.geteuid())
+    tree = build_tree(folder, interpreter, report, packages)
+    launch = _launch_here(runsc, tree, folder, gvisor_platform)
+    return Equipment(
+        runsc=replace(runsc, arguments=launch.arguments),
+        tree=tree,
+        cgroups=find_cgroup_parent(),
+        folder=folder,
+        packages=packages,
+        launch=launch,
+    )
+
+
+def _launch_here(runsc: Runsc, tree: FileTree, folder: Path, gvisor_platform: str | None) -> Launch:
+    """How boxes start here: as it was found before, or found now."""
+    binding = launch_binding(runsc, gvisor_platform)
+    launch = kept_launch(folder, binding)
+    if launch is None:
+        launch = found_launch(runsc, tree, folder, platform=gvisor_platform)
+        keep_launch(folder, binding, launch)
+    return launch
 
 
 # ======== sandbox/spec.py =============================================================================================
@@ -10149,7 +12616,19 @@ GVISOR_HEADROOM_BYTES = 64 << 20
 GVISOR_THREADS = 1_024
 """Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
 HOST_THREADS_PER_GUEST_THREAD = 4
-DIGEST_ANNOTATION = "io.sandbox-lockdown.limits-digest"
+BOX_DIGEST_ANNOTATION = "io.sandbox-lockdown.box-digest"
+"""Where a box says what it was made from. A box that waits is nobody's yet, so this is the digest of what it enforces
+itself; the record of a run holds it beside the digest of all limits."""
+BOX_ENVIRONMENT = (
+    "PATH=/usr/bin",
+    "HOME=/tmp",
+    "TMPDIR=/tmp",
+    "USER=sandbox",
+    "LANG=C.UTF-8",
+    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+)
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""By what numpy and its kin are told how many threads to start. Source: the manuals of OpenMP, OpenBLAS and MKL."""
 _KILOBYTE = 1 << 10
 _MEGABYTE = 1 << 20
 _SHARED_MEMORY_PART = 4
@@ -10169,30 +12648,51 @@ class Compiled:
     """Everything that gVisor and the kernel are told about one run."""
 
     spec: dict[str, Any]
-    """The OCI spec, as `config.json` holds it."""
+    """The OCI spec, as `config.json` holds it but for the annotation."""
     runsc_flags: tuple[str, ...]
     """Flags before `run` that follow from the limits."""
     cgroup_limits: CgroupLimits
     """What the run's cgroup is set to."""
+    network: NetworkMode
+    """What network the box has."""
     network_notice: str
     """What people are told where they get less network than the limits name; empty otherwise."""
 
 
-def compile_run(language: str, limits: EffectiveLimits, tree: FileTree) -> Compiled:
-    """The one description of a run that follows from its language and limits."""
+def compile_run(
+    language: str,
+    limits: EffectiveLimits,
+    tree: FileTree,
+    *,
+    packages: Packages | None = None,
+    imports: tuple[str, ...] = (),
+) -> Compiled:
+    """The one description of a run that follows from its language and limits.
+
+    Args:
+        language: `python` or `bash`.
+        limits: what policy decided.
+        tree: what the box sees.
+        packages: what the administrator offers beside it.
+        imports: modules that its interpreter imports before it waits for code.
+    """
     mode, notice = network_mode(limits)
     return Compiled(
         spec={
             "ociVersion": "1.0.2",
-            "process": _process(language, limits, tree),
+            "process": _process(
+                limits,
+                arguments=_arguments(language, tree, packages, imports),
+                environment=(*BOX_ENVIRONMENT, *_packages_environment(limits, packages)),
+            ),
             "root": {"path": str(tree.root), "readonly": True},
             "hostname": "sandbox",
-            "mounts": _mounts(limits, mode),
+            "mounts": [*_mounts(limits, mode), *_packages_mounts(packages)],
             "linux": {"namespaces": _namespaces(mode)},
-            "annotations": {DIGEST_ANNOTATION: limits.digest},
         },
         runsc_flags=(f"--network={mode.value}",),
         cgroup_limits=_cgroup_limits(limits),
+        network=mode,
         network_notice=notice,
     )
 
@@ -10214,24 +12714,51 @@ def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
     )
 
 
-def _process(language: str, limits: EffectiveLimits, tree: FileTree) -> dict[str, Any]:
+def _process(limits: EffectiveLimits, *, arguments: tuple[str, ...], environment: tuple[str, ...]) -> dict[str, Any]:
     return {
         "terminal": False,
         "user": {"uid": BOX_UID, "gid": BOX_UID},
-        "args": list(starter_command(language, python=tree.python, bash=tree.bash)),
-        "env": [
-            "PATH=/usr/bin",
-            "HOME=/tmp",
-            "TMPDIR=/tmp",
-            "USER=sandbox",
-            "LANG=C.UTF-8",
-            "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
-        ],
+        "args": list(arguments),
+        "env": list(environment),
         "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
         "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
         "rlimits": _rlimits(limits),
         "noNewPrivileges": True,
     }
+
+
+def _arguments(language: str, tree: FileTree, packages: Packages | None, imports: tuple[str, ...]) -> tuple[str, ...]:
+    offered = BOX_PACKAGES if packages else ""
+    return starter_command(language, python=tree.python, bash=tree.bash, packages=offered, imports=imports)
+
+
+def _packages_mounts(packages: Packages | None) -> list[dict[str, Any]]:
+    """The packages alone: what is mounted below them on the host is not."""
+    if packages is None:
+        return []
+    options = ["bind", "ro", "nosuid", "nodev"]
+    return [{"destination": BOX_PACKAGES, "type": "bind", "source": str(packages.folder), "options": options}]
+
+
+def _packages_environment(limits: EffectiveLimits, packages: Packages | None) -> list[str]:
+    """What tells programs where packages are, and how many threads a numerical library may start by itself.
+
+    Left alone it starts one for each of the host's processors, and fails where there are more than processes permitted.
+    """
+    if packages is None:
+        return []
+    threads = _threads(limits)
+    return [f"PYTHONPATH={BOX_PACKAGES}", *(f"{name}={threads}" for name in THREADS_VARIABLES if threads is not None)]
+
+
+def _threads(limits: EffectiveLimits) -> int | None:
+    """As many as there are processors to run them on, and processes to spare."""
+    cpus, processes = limits[MAX_CPUS], limits[MAX_PROCESSES]
+    bounds = [
+        *(() if isinstance(cpus, Unlimited) else (math.ceil(cpus),)),
+        *(() if isinstance(processes, Unlimited) else (processes // 2,)),
+    ]
+    return max(1, min(bounds)) if bounds else None
 
 
 def _rlimits(limits: EffectiveLimits) -> list[dict[str, Any]]:
@@ -10287,168 +12814,172 @@ def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
     )
 
 
-# ======== sandbox/runner.py ===========================================================================================
-# Runs a request from beginning to end: limits held, outcome told by the kernel, nothing left behind.
+# ======== sandbox/ready_box.py ========================================================================================
+# A box that waits for code, with everything that was made for it: its folder and lease, its cgroups, its processes.
 #
-# One `Runner` belongs to one command or one plugin instance. Each run has a folder, cgroups and a box of its own, which
-# are gone when it ends, by whatever way it ends: the code's own end, the deadline, an error, or cancellation.
+# Whoever starts one owns it until it is removed. It serves one request, whoever asked for it to be started.
 
 
 W = TypeVar("W")
 
-_OUTPUT_UNIT_BYTES = 1 << 10
-_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
-_NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
+BOX_FORMAT = 1
+"""Raised with every change of how boxes are started and served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxPlan:
+    """Everything that one box is made from; boxes of equal plans can stand in for each other."""
+
+    compiled: Compiled
+    """Spec, flags and limits, none of which names a person, code or run."""
+    cgroup_limits: CgroupLimits
+    """What can be enforced of its cgroup limits."""
+    equipment: Equipment
+    """What the host has for it."""
+    language: str
+    """`python` or `bash`."""
+    startup_seconds: float
+    """How long it may take until its interpreter is ready; no part of what a box is made from."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it and the versions of gVisor and of this runner, in lower-case hexadecimal."""
+        limits = self.cgroup_limits
+        runsc, packages = self.equipment.runsc, self.equipment.packages
+        whole = {
+            "format": BOX_FORMAT,
+            "spec": self.compiled.spec,
+            "flags": self.compiled.runsc_flags,
+            "cgroup": [limits.memory_bytes, limits.cpu_thousandths, limits.processes_hard_stop],
+            "runsc": [str(runsc.path), runsc.version, runsc.arguments],
+            "tree": self.equipment.tree.digest,
+            "packages": None if packages is None else packages.digest,
+        }
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(slots=True)
-class _Run:
-    """What one run has made so far, and must not leave behind."""
+class ReadyBox:
+    """One box and what belongs to it."""
 
+    plan_digest: str
+    """Of the plan that it was made from."""
     folder: BoxFolder
+    """Its own."""
+    startup_seconds: float = 0.0
+    """How long it took until its interpreter was ready."""
+    language: str = ""
+    """`python` or `bash`."""
+    started_at: float = field(default_factory=time.time)
+    """Seconds since 1970."""
     cgroup: RunCgroup | None = None
+    """Its own, where there is one."""
     box: Box | None = None
+    """Its process; absent until it was started."""
+    lease: ExitStack = field(default_factory=ExitStack)
+    """The lock on its folder."""
 
-
-class Runner:
-    """Runs requests on this host."""
-
-    def __init__(self, equipment: Equipment, *, startup_seconds: float = STARTUP_SECONDS) -> None:
-        self._equipment = equipment
-        self._startup_seconds = startup_seconds
-
-    async def run(self, request: RunRequest) -> RunResult:
-        """Run a request to its end.
+    @classmethod
+    async def started(cls, plan: BoxPlan) -> Self:
+        """Start a box and wait until it is ready; whatever goes wrong, nothing is left behind.
 
         Raises:
-            UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
-            BusyError: as many runs as the limits permit are under way.
+            UnenforceableError: the kernel did not take a limit.
             StartError: gVisor did not bring the interpreter up.
         """
-        compiled = compile_run(request.language, request.limits, self._equipment.tree)
-        enforced, unenforced = _enforceable(compiled.cgroup_limits, self._equipment.cgroups, request.limits)
         name = secrets.token_hex(16)
+        lease = ExitStack()
+        path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
+        made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
         try:
-            with (
-                taken_slots(self._equipment.folder / "slots", request.person, request.limits),
-                leased_folder(self._equipment.folder / RUNS_FOLDER, name) as folder,
-            ):
-                run = _Run(folder=BoxFolder(path=folder, name=name))
-                try:
-                    return await self._run_in_box(request, compiled, run, enforced, unenforced)
-                finally:
-                    await _finished_although_cancelled(self._leave_nothing(run))
-        except OSError as error:
-            raise StartError(reason=f"this host refused: {error.strerror} ({error.filename})") from error
-        except StartError as error:
-            if request.limits[DEBUG]:
-                raise error.with_internals() from error
+            await made._start(plan)
+        except BaseException:
+            await finished_although_cancelled(made.remove())
             raise
+        return made
 
-    async def _run_in_box(
-        self, request: RunRequest, compiled: Compiled, run: _Run, enforced: CgroupLimits, unenforced: tuple[str, ...]
-    ) -> RunResult:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        output = KeptOutput(limit_bytes=_output_bytes(request.limits))
-        box = await self._ready_box(request.limits, compiled, run, enforced, output)
-        ready = clock()
-        end = await box.serve(request.code_bytes, within_seconds=_runtime_seconds(request.limits))
-        ended = clock()
-        counters = run.cgroup.counters() if run.cgroup else _NOTHING_COUNTED
-        limits = request.limits
-        return RunResult(
-            outcome=_outcome(end, counters),
-            language=request.language,
-            exit_code=end.exit_code if end.exit_code >= 0 and not end.timed_out and not counters.oom_kills else None,
-            chunks=output.chunks,
-            truncated=output.seen_bytes > output.kept_bytes,
-            output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
-            runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
-            ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
-            notices=tuple(filter(None, (*limits.notices, compiled.network_notice))),
-            unenforced=unenforced,
-            debug_allowed=limits[DEBUG],
-            limits_digest=limits.digest,
-            policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
-            gvisor=self._equipment.gvisor_words,
-            startup_seconds=ready - begun,
-            wall_seconds=ended - ready,
-            cpu_seconds=counters.cpu_seconds,
-            peak_memory_bytes=counters.peak_memory_bytes,
-            code_sha256=request.code_sha256,
+    @property
+    def usable(self) -> bool:
+        """Whether code could be handed to it now: it lives, and no administrator is about to end it."""
+        return self.box is not None and self.box.alive and not ended_by_administrator(self.folder.path)
+
+    @property
+    def answers(self) -> bool:
+        """Whether gVisor can be asked how the code ended."""
+        return self.box is not None and self.box.answers
+
+    async def serve(
+        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+    ) -> BoxEnd:
+        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between."""
+        if self.box is None:
+            raise StartError(reason="the box was never started")
+        return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+
+    def note(self, state: RunState, **who: Any) -> None:  # noqa: ANN401 -- fields of `RunNote`
+        """Say in its folder what it is doing, for `sandbox ps`."""
+        places = self.cgroup.places if self.cgroup else ()
+        note = RunNote(
+            state=state,
+            language=self.language,
+            box_digest=self.plan_digest,
+            caller_pid=os.getpid(),
+            since=time.time(),
+            started=self.started_at,
+            cgroup_folders=tuple(str(place.folder) for place in places),
+            **{"person": None, "surface": None, "limits_digest": None, **who},
         )
+        with suppress(OSError):  # a full disk is no reason to stop what runs already
+            write_run_note(self.folder.path, note)
 
-    async def _ready_box(
-        self, limits: EffectiveLimits, compiled: Compiled, run: _Run, enforced: CgroupLimits, output: KeptOutput
-    ) -> Box:
-        """A box that waits for code, with every process of it where its limits are."""
-        run.folder.write(compiled.spec)
-        if isinstance(self._equipment.cgroups, CgroupParent):
-            run.cgroup = make_cgroup(self._equipment.cgroups, run.folder.name, enforced)
-        box = await _finished_although_cancelled(self._start_box(run, compiled, output))
-        await box.ready(within_seconds=self._startup_seconds + _slowed_startup_seconds(limits))
-        if run.cgroup is not None:
-            _prove_membership(run.cgroup, box.process_id)
-        return box
+    def kill(self) -> None:
+        """Kill it without waiting for its end, where it has a cgroup; elsewhere `remove` does."""
+        if self.cgroup is not None:
+            self.cgroup.kill_once()
 
-    async def _start_box(self, run: _Run, compiled: Compiled, output: KeptOutput) -> Box:
-        """Start the box; not to be cancelled, since asyncio then loses sight of a process that it has just made."""
-        run.box = await Box.start(
-            (str(self._equipment.runsc.path), *self._equipment.runsc.arguments, *compiled.runsc_flags),
-            run.folder,
-            run.cgroup.procs_files if run.cgroup else (),
-            output,
+    async def remove(self) -> None:
+        """Kill it if it still lives, and leave nothing of it behind."""
+        if self.cgroup is not None:
+            await self.cgroup.kill()
+        if self.box is not None:
+            await self.box.close()
+        if self.cgroup is not None and self.cgroup.remove_once():
+            # What was just being started may have joined meanwhile.
+            await self.cgroup.kill()
+            await self.cgroup.remove()
+        await asyncio.to_thread(_folder_removed, self.folder)
+        self.lease.close()
+
+    async def _start(self, plan: BoxPlan) -> None:
+        begun = time.monotonic()
+        cgroups = plan.equipment.cgroups
+        self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
+        if isinstance(cgroups, CgroupParent):
+            self.cgroup = make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+        self.note(RunState.STARTING)
+        box = await finished_although_cancelled(self._start_box(plan))
+        await box.ready(within_seconds=plan.startup_seconds)
+        if self.cgroup is not None and plan.equipment.proof is None:
+            # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
+            _prove_membership(self.cgroup, box.process_id)
+        await box.watch(self.cgroup.processes() if self.cgroup else process_family(box.process_id))
+        self.startup_seconds = time.monotonic() - begun
+
+    async def _start_box(self, plan: BoxPlan) -> Box:
+        """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
+        runsc = plan.equipment.runsc
+        self.box = await Box.start(
+            (*_own_network(plan), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            self.folder,
+            self.cgroup.procs_files if self.cgroup else (),
         )
-        return run.box
-
-    async def _leave_nothing(self, run: _Run) -> None:
-        if run.cgroup is not None:
-            await run.cgroup.kill()
-        if run.box is not None:
-            await run.box.close()
-        if run.cgroup is not None:
-            # Again, since what was just being started may have joined meanwhile.
-            await run.cgroup.kill()
-            await run.cgroup.remove()
-        await asyncio.to_thread(shutil.rmtree, run.folder.path, ignore_errors=True)
+        return self.box
 
 
-def _enforceable(
-    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable, limits: EffectiveLimits
-) -> tuple[CgroupLimits, tuple[str, ...]]:
-    """The cgroup limits that can be set here, and the names of those that cannot, where going without is permitted."""
-    missing = _missing(wanted, cgroups)
-    unenforced = tuple(LIMIT_OF_CONTROLLER[controller] for controller in missing)
-    if limits[REQUIRE_RESOURCE_LIMITING] and missing:
-        controller, (reason, remedy) = next(iter(missing.items()))
-        name = LIMIT_OF_CONTROLLER[controller]
-        limit = limit_named(name)
-        raise UnenforceableError(
-            key=name,
-            origin=limits.origin_of(limit) if limit else name,
-            reason=f"this host cannot enforce it: {reason}",
-            remedy=f"{remedy}. Or permit runs without it by SANDBOX_REQUIRE_RESOURCE_LIMITING=false",
-        )
-    return (
-        CgroupLimits(
-            memory_bytes=None if CgroupController.MEMORY in missing else wanted.memory_bytes,
-            cpu_thousandths=None if CgroupController.CPU in missing else wanted.cpu_thousandths,
-            processes_hard_stop=None if CgroupController.PIDS in missing else wanted.processes_hard_stop,
-        ),
-        unenforced,
-    )
-
-
-def _missing(
-    wanted: CgroupLimits, cgroups: CgroupParent | CgroupsUnavailable
-) -> dict[CgroupController, tuple[str, str]]:
-    """Reason and remedy for each controller that is needed and cannot be had."""
-    if isinstance(cgroups, CgroupsUnavailable):
-        lacks = dict.fromkeys(CgroupController, (cgroups.reason, cgroups.remedy))
-    else:
-        lacks = {lack.controller: (lack.reason, lack.remedy) for lack in cgroups.missing}
-    return {controller: lack for controller, lack in lacks.items() if wanted.asked_for(controller)}
+def _own_network(plan: BoxPlan) -> tuple[str, ...]:
+    """Around gVisor of a box without network: out of reach of other users of this host, whom its socket would obey."""
+    rootless = plan.equipment.launch is not None and plan.equipment.launch.rootless
+    return () if rootless or plan.compiled.network is not NetworkMode.LOOPBACK else ("unshare", "--net", "--")
 
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
@@ -10467,14 +12998,529 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
             )
 
 
-def _outcome(end: BoxEnd, counters: Counters) -> Outcome:
+def _folder_removed(folder: BoxFolder) -> None:
+    for left in control_socket_files(folder.state, folder.name):
+        with suppress(OSError):
+            left.unlink()
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
+    """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result
+
+
+# ======== sandbox/pool.py =============================================================================================
+# Boxes started beforehand, each with an interpreter that waits for code, so that a run need not wait for a start.
+#
+# A box serves one request and is consumed at hand-over. Boxes are kept by the digest of their plan, so one can only stand
+# in for a box that would have been started just so. How many wait, over all processes of this user, is bounded by locked
+# files; how many of which plan follows from what was asked for last. They are refilled one at a time, off the path of any
+# run, and retired when nobody asked for their plan for a while, when the policy changes, and when their owner is gone.
+
+
+POOL_IDLE_SECONDS = 600.0
+"""How long boxes of a plan wait for somebody to ask for it again."""
+POOL_WATCH_SECONDS = 1.0
+"""How soon boxes are gone once the policy has changed."""
+WAITING_BOX_BYTES = 64 << 20
+"""Memory that one waiting box may take: measured were 24 to 65 MiB."""
+_MEMORY_PART = 8
+_MOST_AUTOMATIC = 4
+_PAUSE_AFTER_FAILURE_SECONDS = 30.0
+
+
+def automatic_pool_size(available_bytes: int, instance_runs: int | None) -> int:
+    """How many boxes wait where nobody says: what an eighth of the free memory holds, at most four.
+
+    Args:
+        available_bytes: memory that could be had now.
+        instance_runs: runs permitted at once; `None` is any number.
+    """
+    room = available_bytes // _MEMORY_PART // WAITING_BOX_BYTES
+    return min(room, _MOST_AUTOMATIC, _MOST_AUTOMATIC if instance_runs is None else instance_runs)
+
+
+def shares(digests: tuple[str, ...], size: int) -> dict[str, int]:
+    """How many boxes of each plan should wait: one of each that was asked for, the rest of the one asked for last.
+
+    Args:
+        digests: of the plans asked for, the last first.
+        size: how many may wait in all.
+    """
+    served = digests[:size]
+    return {digest: 1 + (size - len(served) if place == 0 else 0) for place, digest in enumerate(served)}
+
+
+@dataclass(slots=True)
+class _Demand:
+    """What is known of one plan."""
+
+    plan: BoxPlan
+    """How a box of it is started."""
+    asked_at: float
+    """When somebody last asked for it, on the monotonic clock."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One box that waits, and its place among all that may."""
+
+    box: ReadyBox
+    """The box."""
+    place: int
+    """The descriptor of the locked file; free again once it is closed."""
+
+
+@dataclass(slots=True)
+class _Rack:
+    """What outlives the pool itself for as long as it takes to clear it: the watch holds this, and nothing else."""
+
+    demands: OrderedDict[str, _Demand] = field(default_factory=OrderedDict)
+    """By digest; the last asked for is the last."""
+    waiting: dict[str, deque[_Waiting]] = field(default_factory=dict)
+    """By digest; the oldest box is the first."""
+    removals: set[asyncio.Task[None]] = field(default_factory=set)
+    """Boxes on their way out."""
+    closed: bool = False
+    """Whether nothing may wait here any more."""
+
+    def taken(self, digest: str) -> _Waiting | None:
+        queue = self.waiting.get(digest)
+        return queue.popleft() if queue else None
+
+    def count(self, digest: str) -> int:
+        return len(self.waiting.get(digest, ()))
+
+    def drop(self, digest: str, *, down_to: int = 0) -> None:
+        while self.count(digest) > down_to:
+            self.remove_later(self.waiting[digest].popleft())
+
+    def drop_all(self) -> None:
+        for digest in tuple(self.waiting):
+            self.drop(digest)
+
+    def remove_later(self, waiting: _Waiting) -> None:
+        task = asyncio.get_running_loop().create_task(_removed(waiting))
+        self.removals.add(task)
+        task.add_done_callback(self.removals.discard)
+
+
+class Pool:
+    """The boxes that wait for one owner. Used on one event loop, and of no use on any other."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        size: int,
+        outdated: Callable[[], Awaitable[bool]],
+        idle_seconds: float = POOL_IDLE_SECONDS,
+    ) -> None:
+        """Make an empty pool.
+
+        Args:
+            folder: where the locked files of waiting boxes are, shared by all processes of this user.
+            size: how many boxes may wait in all those processes together.
+            outdated: whether what the boxes were made under has changed, so that all are to go.
+            idle_seconds: how long boxes of a plan wait for somebody to ask for it again.
+        """
+        self._folder = folder
+        self._size = size
+        self._outdated = outdated
+        self._idle_seconds = idle_seconds
+        self._rack = _Rack()
+        self._refill: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    def taken(self, plan: BoxPlan) -> ReadyBox | None:
+        """A box of this plan that waits, which is the caller's from now on; `None` where there is none."""
+        digest = plan.digest
+        self._asked_for(plan, digest)
+        while (waiting := self._rack.taken(digest)) is not None:
+            if waiting.box.usable:
+                os.close(waiting.place)
+                return waiting.box
+            self._rack.remove_later(waiting)
+        return None
+
+    def waiting_count(self) -> int:
+        """How many boxes wait now, of all plans together."""
+        return sum(map(len, self._rack.waiting.values()))
+
+    def refill(self) -> None:
+        """Start what should be waiting, one box at a time, in the background."""
+        if self._size and not self._rack.closed and (self._refill is None or self._refill.done()):
+            self._refill = asyncio.get_running_loop().create_task(self._refilled())
+
+    def retire(self) -> None:
+        """Let no box wait any longer; those that are asked for anew will."""
+        self._rack.demands.clear()
+        self._rack.drop_all()
+
+    async def close(self) -> None:
+        """End all that wait, and wait until they are gone."""
+        self._rack.closed = True
+        for task in (self._refill, self._watch):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self.retire()
+        await asyncio.gather(*self._rack.removals)
+
+    def _asked_for(self, plan: BoxPlan, digest: str) -> None:
+        demands = self._rack.demands
+        demands[digest] = _Demand(plan=plan, asked_at=time.monotonic())
+        demands.move_to_end(digest)
+        while len(demands) > max(self._size, 1):
+            self._rack.drop(demands.popitem(last=False)[0])
+
+    async def _refilled(self) -> None:
+        if time.monotonic() < self._not_before:
+            return
+        while (digest := self._lacking()) is not None:
+            place = self._free_place()
+            if place is None:
+                return
+            if not await self._added(digest, place):
+                return
+
+    async def _added(self, digest: str, place: int) -> bool:
+        """Start one box; whether it waits now."""
+        try:
+            box = await ReadyBox.started(self._rack.demands[digest].plan)
+        except (SandboxError, OSError):
+            # Whoever runs code next starts a box himself and is told why it fails.
+            self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
+            os.close(place)
+            return False
+        except BaseException:
+            os.close(place)
+            raise
+        waiting = _Waiting(box=box, place=place)
+        if digest not in self._rack.demands or self._rack.closed:
+            self._rack.remove_later(waiting)
+            return not self._rack.closed
+        box.note(RunState.WAITING)
+        self._rack.waiting.setdefault(digest, deque()).append(waiting)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.get_running_loop().create_task(
+                _watched(weakref.ref(self), self._rack, POOL_WATCH_SECONDS)
+            )
+        return True
+
+    def _lacking(self) -> str | None:
+        """The plan of which the next box should be started; those of which too many wait make room for it."""
+        wanted = shares(tuple(reversed(self._rack.demands)), self._size)
+        lacking = next((digest for digest, count in wanted.items() if self._rack.count(digest) < count), None)
+        if lacking is not None:
+            for digest in tuple(self._rack.waiting):
+                self._rack.drop(digest, down_to=wanted.get(digest, 0))
+        return lacking
+
+    def _free_place(self) -> int | None:
+        """Lock one of the places for waiting boxes; `None` where other processes have them all."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(self._size):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self._folder / f"waiting-{number}", flags, 0o600)
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            os.close(descriptor)
+        return None
+
+    async def _looked_after(self) -> None:
+        """Retire what is outdated, has waited too long, or is dead."""
+        if await self._outdated():
+            self.retire()
+        oldest = time.monotonic() - self._idle_seconds
+        for digest, demand in tuple(self._rack.demands.items()):
+            if demand.asked_at < oldest:
+                del self._rack.demands[digest]
+                self._rack.drop(digest)
+        for queue in self._rack.waiting.values():
+            for waiting in tuple(queue):
+                if not waiting.box.usable:
+                    queue.remove(waiting)
+                    self._rack.remove_later(waiting)
+
+
+async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -> None:
+    """Look after a pool while anything waits in it; where the pool itself is gone, so is whoever could use it."""
+    try:
+        while any(rack.waiting.values()):
+            await asyncio.sleep(pause_seconds)
+            owner = pool()
+            if owner is None:
+                rack.drop_all()
+                return
+            await owner._looked_after()  # noqa: SLF001 -- its own
+            del owner
+    except asyncio.CancelledError:
+        # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
+        for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
+            waiting.box.kill()
+        raise
+
+
+async def _removed(waiting: _Waiting) -> None:
+    try:
+        await finished_although_cancelled(waiting.box.remove())
+    finally:
+        os.close(waiting.place)
+
+
+# ======== sandbox/runner.py ===========================================================================================
+# Runs a request from beginning to end: limits held, outcome told by the kernels, nothing left behind.
+#
+# One `Runner` belongs to one command or one plugin instance, and ends with it. Each run has a folder, cgroups and a box
+# of its own, which are gone soon after it ends, by whatever way it ends: the code's own end, the deadline, an error, or
+# cancellation. A box that waits in the pool is taken where one of the same plan is there; else one is started.
+
+
+_OUTPUT_UNIT_BYTES = 1 << 10
+_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
+_NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
+_NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What is known of a run once its box has got it."""
+
+    request: RunRequest
+    """What is asked for."""
+    compiled: Compiled
+    """What follows from it."""
+    enforced: Enforced
+    """What holds here."""
+    ready: ReadyBox
+    """Its box."""
+    pooled: bool
+    """Whether that had waited for it."""
+    queue_seconds: float
+    """How long the run waited for a slot."""
+    startup_seconds: float
+    """How long it took from then until the box was there."""
+
+
+class Runner:
+    """Runs requests on this host."""
+
+    def __init__(
+        self,
+        equipment: Equipment,
+        *,
+        pool: Pool | None = None,
+        bounds: QueueBounds = _NO_QUEUE,
+        startup_seconds: float = STARTUP_SECONDS,
+    ) -> None:
+        """Run on this equipment.
+
+        Args:
+            equipment: what the host has.
+            pool: where boxes wait; this runner ends it. Without one each run starts a box.
+            bounds: how many runs may wait for a slot, and for how long.
+            startup_seconds: how long a box on a whole CPU may take to start.
+        """
+        self._equipment = equipment
+        self._pool = pool
+        self._bounds = bounds
+        self._startup_seconds = startup_seconds
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Use it for as long as the context lasts."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+        await self.close()
+
+    def retire_boxes(self) -> None:
+        """Let no box wait any longer that was started before now."""
+        if self._pool is not None:
+            self._pool.retire()
+
+    async def close(self) -> None:
+        """End the boxes that wait, and wait until all are gone."""
+        if self._pool is not None:
+            await self._pool.close()
+        await asyncio.gather(*self._removals)
+
+    async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
+        """Run a request to its end.
+
+        Args:
+            request: what to run.
+            tell: gets a sentence for the person while the run has to wait for others.
+
+        Raises:
+            UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
+            BusyError: as many runs as the limits permit are under way, and too many wait already or it took too long.
+            StartError: gVisor did not bring the interpreter up.
+        """
+        try:
+            return await self._run(request, tell or _untold)
+        except OSError as error:
+            raise _host_refused(error) from error
+        except StartError as error:
+            if request.limits[DEBUG]:
+                raise error.with_internals() from error
+            raise
+        finally:
+            if self._pool is not None:
+                self._pool.refill()
+
+    async def _run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]]) -> RunResult:
+        equipment, clock = self._equipment, asyncio.get_running_loop().time
+        compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
+        enforced = enforceable(compiled.cgroup_limits, request.limits, equipment.cgroups, equipment.proof)
+        asked = clock()
+        async with AsyncExitStack() as slots:
+            folder = equipment.folder / "slots"
+            await slots.enter_async_context(
+                taken_slots(folder, request.person, request.limits, bounds=self._bounds, tell=tell)
+            )
+            permitted = clock()
+            ready, pooled = await self._box_for(request, compiled, enforced)
+            try:
+                begun = _Begun(
+                    request=request,
+                    compiled=compiled,
+                    enforced=enforced,
+                    ready=ready,
+                    pooled=pooled,
+                    queue_seconds=permitted - asked,
+                    startup_seconds=clock() - permitted,
+                )
+                result = await self._served(begun)
+            except BaseException:
+                await finished_although_cancelled(ready.remove())
+                raise
+            await self._removed(ready)
+            return result
+
+    async def _box_for(self, request: RunRequest, compiled: Compiled, enforced: Enforced) -> tuple[ReadyBox, bool]:
+        """A box that is ready for code, and whether it had waited for it."""
+        plan = BoxPlan(
+            compiled=compiled,
+            cgroup_limits=enforced.cgroup_limits,
+            equipment=self._equipment,
+            language=request.language,
+            startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
+        )
+        waiting = None if self._pool is None else self._pool.taken(self._importing(plan, request))
+        if waiting is not None:
+            return waiting, True
+        return await ReadyBox.started(plan), False
+
+    def _importing(self, plan: BoxPlan, request: RunRequest) -> BoxPlan:
+        """The plan of a box that waits: its interpreter has imported beforehand what the administrator lists."""
+        imports = self._equipment.pool_imports
+        if not imports or request.language != "python":
+            return plan
+        tree, packages = self._equipment.tree, self._equipment.packages
+        compiled = compile_run("python", request.limits, tree, packages=packages, imports=imports)
+        return replace(plan, compiled=compiled)
+
+    async def _served(self, begun: _Begun) -> RunResult:
+        """Hand the code over to a box, and say how it ended."""
+        request, ready, limits = begun.request, begun.ready, begun.request.limits
+        output = KeptOutput(limit_bytes=_output_bytes(limits))
+        whose = {"person": request.person, "surface": request.surface, "limits_digest": limits.digest}
+        clock = asyncio.get_running_loop().time
+        handed_over = clock()
+        end = await ready.serve(
+            request.code_bytes,
+            output,
+            within_seconds=_runtime_seconds(limits),
+            handed_over=lambda: ready.note(RunState.RUNNING, **whose),
+        )
+        wall_seconds = clock() - handed_over
+        counters = ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+        ended_by_hand = ended_by_administrator(ready.folder.path)
+        outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
+        return RunResult(
+            outcome=outcome,
+            language=request.language,
+            exit_code=end.exit_code if outcome in {Outcome.OK, Outcome.ERROR} else None,
+            chunks=output.chunks,
+            truncated=output.seen_bytes > output.kept_bytes,
+            output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
+            runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
+            ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
+            unenforced=begun.enforced.unenforced,
+            debug_allowed=limits[DEBUG],
+            limits_digest=limits.digest,
+            policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
+            gvisor=self._equipment.gvisor_words,
+            box_digest=ready.plan_digest,
+            pooled=begun.pooled,
+            ended_by_administrator=ended_by_hand,
+            queue_seconds=begun.queue_seconds,
+            startup_seconds=begun.startup_seconds,
+            wall_seconds=wall_seconds,
+            cpu_seconds=counters.cpu_seconds,
+            peak_memory_bytes=counters.peak_memory_bytes,
+            code_sha256=request.code_sha256,
+        )
+
+    async def _removed(self, ready: ReadyBox) -> None:
+        """Remove a box whose code is at its end; a server that lives on does so while the result is on its way."""
+        if self._pool is None:
+            await finished_although_cancelled(ready.remove())
+            return
+        removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
+
+def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: bool) -> Outcome:
+    """How a run ended, from what the kernels say.
+
+    Args:
+        end: how its processes ended.
+        counters: what was counted in its cgroups.
+        asked: whether gVisor could be asked how the code ended; an exit code that it did not tell is then no code's.
+        ended_by_hand: whether an administrator ended it.
+    """
     if counters.oom_kills:
         return Outcome.OUT_OF_MEMORY
     if end.timed_out:
         return Outcome.TIMED_OUT
-    if end.exit_code < 0:
+    if ended_by_hand and not end.told_by_gvisor:
         return Outcome.KILLED
-    return Outcome.ERROR if end.exit_code else Outcome.OK
+    if end.told_by_gvisor or (not asked and end.exit_code >= 0):
+        return Outcome.ERROR if end.exit_code else Outcome.OK
+    if counters.pids_limit_hits:
+        return Outcome.TOO_MANY_PROCESSES
+    return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+async def _untold(_: str) -> None:
+    """Nobody listens."""
+
+
+def _host_refused(error: OSError) -> StartError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StartError(
+            reason=f"the disk is full ({error.filename})", remedy="Free space there; nothing of the run was left behind"
+        )
+    return StartError(reason=f"this host refused: {error.strerror} ({error.filename})")
 
 
 def _output_bytes(limits: EffectiveLimits) -> int:
@@ -10499,19 +13545,211 @@ def _finite(number: int | Unlimited) -> int | None:
     return None if isinstance(number, Unlimited) else number
 
 
-async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
-    """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
+# ======== sandbox/proving.py ==========================================================================================
+# The start-up probe: holds this host against code that tries to break each limit, once for each boot and set-up.
+
+
+_PROBES_AT_ONCE = 3
+
+
+def with_kept_proof(equipment: Equipment) -> Equipment:
+    """The equipment with the proof that is kept of this very host; without one where none is."""
+    binding = proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups)
+    return replace(equipment, proof=kept_proof(equipment.folder, binding))
+
+
+async def with_new_proof(equipment: Equipment) -> Equipment:
+    """The equipment with a proof of just now, which is kept if every limit held; takes a few seconds.
+
+    Raises:
+        StartError: no box starts here at all.
+    """
+    turns = asyncio.Semaphore(_PROBES_AT_ONCE)
+    async with Runner(replace(equipment, proof=None)) as runner:
         try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    result = task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-    return result
+            # One alone first: where no box starts at all, that is said once.
+            found = [await _broken_reason(PROBES[0], runner, turns)]
+        except StartError:
+            forget_launch(equipment.folder)  # what worked before does not any more: the next start looks anew
+            raise
+        async with asyncio.TaskGroup() as group:
+            rest = [group.create_task(_broken_reason(probe, runner, turns)) for probe in PROBES[1:]]
+        found += [task.result() for task in rest]
+    proof = HostProof(broken=MappingProxyType({name: reason for name, reason in found if reason}))
+    if not proof.broken:
+        keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
+    return replace(equipment, proof=proof)
+
+
+async def _broken_reason(probe: Probe, runner: Runner, turns: asyncio.Semaphore) -> tuple[str, str]:
+    """The name of the limit, and why it cannot be relied on; empty where it held, or is known not to be enforced."""
+    async with turns:
+        try:
+            result = await runner.run(probe.request())
+        except SandboxError as error:
+            if probe is PROBES[0]:
+                raise
+            return probe.limit, f"the start-up probe could not try it ({error.reason})"
+    if probe.limit in result.unenforced or probe.held(result):
+        return probe.limit, ""
+    return probe.limit, f"the start-up probe broke it ({result.sentence.removesuffix('.')})"
+
+
+# ======== sandbox/prepared_runner.py ==================================================================================
+# The one runner of a process: its gVisor found or installed, its host proved, its pool sized; anew where that changes.
+#
+# Owned by a session, and ends with it.
+
+
+Announce = Callable[[str], Awaitable[None]]
+
+_MEMORY_INFORMATION = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostChoices:
+    """What the administrator chose for this host, beside the limits."""
+
+    gvisor: ReleaseSource
+    """Which gVisor is wanted."""
+    gvisor_platform: str | None = None
+    """The only platform to start it on; `None` leaves it to what works here."""
+    pool_size: int | None
+    """How many boxes may wait for code; `None` leaves it to the memory there is."""
+    pool_imports: tuple[str, ...]
+    """Modules that the interpreters of waiting boxes import beforehand."""
+    packages: PackagesOrder | None
+    """Which packages are offered to code, if any."""
+    queue: QueueBounds
+    """How many runs may wait for others."""
+
+
+class PreparedRunner:
+    """Prepares on first use, and again where gVisor or the file tree is gone or another event loop asks."""
+
+    def __init__(
+        self, environ: Mapping[str, str], *, keeps_boxes: bool, outdated: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            environ: this process's environment.
+            keeps_boxes: whether boxes may wait for code; for those that run once it would be a waste.
+            outdated: whether the policy has changed since somebody last ran something.
+        """
+        self._environ = environ
+        self._keeps_boxes = keeps_boxes
+        self._outdated = outdated
+        self._preparing = asyncio.Lock()
+        self._equipment: Equipment | None = None
+        self._runner: Runner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def ready(self, choices: HostChoices, limits: EffectiveLimits, announce: Announce) -> Runner:
+        """The runner, announcing what has to be done first.
+
+        Raises:
+            SandboxError: something is missing that no setting can do without.
+        """
+        async with self._preparing:
+            equipment = await self._prepared(choices, limits, announce)
+            loop = asyncio.get_running_loop()
+            if self._runner is None or self._loop is not loop or self._equipment is not equipment:
+                await self.close()
+                self._equipment, self._loop = equipment, loop
+                self._runner = self._made(equipment, choices, limits)
+            return self._runner
+
+    def retire_boxes(self) -> None:
+        """Let no box wait any longer that was started before now."""
+        if self._runner is not None:
+            self._runner.retire_boxes()
+
+    async def close(self) -> None:
+        """End what waits; runs under way go on."""
+        runner, self._runner = self._runner, None
+        if runner is not None and self._loop is asyncio.get_running_loop():
+            await runner.close()
+
+    def _made(self, equipment: Equipment, choices: HostChoices, limits: EffectiveLimits) -> Runner:
+        size = self._pool_size(equipment.cgroups, choices, limits)
+        pool = Pool(equipment.folder / "slots", size=size, outdated=self._outdated) if size else None
+        return Runner(equipment, pool=pool, bounds=choices.queue)
+
+    def _pool_size(
+        self, cgroups: CgroupParent | CgroupsUnavailable, choices: HostChoices, limits: EffectiveLimits
+    ) -> int:
+        if not self._keeps_boxes:
+            return 0
+        if choices.pool_size is not None:
+            return choices.pool_size
+        runs = limits[MAX_INSTANCE_RUNS]
+        left = min(filter(None, (_available_bytes(), memory_left_bytes(cgroups))), default=0)
+        return automatic_pool_size(left, None if isinstance(runs, Unlimited) else runs)
+
+    async def _prepared(self, choices: HostChoices, limits: EffectiveLimits, announce: Announce) -> Equipment:
+        kept = self._equipment if self._equipment is not None and self._equipment.intact() else None
+        runsc = kept.runsc if kept else await asyncio.to_thread(found_runsc, choices.gvisor, self._environ)
+        if runsc is None:
+            runsc = await self._installed(choices.gvisor, limits, announce)
+        await announce("Initializing sandbox configuration...")
+        await announce("Setting up sandbox environment...")
+        if kept is not None:
+            return kept
+        equipment = await self._equipped(runsc, choices, limits, announce)
+        await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
+        equipment = replace(equipment, pool_imports=choices.pool_imports)
+        equipment = await asyncio.to_thread(with_kept_proof, equipment)
+        if equipment.proof is None:
+            await announce("Proving on this host that each limit holds...")
+            equipment = await with_new_proof(equipment)
+        return equipment
+
+    async def _equipped(
+        self, runsc: Runsc, choices: HostChoices, limits: EffectiveLimits, announce: Announce
+    ) -> Equipment:
+        try:
+            return await asyncio.to_thread(
+                prepared,
+                runsc,
+                self._environ,
+                _reporter(announce),
+                choices.packages,
+                gvisor_platform=choices.gvisor_platform,
+            )
+        except StartError as error:
+            if limits[DEBUG]:
+                raise error.with_internals() from error
+            raise
+
+    async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
+        if limits[AUTO_INSTALL]:
+            await announce("Auto-installing gVisor...")
+        return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
+
+
+def _available_bytes() -> int | None:
+    """Memory that this machine could give now. Source: proc_meminfo(5), MemAvailable."""
+    with suppress(OSError, ValueError):
+        for line in _MEMORY_INFORMATION.read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return int(rest.split()[0]) << 10
+    return None
+
+
+def _reporter(announce: Announce) -> Callable[[str], None]:
+    """Announces, from the thread that works, in the loop that waits."""
+    loop = asyncio.get_running_loop()
+
+    def report(sentence: str) -> None:
+        asyncio.run_coroutine_threadsafe(_announced(announce, sentence), loop)
+
+    return report
+
+
+async def _announced(announce: Announce, sentence: str) -> None:
+    await announce(sentence)
 
 
 # ======== sandbox/session.py ==========================================================================================
@@ -10519,9 +13757,6 @@ async def _finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
 #
 # One `Session` belongs to one command or one plugin instance, and goes with it. This is an edge: it reads the
 # environment, the clock and policy files, and hands the sandbox nothing of them but effective limits.
-
-
-Announce = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10558,17 +13793,73 @@ class _Opened:
     policy: LivePolicy
 
 
+def gvisor_source(settings: SettingValues) -> ReleaseSource:
+    """Which gVisor the settings want."""
+    return release_source(
+        machine=platform.machine(),
+        url=settings[GVISOR_URL],
+        version=settings[GVISOR_VERSION],
+        sha512=settings[GVISOR_SHA512],
+        min_version=settings[GVISOR_MIN_VERSION],
+    )
+
+
+def packages_order(settings: SettingValues) -> PackagesOrder | None:
+    """Which packages the settings offer to code, and what other settings name that code must not see."""
+    path = settings[PACKAGES_PATH]
+    if path is None:
+        return None
+    named = ((setting, settings[setting]) for setting in (POLICY_PATH, POLICY_KEYS, POLICY_STATE, AUDIT_LOG))
+    return PackagesOrder(
+        path=Path(path),
+        off_limits=tuple(
+            named_folder(f"named by {setting.variable}", value) for setting, value in named if value and value[0] == "/"
+        ),
+    )
+
+
+def host_choices(settings: SettingValues) -> HostChoices:
+    """What the settings say of this host."""
+    return HostChoices(
+        gvisor=gvisor_source(settings),
+        gvisor_platform=settings[GVISOR_PLATFORM],
+        pool_size=settings[POOL_SIZE],
+        pool_imports=settings[POOL_IMPORTS],
+        packages=packages_order(settings),
+        queue=QueueBounds(size=settings[QUEUE_SIZE], max_wait_seconds=settings[QUEUE_MAX_WAIT].total_seconds()),
+    )
+
+
 class Session:
     """Runs code under what policy says at that moment."""
 
-    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None], *, keeps_boxes: bool = False) -> None:
+        """Read nothing yet.
+
+        Args:
+            environ: this process's environment.
+            warn: gets sentences for administrators.
+            keeps_boxes: whether boxes may wait for code; for those that run once it would be a waste.
+        """
         self._environ = dict(environ)
         self._warn = warn
         self._opened: _Opened | None = None
         self._opening = threading.Lock()
         self._warned_of: tuple[str, datetime, bool] | None = None
-        self._equipment: Equipment | None = None
-        self._preparing = asyncio.Lock()
+        self._last: Situation | None = None
+        self._runner = PreparedRunner(self._environ, keeps_boxes=keeps_boxes, outdated=self._outdated)
+
+    async def __aenter__(self) -> Self:
+        """Use it for as long as the context lasts."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End the boxes that wait for code; a session that is only forgotten does so within a second or two."""
+        await self._runner.close()
 
     def situation(self) -> Situation:
         """What holds here now: policy files as they are at this moment, the environment as it was at the start.
@@ -10670,11 +13961,19 @@ class Session:
         progress.account = replace(progress.account, limits=limits, policy_refusal=refusal)
         if stand_in is not None and stand_in.locked_down:
             progress.notices = (f"The lockdown values hold: the policy set is refused ({refusal}).",)
-        request = RunRequest(language=order.language, code=order.code, limits=limits, person=order.person)
-        async with self._preparing:
-            equipment = await self._prepared(situation, limits, announce)
+        if self._changed(situation):
+            self._runner.retire_boxes()
+        request = RunRequest(
+            language=order.language,
+            code=order.code,
+            limits=limits,
+            person=order.person,
+            surface=order.requester.surface,
+        )
+        choices = host_choices(situation.environment.settings)
+        runner = await self._runner.ready(choices, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
-        return await Runner(equipment).run(request)
+        return await runner.run(request, announce)
 
     def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
         """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""
@@ -10685,49 +13984,17 @@ class Session:
             untrusted_admin_valves=order.untrusted_admin_valves,
         )
 
-    async def _prepared(self, situation: Situation, limits: EffectiveLimits, announce: Announce) -> Equipment:
-        source = gvisor_source(situation)
-        runsc = self._equipment.runsc if self._equipment is not None and self._equipment.intact() else None
-        runsc = runsc or await asyncio.to_thread(found_runsc, source, self._environ)
-        if runsc is None:
-            runsc = await self._installed(source, limits, announce)
-        await announce("Initializing sandbox configuration...")
-        await announce("Setting up sandbox environment...")
-        if self._equipment is None or self._equipment.runsc != runsc or not self._equipment.intact():
-            self._equipment = await asyncio.to_thread(prepared, runsc, self._environ, _reporter(announce))
-            await remove_leftovers(self._equipment.folder / RUNS_FOLDER, self._equipment.cgroups)
-        return self._equipment
+    def _changed(self, situation: Situation) -> bool:
+        """Whether another policy holds than at the last run; boxes that were started under that one go."""
+        before, self._last = self._last, situation
+        return before is not None and before is not situation
 
-    async def _installed(self, source: ReleaseSource, limits: EffectiveLimits, announce: Announce) -> Runsc:
-        if limits[AUTO_INSTALL]:
-            await announce("Auto-installing gVisor...")
-        return await asyncio.to_thread(installed_runsc, source, self._environ, limits, _reporter(announce))
-
-
-def gvisor_source(situation: Situation) -> ReleaseSource:
-    """Which gVisor the settings want."""
-    settings = situation.environment.settings
-    return release_source(
-        machine=platform.machine(),
-        url=settings[GVISOR_URL],
-        version=settings[GVISOR_VERSION],
-        sha512=settings[GVISOR_SHA512],
-        min_version=settings[GVISOR_MIN_VERSION],
-    )
-
-
-def _reporter(announce: Announce) -> Callable[[str], None]:
-    """Announces, from the thread that works, in the loop that waits."""
-    loop = asyncio.get_running_loop()
-
-    def report(sentence: str) -> None:
-        asyncio.run_coroutine_threadsafe(_announced(announce, sentence), loop)
-
-    return report
-
-
-async def _announced(announce: Announce, sentence: str) -> None:
-    await announce(sentence)
+    async def _outdated(self) -> bool:
+        """Whether another policy holds by now than at the last run."""
+        try:
+            return await asyncio.to_thread(self.situation) is not self._last
+        except PolicyError:
+            return True
 
 
 # ======== plugins/host.py =============================================================================================
@@ -10749,9 +14016,22 @@ PluginEnd = RunResult | PolicyError | SandboxError
 class PluginHost:
     """Runs code for one plugin."""
 
-    def __init__(self, environ: Mapping[str, str], group_source: GroupSource = open_webui_groups) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        group_source: GroupSource = open_webui_groups,
+        *,
+        keeps_boxes: bool = False,
+    ) -> None:
+        """Run under this environment.
+
+        Args:
+            environ: this process's.
+            group_source: who knows the groups of a person.
+            keeps_boxes: whether boxes may wait for code between runs.
+        """
         warn = logging.getLogger(LOGGER_NAME).warning
-        self._session = Session(environ, warn)
+        self._session = Session(environ, warn, keeps_boxes=keeps_boxes)
         self._groups = GroupRegister(group_source, warn, GROUPS_SECONDS)
 
     async def run(self, order: RunOrder, emit: Emit | None) -> PluginEnd:
@@ -10771,6 +14051,10 @@ class PluginHost:
             return await _told_refusal(emit, _internal_error(defect))
         await _emit_status(emit, "complete", result.sentence, done=True)
         return result
+
+    async def close(self) -> None:
+        """Leave nothing behind; a host that is only forgotten does so within a second or two."""
+        await self._session.close()
 
 
 def run_order(
@@ -10893,7 +14177,11 @@ def self_test(arguments: Sequence[str]) -> int:
 
 
 async def _tested(order: RunOrder) -> int:
-    end = await PluginHost(os.environ).run(order, _print_event)
+    host = PluginHost(os.environ)
+    try:
+        end = await host.run(order, _print_event)
+    finally:
+        await host.close()
     sys.stdout.write(json_text(end_json(end)) + "\n")
     return 0 if isinstance(end, RunResult) and end.outcome is Outcome.OK else 1
 
@@ -10913,7 +14201,7 @@ class Tools:
 
     def __init__(self) -> None:
         self.valves = self.Valves()
-        self._host = PluginHost(os.environ)
+        self._host = PluginHost(os.environ, keeps_boxes=True)
 
     async def run_python_code(
         self,
@@ -10925,7 +14213,8 @@ class Tools:
     ) -> str:
         """
         Run Python code in a sandbox, and return what it prints. Use this to compute, to test code, and to process data.
-        The sandbox is new for each call and keeps nothing. Only the standard library is there. Print what matters.
+        The sandbox is new for each call and keeps nothing. There is the standard library, and what an
+        administrator added; nothing can be installed. Print what matters.
 
         :param python_code: The Python program to run.
         """

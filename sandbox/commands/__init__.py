@@ -1,0 +1,1 @@
+"""One module for each command of `sandbox`, loaded only when it is called."""

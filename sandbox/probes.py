@@ -1,0 +1,145 @@
+"""Code that tries to break one limit each, in a real box, and how one sees that it could not.
+
+The start-up probe and `sandbox doctor` hold this host against the same ones.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from policy.effective import fixed_limits
+from policy.values import UNLIMITED
+from sandbox.outcome import Outcome, RunResult
+from sandbox.request import RunRequest
+
+PROBE_PLACE = "probe of this host"
+_CPU_SHARE_AT_A_FIFTH = 0.3
+_PROCESSES_AT_EIGHT = 8
+_PROBE_VALUES = {
+    "require_resource_limiting": False,
+    "debug": True,
+    "max_concurrent_runs": UNLIMITED,
+    "max_instance_runs": UNLIMITED,
+}
+_CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Code that tries to break one limit, and how one sees that it could not."""
+
+    limit: str
+    """Name of the limit that it proves."""
+    language: str
+    """`python` or `bash`."""
+    code: str
+    """What it tries."""
+    values: Mapping[str, Any]
+    """Values of limits that differ from the built-ins."""
+    held: Callable[[RunResult], bool]
+    """Whether the limit held."""
+    shows: str
+    """What it showed if it held, for people."""
+
+    def request(self) -> RunRequest:
+        """What to run."""
+        limits = fixed_limits({**self.values, **_PROBE_VALUES}, PROBE_PLACE)
+        return RunRequest(language=self.language, code=self.code, limits=limits, person=PROBE_PLACE)
+
+
+def _cpu_share(result: RunResult) -> float:
+    """CPU time for each second of the box's life, by the kernel's count; endless where nothing counted it."""
+    if result.cpu_seconds is None:
+        return math.inf
+    return result.cpu_seconds / (result.startup_seconds + result.wall_seconds)
+
+
+PROBES = (
+    Probe(
+        limit="languages",
+        language="python",
+        code="print(6 * 7)",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output == "42\n",
+        shows="Python runs",
+    ),
+    Probe(
+        limit="languages",
+        language="bash",
+        code="echo $((6 * 7))",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output == "42\n",
+        shows="Bash runs",
+    ),
+    Probe(
+        limit="networking_allowed",
+        language="python",
+        code="import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+        "\ntry: s.connect(('192.0.2.1', 9)); print('reached')"
+        "\nexcept OSError: print('closed')",
+        values=_CALM,
+        held=lambda result: result.outcome is Outcome.OK and result.output.endswith("closed\n"),
+        shows="no route leads out",
+    ),
+    Probe(
+        limit="max_runtime_seconds",
+        language="python",
+        code="import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
+        values={**_CALM, "max_runtime_seconds": 1},
+        held=lambda result: result.outcome is Outcome.TIMED_OUT,
+        shows="endless code was stopped after 1 second",
+    ),
+    Probe(
+        limit="max_ram_megabytes",
+        language="python",
+        code="b = bytearray(256 << 20)\nprint(len(b))",
+        values={**_CALM, "max_ram_megabytes": 64},
+        held=lambda result: result.outcome is Outcome.OUT_OF_MEMORY,
+        shows="256 megabytes were not to be had at a limit of 64",
+    ),
+    Probe(
+        limit="max_cpus",
+        language="python",
+        code="import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass",
+        values={**_CALM, "max_cpus": Decimal("0.2")},
+        held=lambda result: _cpu_share(result) < _CPU_SHARE_AT_A_FIFTH,
+        shows="a busy loop got about a fifth of a CPU",
+    ),
+    Probe(
+        limit="max_processes",
+        language="python",
+        code="import os\nmade = 0\ntry:\n    while made < 40:\n        if os.fork() == 0: os.read(0, 1); os._exit(0)"
+        "\n        made += 1\nexcept OSError: pass\nprint(made)",
+        values={**_CALM, "max_processes": 8},
+        held=lambda result: result.output.strip().isdecimal() and int(result.output) < _PROCESSES_AT_EIGHT,
+        shows="no more than 8 processes were to be had",
+    ),
+    Probe(
+        limit="max_disk_megabytes",
+        language="bash",
+        code="head -c 16M /dev/zero > /tmp/a; head -c 16M /dev/zero > /dev/shm/b; wc -c < /tmp/a; wc -c < /dev/shm/b",
+        values={**_CALM, "max_disk_megabytes": 4},
+        held=lambda result: sum(int(word) for word in result.stream("stdout").split()) <= 4 << 20,
+        shows="32 megabytes did not fit into 4",
+    ),
+    Probe(
+        limit="max_output_kilobytes",
+        language="bash",
+        code="head -c 1M /dev/zero",
+        values={**_CALM, "max_output_kilobytes": 8},
+        held=lambda result: result.truncated and len(result.stream("stdout")) == 8 << 10,
+        shows="of 1 megabyte, 8 kilobytes were kept",
+    ),
+)
+
+COMMANDS_PROBE = Probe(
+    limit="languages",
+    language="bash",
+    code="ls -l / && stat /",
+    values=_CALM,
+    held=lambda result: result.outcome is Outcome.OK,
+    shows="ls and stat work in a box",
+)
+"""No limit, but the system calls of this host's everyday commands; Debian's gVisor of 2022 does not know them."""

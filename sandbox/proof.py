@@ -1,0 +1,97 @@
+"""What the start-up probe found on this host, and where that is kept until something changes that it depends on.
+
+A proof holds for one boot, user, cgroup, kernel, gVisor and file tree. It lies in the private folder, which only this
+user can write. One that found a broken limit is not kept: the next start tries again.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable
+from sandbox.gvisor import Runsc
+
+PROOF_FORMAT = 1
+"""Raised with every change of what is probed, or how."""
+PROOFS_FOLDER = "proofs"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostProof:
+    """Which limits held against code that tried to break them."""
+
+    broken: Mapping[str, str]
+    """By limit, why it cannot be relied on here; empty where each held, or is known to be absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofBinding:
+    """Everything that a proof depends on."""
+
+    facts: Mapping[str, str]
+    """By name; if one differs, the proof is of another host."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it, in lower-case hexadecimal."""
+        return hashlib.sha256(json.dumps(dict(self.facts), sort_keys=True).encode()).hexdigest()
+
+
+def proof_binding(runsc: Runsc, tree_digest: str, cgroups: CgroupParent | CgroupsUnavailable) -> ProofBinding:
+    """What a proof on this host at this moment is bound to."""
+    program = runsc.path.stat()
+    places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
+    return ProofBinding(
+        facts=MappingProxyType(
+            {
+                "format": str(PROOF_FORMAT),
+                "boot": _BOOT_ID.read_text().strip(),
+                "uid": str(os.geteuid()),
+                "cgroups": " ".join(f"{place.folder}:{','.join(sorted(place.controllers))}" for place in places),
+                "kernel": f"{platform.release()} {platform.version()}",
+                "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+                "arguments": " ".join(runsc.arguments),
+                "tree": tree_digest,
+            }
+        )
+    )
+
+
+def kept_proof(folder: Path, binding: ProofBinding) -> HostProof | None:
+    """The proof of this very host, if one is kept; anything that cannot be read is none.
+
+    Args:
+        folder: the private folder.
+        binding: what it must be bound to.
+    """
+    with suppress(OSError, ValueError):
+        kept = json.loads((folder / PROOFS_FOLDER / f"{binding.digest}.json").read_text())
+        if kept == dict(binding.facts):
+            return HostProof(broken=MappingProxyType({}))
+    return None
+
+
+def keep_proof(folder: Path, binding: ProofBinding) -> None:
+    """Keep that every limit held, in the place of proofs of before; a full disk keeps none, and the next start probes.
+
+    Args:
+        folder: the private folder.
+        binding: what the proof is bound to.
+    """
+    proofs = folder / PROOFS_FOLDER
+    with suppress(OSError, ValueError):
+        proofs.mkdir(mode=0o700, exist_ok=True)
+        partial = proofs / f".partial-{secrets.token_hex(8)}"
+        partial.write_text(json.dumps(dict(binding.facts), indent=1, sort_keys=True))
+        partial.rename(proofs / f"{binding.digest}.json")
+        for older in proofs.glob("*.json"):
+            if older.stem != binding.digest and json.loads(older.read_text()).get("boot") != binding.facts["boot"]:
+                older.unlink()

@@ -1,0 +1,226 @@
+"""A box that waits for code, with everything that was made for it: its folder and lease, its cgroups, its processes.
+
+Whoever starts one owns it until it is removed. It serves one request, whoever asked for it to be started.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+from sandbox.box import Box, BoxEnd, BoxFolder
+from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_members, make_cgroup
+from sandbox.control import control_socket_files
+from sandbox.equipment import Equipment
+from sandbox.errors import StartError
+from sandbox.leases import RUNS_FOLDER, leased_folder
+from sandbox.outcome import KeptOutput
+from sandbox.processes import process_family
+from sandbox.run_notes import RunNote, RunState, ended_by_administrator, write_run_note
+from sandbox.spec import BOX_DIGEST_ANNOTATION, Compiled, NetworkMode
+
+W = TypeVar("W")
+
+BOX_FORMAT = 1
+"""Raised with every change of how boxes are started and served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxPlan:
+    """Everything that one box is made from; boxes of equal plans can stand in for each other."""
+
+    compiled: Compiled
+    """Spec, flags and limits, none of which names a person, code or run."""
+    cgroup_limits: CgroupLimits
+    """What can be enforced of its cgroup limits."""
+    equipment: Equipment
+    """What the host has for it."""
+    language: str
+    """`python` or `bash`."""
+    startup_seconds: float
+    """How long it may take until its interpreter is ready; no part of what a box is made from."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it and the versions of gVisor and of this runner, in lower-case hexadecimal."""
+        limits = self.cgroup_limits
+        runsc, packages = self.equipment.runsc, self.equipment.packages
+        whole = {
+            "format": BOX_FORMAT,
+            "spec": self.compiled.spec,
+            "flags": self.compiled.runsc_flags,
+            "cgroup": [limits.memory_bytes, limits.cpu_thousandths, limits.processes_hard_stop],
+            "runsc": [str(runsc.path), runsc.version, runsc.arguments],
+            "tree": self.equipment.tree.digest,
+            "packages": None if packages is None else packages.digest,
+        }
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class ReadyBox:
+    """One box and what belongs to it."""
+
+    plan_digest: str
+    """Of the plan that it was made from."""
+    folder: BoxFolder
+    """Its own."""
+    startup_seconds: float = 0.0
+    """How long it took until its interpreter was ready."""
+    language: str = ""
+    """`python` or `bash`."""
+    started_at: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+    cgroup: RunCgroup | None = None
+    """Its own, where there is one."""
+    box: Box | None = None
+    """Its process; absent until it was started."""
+    lease: ExitStack = field(default_factory=ExitStack)
+    """The lock on its folder."""
+
+    @classmethod
+    async def started(cls, plan: BoxPlan) -> Self:
+        """Start a box and wait until it is ready; whatever goes wrong, nothing is left behind.
+
+        Raises:
+            UnenforceableError: the kernel did not take a limit.
+            StartError: gVisor did not bring the interpreter up.
+        """
+        name = secrets.token_hex(16)
+        lease = ExitStack()
+        path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
+        made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
+        try:
+            await made._start(plan)
+        except BaseException:
+            await finished_although_cancelled(made.remove())
+            raise
+        return made
+
+    @property
+    def usable(self) -> bool:
+        """Whether code could be handed to it now: it lives, and no administrator is about to end it."""
+        return self.box is not None and self.box.alive and not ended_by_administrator(self.folder.path)
+
+    @property
+    def answers(self) -> bool:
+        """Whether gVisor can be asked how the code ended."""
+        return self.box is not None and self.box.answers
+
+    async def serve(
+        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+    ) -> BoxEnd:
+        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between."""
+        if self.box is None:
+            raise StartError(reason="the box was never started")
+        return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+
+    def note(self, state: RunState, **who: Any) -> None:  # noqa: ANN401 -- fields of `RunNote`
+        """Say in its folder what it is doing, for `sandbox ps`."""
+        places = self.cgroup.places if self.cgroup else ()
+        note = RunNote(
+            state=state,
+            language=self.language,
+            box_digest=self.plan_digest,
+            caller_pid=os.getpid(),
+            since=time.time(),
+            started=self.started_at,
+            cgroup_folders=tuple(str(place.folder) for place in places),
+            **{"person": None, "surface": None, "limits_digest": None, **who},
+        )
+        with suppress(OSError):  # a full disk is no reason to stop what runs already
+            write_run_note(self.folder.path, note)
+
+    def kill(self) -> None:
+        """Kill it without waiting for its end, where it has a cgroup; elsewhere `remove` does."""
+        if self.cgroup is not None:
+            self.cgroup.kill_once()
+
+    async def remove(self) -> None:
+        """Kill it if it still lives, and leave nothing of it behind."""
+        if self.cgroup is not None:
+            await self.cgroup.kill()
+        if self.box is not None:
+            await self.box.close()
+        if self.cgroup is not None and self.cgroup.remove_once():
+            # What was just being started may have joined meanwhile.
+            await self.cgroup.kill()
+            await self.cgroup.remove()
+        await asyncio.to_thread(_folder_removed, self.folder)
+        self.lease.close()
+
+    async def _start(self, plan: BoxPlan) -> None:
+        begun = time.monotonic()
+        cgroups = plan.equipment.cgroups
+        self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
+        if isinstance(cgroups, CgroupParent):
+            self.cgroup = make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+        self.note(RunState.STARTING)
+        box = await finished_although_cancelled(self._start_box(plan))
+        await box.ready(within_seconds=plan.startup_seconds)
+        if self.cgroup is not None and plan.equipment.proof is None:
+            # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
+            _prove_membership(self.cgroup, box.process_id)
+        await box.watch(self.cgroup.processes() if self.cgroup else process_family(box.process_id))
+        self.startup_seconds = time.monotonic() - begun
+
+    async def _start_box(self, plan: BoxPlan) -> Box:
+        """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
+        runsc = plan.equipment.runsc
+        self.box = await Box.start(
+            (*_own_network(plan), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            self.folder,
+            self.cgroup.procs_files if self.cgroup else (),
+        )
+        return self.box
+
+
+def _own_network(plan: BoxPlan) -> tuple[str, ...]:
+    """Around gVisor of a box without network: out of reach of other users of this host, whom its socket would obey."""
+    rootless = plan.equipment.launch is not None and plan.equipment.launch.rootless
+    return () if rootless or plan.compiled.network is not NetworkMode.LOOPBACK else ("unshare", "--net", "--")
+
+
+def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
+    """Refuse a box of which any process is not where its limits are."""
+    before = process_family(process_id)
+    members = {place: cgroup_members(place.folder) for place in cgroup.places}
+    box = before & process_family(process_id)  # those that lived all the while: what has ended is in no cgroup
+    if len(box) <= 1:
+        raise StartError(reason="gVisor ended as soon as the interpreter was ready")
+    for place in cgroup.places:
+        outside = box - members[place]
+        if outside:
+            controllers = ", ".join(sorted(place.controllers))
+            raise StartError(
+                reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
+            )
+
+
+def _folder_removed(folder: BoxFolder) -> None:
+    for left in control_socket_files(folder.state, folder.name):
+        with suppress(OSError):
+            left.unlink()
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
+    """Carry work to its end, even where the task that waits for it is cancelled meanwhile; then pass that on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result

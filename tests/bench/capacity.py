@@ -1,0 +1,114 @@
+"""How many cold runs a second there are, and how much memory a box takes that waits."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from policy.values import UNLIMITED
+from sandbox.ready_box import BoxPlan, ReadyBox
+from sandbox.runner import Runner
+from tests.bench.boxes_by_hand import bundle_by_hand, memory_bytes, run_by_hand, waiting_by_hand
+from tests.bench.latency import CODE, PRINTED, request_for_bench
+from tests.bench.measuring import Row, Unit, Whose, against, counted, sample_of, with_goal
+from tests.bench.place import BenchPlace, limits_for_bench
+
+AT_ONCE = (1, 2, 4, 8)
+ROUNDS = 3
+LEAST_RUNS_A_ROUND = 8
+LEAST_THROUGHPUT_RATIO = 0.95
+MEMORY_TURNS = 5
+MOST_MEMORY_RATIO = 1.15
+_REST_SECONDS = 0.3
+
+
+async def throughput_rows(place: BenchPlace) -> list[Row]:
+    """Cold runs a second with so many at once, until nothing is left of the last."""
+    ours: dict[int, list[float]] = {number: [] for number in AT_ONCE}
+    by_hand: dict[int, list[float]] = {number: [] for number in AT_ONCE}
+    for turn in counted("Throughput with 1, 2, 4 and 8 at once", ROUNDS * len(AT_ONCE)):
+        at_once = AT_ONCE[turn % len(AT_ONCE)]
+        ours[at_once].append(await _runs_a_second(place, at_once))
+        by_hand[at_once].append(_runs_a_second_by_hand(place, at_once))
+    return [row for number in AT_ONCE for row in _throughput_pair(number, ours[number], by_hand[number])]
+
+
+async def memory_rows(place: BenchPlace, imports: tuple[str, ...] = ()) -> list[Row]:
+    """Memory of a box that waits for code, alone on the machine; its processes share no pages with other boxes."""
+    plan = place.plan(limits_for_bench(), imports)
+    ours: list[float] = []
+    by_hand: list[float] = []
+    with_imports = f" with {', '.join(imports)}" if imports else ""
+    for _ in counted(f"Memory of boxes that wait{with_imports}", MEMORY_TURNS):
+        ours.append(await _idle_bytes(place, plan))
+        by_hand.append(_idle_bytes_by_hand(place, plan))
+    reference = Row(
+        what=f"a box by hand that waits{with_imports}", sample=sample_of(by_hand, Unit.BYTES), whose=Whose.REFERENCE
+    )
+    row = against(Row(what=f"a box that waits{with_imports}", sample=sample_of(ours, Unit.BYTES)), reference)
+    met = row.ratio is not None and row.ratio <= MOST_MEMORY_RATIO
+    return [reference, with_goal(row, "at most 1.15 times", met=met)]
+
+
+async def _runs_a_second(place: BenchPlace, at_once: int) -> float:
+    request = request_for_bench(max_concurrent_runs=UNLIMITED, max_instance_runs=UNLIMITED)
+    runs = _runs_a_round(at_once)
+    left = iter(range(runs))
+    async with Runner(place.equipment) as runner:
+
+        async def work() -> None:
+            for _ in left:
+                result = await runner.run(request)
+                if result.output != PRINTED:
+                    raise RuntimeError(f"a run ended as {result.outcome} and printed {result.output!r}")
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(at_once)))
+        await runner.close()
+        seconds = time.perf_counter() - begun
+    await place.settled()
+    return runs / seconds
+
+
+def _runs_a_second_by_hand(place: BenchPlace, at_once: int) -> float:
+    plan, runs = place.plan(limits_for_bench()), _runs_a_round(at_once)
+    with ExitStack() as made, ThreadPoolExecutor(at_once) as threads:
+        bundles = [made.enter_context(bundle_by_hand(place, plan)) for _ in range(runs)]
+        begun = time.perf_counter()
+        for done in [threads.submit(run_by_hand, bundle, CODE.encode()) for bundle in bundles]:
+            done.result()
+        return runs / (time.perf_counter() - begun)
+
+
+def _runs_a_round(at_once: int) -> int:
+    """Twice through for as many as there are, so that the last of a round do not count for much."""
+    return max(LEAST_RUNS_A_ROUND, 2 * at_once)
+
+
+def _throughput_pair(at_once: int, ours: Sequence[float], by_hand: Sequence[float]) -> tuple[Row, Row]:
+    reference = Row(
+        what=f"runsc run by hand, {at_once} at once",
+        sample=sample_of(by_hand, Unit.RUNS_A_SECOND),
+        whose=Whose.REFERENCE,
+    )
+    row = against(Row(what=f"cold runs, {at_once} at once", sample=sample_of(ours, Unit.RUNS_A_SECOND)), reference)
+    met = row.ratio is not None and row.ratio >= LEAST_THROUGHPUT_RATIO
+    return reference, with_goal(row, "at least 0.95 times", met=met)
+
+
+async def _idle_bytes(place: BenchPlace, plan: BoxPlan) -> int:
+    """As the pool starts it."""
+    box = await ReadyBox.started(plan)
+    try:
+        await asyncio.sleep(_REST_SECONDS)
+        (cgroup,) = place.boxes()
+        return memory_bytes(cgroup)
+    finally:
+        await box.remove()
+
+
+def _idle_bytes_by_hand(place: BenchPlace, plan: BoxPlan) -> int:
+    with bundle_by_hand(place, plan) as bundle, waiting_by_hand(bundle):
+        time.sleep(_REST_SECONDS)
+        return memory_bytes(bundle.cgroup)
