@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PYTEST ?= pytest
 PYTEST_OPTIONS ?=
+SOAK_OPTIONS ?=
 TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
 BENCH_VENV := build/bench-venv
@@ -12,7 +13,7 @@ VM_PACKAGES := qemu-system-x86 linux-image-amd64 busybox-static
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-docs fuzz lint format plugins schema docs lock e2e containers vm clean root
+.PHONY: help demo test soak bench bench-docs fuzz lint format plugins schema docs lock e2e containers vm clean root
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +31,10 @@ test: root .venv/ready ## Run every test, those against real gVisor included
 		.venv/bin/python -m $(PYTEST) tests/policy $(PYTEST_OPTIONS) > build/policy-tests.log 2>&1 & half=$$!; \
 		.venv/bin/python -m $(PYTEST) tests --ignore=tests/policy $(PYTEST_OPTIONS); rest=$$?; \
 		wait $$half; policy=$$?; cat build/policy-tests.log; exit $$((rest > policy ? rest : policy))
+
+soak: root .venv/ready ## Run a thousand boxes, then five minutes of steady load; nothing may grow (build/soak.json)
+	@.venv/bin/sandbox install
+	@.venv/bin/python -m tests.soak $(SOAK_OPTIONS)
 
 bench: root .venv/ready ## Measure speed beside references in the same run (build/bench/)
 	@.venv/bin/sandbox install

@@ -142,8 +142,8 @@ class Box:
 
     @property
     def alive(self) -> bool:
-        """Whether nobody has heard of its end yet."""
-        return self._process.returncode is None
+        """Whether nobody has heard of its end yet; of a halted `runsc run` nobody would, so gVisor itself is asked."""
+        return self._process.returncode is None and (self._watch is None or self._watch.alive)
 
     @property
     def answers(self) -> bool:

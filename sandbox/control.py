@@ -10,12 +10,15 @@ Source: https://github.com/google/gvisor, pkg/urpc/urpc.go and runsc/boot/contro
 runsc/sandbox/sandbox.go (where the socket is).
 """
 
+import array
 import asyncio
 import ctypes
+import fcntl
 import json
 import os
 import socket
 import struct
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,7 +27,7 @@ from typing import Self
 
 CONTROL_SOCKET_FOLDERS = (Path("/var/run"), Path("/run"), Path("/tmp"))  # noqa: S108 -- gVisor's choice, not ours
 """Where newer releases put the socket if the path in their state folder is too long for one."""
-_CONNECT_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 1 << 12
 _CLONE_NEWNET = 0x40000000
 _SOCKET_KIND = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -55,9 +58,21 @@ class ExitWatch:
                     await asyncio.get_running_loop().sock_connect(connection, address)
                     if _listener(connection) in box_processes:
                         await asyncio.get_running_loop().sock_sendall(connection, question)
+                        await _taken_note_of(connection)
                         return cls(connection)
             connection.close()
         return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the box still has to answer: it has neither said anything nor gone."""
+        try:
+            self._connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     async def exit_code(self) -> int | None:
         """Wait for the end; the exit code as shells tell it, or `None` where the box went without an answer."""
@@ -117,6 +132,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread.start()
     thread.join()
     return made[0]
+
+
+async def _taken_note_of(connection: socket.socket) -> None:
+    """Wait until the other end has read all we sent; a box that ends before would end without an answer.
+
+    Source: unix(7), SIOCOUTQ, which Linux numbers as TIOCOUTQ.
+    """
+    unread, pause = array.array("i", [0]), 0.0005
+    while fcntl.ioctl(connection, termios.TIOCOUTQ, unread) == 0 and unread[0]:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.02)
 
 
 def _listener(connection: socket.socket) -> int:

@@ -27,27 +27,8 @@ def preload(names):
         os.close(descriptor)
     os.close(nowhere)
 
-def leave(status, scope):
-    import atexit, gc, os, sys, types
-
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    atexit._run_exitfuncs()
-    lasting = (types.ModuleType, types.FunctionType, type)
-    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
-        scope.pop(name, None)
-    gc.collect()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError):
-            pass
-        except OSError:
-            status = 120
-    os._exit(status & 255)
-
 def start():
-    import builtins, gc, linecache, os, sys, traceback
+    import atexit, builtins, gc, linecache, os, sys, traceback, types
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
@@ -65,8 +46,9 @@ def start():
     source = sys.stdin.buffer.read().decode()
     linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
-    ended = leave
-    del scope["start"], scope["preload"], scope["leave"]
+    modules, say, lasting = sys.modules, print, (types.ModuleType, types.FunctionType, type)
+    run_exit_functions, collect, leave = atexit._run_exitfuncs, gc.collect, os._exit
+    del scope["start"], scope["preload"]
     try:
         exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
         status = 0
@@ -75,14 +57,27 @@ def start():
         if status is None:
             status = 0
         elif not isinstance(status, int):
-            print(status, file=sys.stderr)
+            say(status, file=sys.stderr)
             status = 1
     except BaseException as error:
         below = error.__traceback__.tb_next
         show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
         show(type(error), error.with_traceback(below), below)
         status = 1
-    ended(status, scope)
+    if "threading" in modules:
+        modules["threading"]._shutdown()
+    run_exit_functions()
+    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
+        scope.pop(name, None)
+    collect()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError:
+            status = 120
+    leave(status & 255)
 
 start()
 """

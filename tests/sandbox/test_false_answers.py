@@ -176,21 +176,21 @@ def test_files_of_a_control_socket_bear_the_whole_name_of_the_box(tmp_path: Path
 
 LIAR = """#!{python}
 import os, socket, sys, time
-state = next(word for word in sys.argv if word.startswith("--root="))[7:]
+box = os.fork()
+if box:  # as `runsc run` does, which waits for the rest
+    os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(box, 0)[1])))
 server = socket.socket(socket.AF_UNIX)
 server.bind("\\0runsc-sandbox." + sys.argv[-1])
 server.listen()
-child = os.fork()
-if child == 0:
-    time.sleep(60)
 os.write(1, b"\\0ready\\n")
 {then}
 time.sleep(60)
 """
-ANSWER_WITH = "there = server.accept()[0]; there.recv(4096); there.sendall({answer!r})"
+TAKE_QUESTION = "there = server.accept()[0]; there.recv(4096)"
+ANSWER_WITH = f"{TAKE_QUESTION}; there.sendall({{answer!r}})"
 SAY_IT_ENDED = ANSWER_WITH.format(answer=said(result=0))
-END_WITHOUT_A_WORD = "server.accept()[0].recv(4096); sys.stdin.buffer.read(); os.kill(child, 9); os._exit(0)"
-SAY_ENDLESSLY = "there = server.accept()[0]\nwhile True: there.sendall(b'[' * 65536)"
+END_WITHOUT_A_WORD = f"{TAKE_QUESTION}; sys.stdin.buffer.read(); os._exit(0)"
+SAY_ENDLESSLY = f"{TAKE_QUESTION}\nwhile True: there.sendall(b'[' * 65536)"
 
 
 def liar(place: Place, tmp_path: Path, then: str) -> Equipment:

@@ -21,7 +21,16 @@ HOMES = Path("/run/homes")
 SLICE = "system.slice"
 PATIENCE = "6"
 """How many times longer than on real hardware the tests wait."""
-PYTEST = "-m pytest -p tests.vm.recorder -p no:cacheprovider --refuse-skips --color=no -q -o timeout=300".split()
+PYTEST = (
+    "-m",
+    "pytest",
+    "-ptests.vm.recorder",
+    "-pno:cacheprovider",
+    "--refuse-skips",
+    "--color=no",
+    "-q",
+    "-otimeout=300",
+)
 
 
 def main() -> int:
