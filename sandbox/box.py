@@ -224,9 +224,20 @@ class Box:
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
+        await self.end()
+        self._let_go()
+
+    def abandon(self) -> None:
+        """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
+        if self._process.returncode is None:
+            with pinned_processes(process_family(self._process.pid)) as descriptors:
+                for descriptor in descriptors:
+                    signal_pinned(descriptor, signal.SIGKILL)
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        await self.end()
         self._pipes.close()
         while self._halted:
             os.close(self._halted.pop())

@@ -30,6 +30,7 @@ CONTROL_SOCKET_FOLDERS = (Path("/var/run"), Path("/run"), Path("/tmp"))  # noqa:
 _CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 1 << 12
 _CLONE_NEWNET = 0x40000000
+_LARGEST_WAIT_STATUS = 0xFFFF
 _SOCKET_KIND = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _PEER_CREDENTIALS = struct.Struct("3i")
 
@@ -166,7 +167,10 @@ def _exit_code(answer: bytes) -> int | None:
         said = json.loads(answer)
         if said["success"] is not True:
             return None
-        code = os.waitstatus_to_exitcode(said["result"])
+        status = said["result"]
+        if isinstance(status, bool) or not 0 <= status <= _LARGEST_WAIT_STATUS:
+            return None
+        code = os.waitstatus_to_exitcode(status)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return code if code >= 0 else 128 - code

@@ -164,11 +164,9 @@ class Pool:
     async def close(self) -> None:
         """End all that wait, and wait until they are gone."""
         self._rack.closed = True
-        for task in (self._refill, self._watch):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await _cancelled(self._refill)
         self.retire()
+        await _cancelled(self._watch)
         await asyncio.gather(*self._rack.removals)
 
     def _asked_for(self, plan: BoxPlan, digest: str) -> None:
@@ -263,8 +261,16 @@ async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -
     except asyncio.CancelledError:
         # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
         for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.kill()
+            waiting.box.abandon()
+            os.close(waiting.place)
+        rack.waiting.clear()
         raise
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _removed(waiting: _Waiting) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sandbox.box import Box, BoxEnd, BoxFolder
@@ -28,6 +29,8 @@ from sandbox.spec import BOX_DIGEST_ANNOTATION, Compiled, NetworkMode
 
 W = TypeVar("W")
 
+_LEAST_FREE_BYTES = 1 << 16
+_LEAST_FREE_FILES = 8
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -99,6 +102,12 @@ class ReadyBox:
         made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
         try:
             await made._start(plan)
+        except StartError as error:
+            full = disk_is_full(path)
+            await finished_although_cancelled(made.remove())
+            if full:
+                raise disk_full_error(plan.equipment.folder) from error
+            raise
         except BaseException:
             await finished_although_cancelled(made.remove())
             raise
@@ -138,10 +147,11 @@ class ReadyBox:
         with suppress(OSError):  # a full disk is no reason to stop what runs already
             write_run_note(self.folder.path, note)
 
-    def kill(self) -> None:
-        """Kill it without waiting for its end, where it has a cgroup; elsewhere `remove` does."""
-        if self.cgroup is not None:
-            self.cgroup.kill_once()
+    def abandon(self) -> None:
+        """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        if self.box is not None:
+            self.box.abandon()
+        self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
@@ -202,6 +212,23 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether too little can be had there for what gVisor notes down; it tells so in words of its own."""
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return False
+    few_files = left.f_files > 0 and left.f_favail < _LEAST_FREE_FILES
+    return few_files or left.f_bavail * left.f_frsize < _LEAST_FREE_BYTES
+
+
+def disk_full_error(folder: Path) -> StartError:
+    """What is said of a run that a full disk did not let start."""
+    return StartError(
+        reason=f"the disk is full ({folder})", remedy="Free space there; nothing of the run was left behind"
+    )
 
 
 def _folder_removed(folder: BoxFolder) -> None:

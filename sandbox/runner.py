@@ -7,7 +7,6 @@ cancellation. A box that waits in the pool is taken where one of the same plan i
 
 import asyncio
 import errno
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -30,14 +29,13 @@ from sandbox.equipment import Equipment
 from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput, Outcome, RunResult
 from sandbox.pool import Pool
-from sandbox.ready_box import BoxPlan, ReadyBox, finished_although_cancelled
+from sandbox.ready_box import BoxPlan, ReadyBox, disk_full_error, finished_although_cancelled
 from sandbox.request import RunRequest
 from sandbox.run_notes import RunState, ended_by_administrator
 from sandbox.slots import QueueBounds, taken_slots
 from sandbox.spec import Compiled, compile_run
 
 _OUTPUT_UNIT_BYTES = 1 << 10
-_PAGE_BYTES = 1 << 12
 _MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
@@ -104,7 +102,7 @@ class Runner:
     async def close(self) -> None:
         """End the boxes that wait, and wait until all are gone."""
         if self._pool is not None:
-            await self._pool.close()
+            await finished_although_cancelled(self._pool.close())
         await asyncio.gather(*self._removals)
 
     async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
@@ -124,8 +122,6 @@ class Runner:
         except OSError as error:
             raise _host_refused(error, self._equipment.folder) from error
         except StartError as error:
-            if _is_full(self._equipment.folder):
-                raise _disk_full(self._equipment.folder) from error
             if request.limits[DEBUG]:
                 raise error.with_internals() from error
             raise
@@ -266,24 +262,8 @@ async def _untold(_: str) -> None:
 
 def _host_refused(error: OSError, folder: Path) -> StartError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return _disk_full(folder)
+        return disk_full_error(folder)
     return StartError(reason=f"this host refused: {error.strerror} ({error.filename})")
-
-
-def _disk_full(folder: Path) -> StartError:
-    return StartError(
-        reason=f"the disk is full ({folder})", remedy="Free space there; nothing of the run was left behind"
-    )
-
-
-def _is_full(folder: Path) -> bool:
-    """Whether not one page or file more can be had there, which gVisor tells in words of its own."""
-    try:
-        left = os.statvfs(folder)
-    except OSError:
-        return False
-    counts_files = left.f_files > 0
-    return left.f_bavail * left.f_frsize < _PAGE_BYTES or (counts_files and left.f_favail == 0)
 
 
 def _output_bytes(limits: EffectiveLimits) -> int:

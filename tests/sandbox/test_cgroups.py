@@ -21,6 +21,7 @@ from sandbox.cgroups import (
     CgroupsUnavailable,
     CgroupVersion,
     RunCgroup,
+    cgroup_members,
     find_cgroup_parent,
     make_cgroup,
 )
@@ -430,9 +431,10 @@ async def exit_code(command: list[str]) -> int:
 
 
 async def first_member(run: RunCgroup) -> int:
+    """The first process that is in the run's cgroups of all hierarchies."""
     async with asyncio.timeout(20):
         while True:
-            if members := run.processes():
+            if members := frozenset.intersection(*(cgroup_members(place.folder) for place in run.places)):
                 return min(members)
             await asyncio.sleep(0.01)
 

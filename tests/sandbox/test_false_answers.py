@@ -176,9 +176,8 @@ def test_files_of_a_control_socket_bear_the_whole_name_of_the_box(tmp_path: Path
 
 LIAR = """#!{python}
 import os, socket, sys, time
-box = os.fork()
-if box:  # as `runsc run` does, which waits for the rest
-    os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(box, 0)[1])))
+if "run" in sys.argv:  # starts the rest, and waits for it
+    os._exit(abs(os.spawnl(os.P_WAIT, sys.executable, sys.executable, __file__, sys.argv[-1])))
 server = socket.socket(socket.AF_UNIX)
 server.bind("\\0runsc-sandbox." + sys.argv[-1])
 server.listen()
@@ -190,6 +189,7 @@ TAKE_QUESTION = "there = server.accept()[0]; there.recv(4096)"
 ANSWER_WITH = f"{TAKE_QUESTION}; there.sendall({{answer!r}})"
 SAY_IT_ENDED = ANSWER_WITH.format(answer=said(result=0))
 END_WITHOUT_A_WORD = f"{TAKE_QUESTION}; sys.stdin.buffer.read(); os._exit(0)"
+SAY_READY_OFTEN = f"{TAKE_QUESTION}; os.write(1, b'\\0ready\\n' * 3)"
 SAY_ENDLESSLY = f"{TAKE_QUESTION}\nwhile True: there.sendall(b'[' * 65536)"
 
 
@@ -208,7 +208,7 @@ def liar(place: Place, tmp_path: Path, then: str) -> Equipment:
         pytest.param("", id="hangs"),
         pytest.param(ANSWER_WITH.format(answer=b'{"success": tr'), id="half-an-answer"),
         pytest.param(SAY_ENDLESSLY, id="endless-answer"),
-        pytest.param("os.close(0); os.close(1); os.close(2)", id="closes-everything"),
+        pytest.param(f"{TAKE_QUESTION}\nfor number in range(3): os.close(number)", id="closes-everything"),
     ],
 )
 async def test_gvisor_that_goes_wrong_once_it_is_ready_is_ended_at_the_deadline(
@@ -247,7 +247,7 @@ async def test_gvisor_that_says_too_early_that_it_ended_is_ended(place: Place, t
 @pytest.mark.gvisor
 async def test_gvisor_that_says_ready_and_more_is_refused_or_its_words_are_output(place: Place, tmp_path: Path) -> None:
     before = traces_of(place)
-    async with Runner(liar(place, tmp_path, "os.write(1, b'\\0ready\\n' * 3)")) as runner:
+    async with Runner(liar(place, tmp_path, SAY_READY_OFTEN)) as runner:
         try:
             result = await runner.run(request_of("print(1)", max_runtime_seconds=1))
         except StartError:

@@ -10,88 +10,89 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 169
-#   policy/destinations.py ....... line 505
-#   policy/positions.py .......... line 725
-#   policy/errors.py ............. line 951
-#   policy/keys.py ............... line 1084
-#   policy/requester.py .......... line 1296
-#   policy/shape.py .............. line 1438
-#   policy/shape_errors.py ....... line 1694
-#   policy/values.py ............. line 1778
-#   policy/limits.py ............. line 2130
-#   policy/settings.py ........... line 2376
-#   policy/remembered.py ......... line 2734
-#   policy/schema.py ............. line 2867
-#   policy/statements.py ......... line 3010
-#   policy/effective.py .......... line 3092
-#   policy/environment.py ........ line 3301
-#   policy/toml_words.py ......... line 3526
-#   policy/toml_text.py .......... line 3870
-#   policy/document.py ........... line 4144
-#   policy/refusals.py ........... line 4385
-#   policy/resolve.py ............ line 4565
-#   policy/signature_block.py .... line 4898
-#   policy/signatures.py ......... line 5101
-#   policy/situation.py .......... line 5226
-#   plugins/valves.py ............ line 5336
-#   policy/trusted_files.py ...... line 5457
-#   policy/load.py ............... line 5877
-#   policy/locks.py .............. line 6015
-#   policy/audit.py .............. line 6070
-#   policy/standing.py ........... line 6400
-#   policy/state_folder.py ....... line 6519
-#   policy/live.py ............... line 6613
-#   sandbox/cleaning.py .......... line 6838
-#   plugins/people.py ............ line 6859
-#   sandbox/control.py ........... line 6954
-#   sandbox/elf.py ............... line 7091
-#   sandbox/errors.py ............ line 7189
-#   sandbox/cgroups.py ........... line 7243
-#   sandbox/folders.py ........... line 7967
-#   sandbox/off_limits.py ........ line 8199
-#   sandbox/packages.py .......... line 8316
-#   sandbox/pipes.py ............. line 8476
-#   sandbox/processes.py ......... line 8596
-#   sandbox/ended_family.py ...... line 8675
-#   sandbox/queue_lines.py ....... line 8734
-#   sandbox/release.py ........... line 8902
-#   sandbox/debian.py ............ line 9262
-#   sandbox/request.py ........... line 9525
-#   sandbox/outcome.py ........... line 9602
-#   plugins/presentation.py ...... line 9817
-#   sandbox/account.py ........... line 9921
-#   sandbox/probes.py ............ line 9996
-#   sandbox/run_notes.py ......... line 10123
-#   sandbox/noted_cgroups.py ..... line 10290
-#   sandbox/leases.py ............ line 10359
-#   sandbox/runsc_program.py ..... line 10496
-#   sandbox/gvisor.py ............ line 10596
-#   sandbox/proof.py ............. line 10849
-#   sandbox/enforcing.py ......... line 10935
-#   sandbox/shared_libraries.py .. line 11022
-#   sandbox/slots.py ............. line 11177
-#   sandbox/starters.py .......... line 11415
-#   sandbox/box.py ............... line 11535
-#   sandbox/tree_plan.py ......... line 11806
-#   sandbox/tree_build.py ........ line 12047
-#   sandbox/tree_marker.py ....... line 12250
-#   sandbox/tree.py .............. line 12342
-#   sandbox/launch.py ............ line 12512
-#   sandbox/kept_launch.py ....... line 12760
-#   sandbox/equipment.py ......... line 12830
-#   sandbox/spec.py .............. line 12957
-#   sandbox/ready_box.py ......... line 13169
-#   sandbox/pool.py .............. line 13375
-#   sandbox/runner.py ............ line 13637
-#   sandbox/proving.py ........... line 13900
-#   sandbox/prepared_runner.py ... line 13950
-#   sandbox/session.py ........... line 14107
-#   plugins/host.py .............. line 14352
-#   plugins/self_test.py ......... line 14487
-#   plugins/function.py .......... line 14546
+#   plugins/blocks.py ............ line 171
+#   policy/destinations.py ....... line 507
+#   policy/positions.py .......... line 727
+#   policy/errors.py ............. line 953
+#   policy/keys.py ............... line 1086
+#   policy/requester.py .......... line 1298
+#   policy/shape.py .............. line 1440
+#   policy/shape_errors.py ....... line 1696
+#   policy/values.py ............. line 1780
+#   policy/limits.py ............. line 2132
+#   policy/settings.py ........... line 2378
+#   policy/remembered.py ......... line 2736
+#   policy/schema.py ............. line 2869
+#   policy/statements.py ......... line 3012
+#   policy/effective.py .......... line 3094
+#   policy/environment.py ........ line 3303
+#   policy/toml_words.py ......... line 3528
+#   policy/toml_text.py .......... line 3872
+#   policy/document.py ........... line 4146
+#   policy/refusals.py ........... line 4387
+#   policy/resolve.py ............ line 4567
+#   policy/signature_block.py .... line 4900
+#   policy/signatures.py ......... line 5103
+#   policy/situation.py .......... line 5228
+#   plugins/valves.py ............ line 5338
+#   policy/trusted_files.py ...... line 5459
+#   policy/load.py ............... line 5879
+#   policy/locks.py .............. line 6017
+#   policy/audit.py .............. line 6072
+#   policy/standing.py ........... line 6402
+#   policy/state_folder.py ....... line 6521
+#   policy/live.py ............... line 6615
+#   sandbox/cleaning.py .......... line 6840
+#   plugins/people.py ............ line 6861
+#   sandbox/control.py ........... line 6956
+#   sandbox/elf.py ............... line 7120
+#   sandbox/errors.py ............ line 7218
+#   sandbox/cgroups.py ........... line 7272
+#   sandbox/folders.py ........... line 7996
+#   sandbox/off_limits.py ........ line 8228
+#   sandbox/packages.py .......... line 8345
+#   sandbox/pipes.py ............. line 8505
+#   sandbox/processes.py ......... line 8625
+#   sandbox/ended_family.py ...... line 8704
+#   sandbox/queue_lines.py ....... line 8763
+#   sandbox/release.py ........... line 8931
+#   sandbox/debian.py ............ line 9291
+#   sandbox/request.py ........... line 9554
+#   sandbox/outcome.py ........... line 9631
+#   plugins/presentation.py ...... line 9846
+#   sandbox/account.py ........... line 9950
+#   sandbox/probes.py ............ line 10025
+#   sandbox/run_notes.py ......... line 10152
+#   sandbox/noted_cgroups.py ..... line 10319
+#   sandbox/leases.py ............ line 10388
+#   sandbox/runsc_program.py ..... line 10525
+#   sandbox/gvisor.py ............ line 10625
+#   sandbox/proof.py ............. line 10878
+#   sandbox/enforcing.py ......... line 10964
+#   sandbox/shared_libraries.py .. line 11051
+#   sandbox/slots.py ............. line 11206
+#   sandbox/starters.py .......... line 11444
+#   sandbox/box.py ............... line 11559
+#   sandbox/tree_plan.py ......... line 11841
+#   sandbox/tree_build.py ........ line 12082
+#   sandbox/tree_marker.py ....... line 12285
+#   sandbox/tree.py .............. line 12377
+#   sandbox/launch.py ............ line 12547
+#   sandbox/kept_launch.py ....... line 12795
+#   sandbox/equipment.py ......... line 12865
+#   sandbox/spec.py .............. line 12992
+#   sandbox/ready_box.py ......... line 13204
+#   sandbox/pool.py .............. line 13436
+#   sandbox/runner.py ............ line 13704
+#   sandbox/proving.py ........... line 13965
+#   sandbox/prepared_runner.py ... line 14015
+#   sandbox/session.py ........... line 14172
+#   plugins/host.py .............. line 14417
+#   plugins/self_test.py ......... line 14552
+#   plugins/function.py .......... line 14611
 
 import argparse
+import array
 import asyncio
 import base64
 import binascii
@@ -125,6 +126,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import termios
 import threading
 import time
 import tomllib
@@ -6966,9 +6968,10 @@ def _text_in(untrusted: Mapping[str, Any], key: str) -> str | None:
 
 CONTROL_SOCKET_FOLDERS = (Path("/var/run"), Path("/run"), Path("/tmp"))  # noqa: S108 -- gVisor's choice, not ours
 """Where newer releases put the socket if the path in their state folder is too long for one."""
-_CONNECT_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 1 << 12
 _CLONE_NEWNET = 0x40000000
+_LARGEST_WAIT_STATUS = 0xFFFF
 _SOCKET_KIND = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _PEER_CREDENTIALS = struct.Struct("3i")
 
@@ -6997,9 +7000,21 @@ class ExitWatch:
                     await asyncio.get_running_loop().sock_connect(connection, address)
                     if _listener(connection) in box_processes:
                         await asyncio.get_running_loop().sock_sendall(connection, question)
+                        await _taken_note_of(connection)
                         return cls(connection)
             connection.close()
         return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the box still has to answer: it has neither said anything nor gone."""
+        try:
+            self._connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     async def exit_code(self) -> int | None:
         """Wait for the end; the exit code as shells tell it, or `None` where the box went without an answer."""
@@ -7061,6 +7076,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     return made[0]
 
 
+async def _taken_note_of(connection: socket.socket) -> None:
+    """Wait until the other end has read all we sent; a box that ends before would end without an answer.
+
+    Source: unix(7), SIOCOUTQ, which Linux numbers as TIOCOUTQ.
+    """
+    unread, pause = array.array("i", [0]), 0.0005
+    while fcntl.ioctl(connection, termios.TIOCOUTQ, unread) == 0 and unread[0]:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.02)
+
+
 def _listener(connection: socket.socket) -> int:
     """The process that listens at the other end. Source: unix(7), SO_PEERCRED."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
@@ -7082,7 +7108,10 @@ def _exit_code(answer: bytes) -> int | None:
         said = json.loads(answer)
         if said["success"] is not True:
             return None
-        code = os.waitstatus_to_exitcode(said["result"])
+        status = said["result"]
+        if isinstance(status, bool) or not 0 <= status <= _LARGEST_WAIT_STATUS:
+            return None
+        code = os.waitstatus_to_exitcode(status)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return code if code >= 0 else 128 - code
@@ -11442,27 +11471,8 @@ def preload(names):
         os.close(descriptor)
     os.close(nowhere)
 
-def leave(status, scope):
-    import atexit, gc, os, sys, types
-
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    atexit._run_exitfuncs()
-    lasting = (types.ModuleType, types.FunctionType, type)
-    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
-        scope.pop(name, None)
-    gc.collect()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError):
-            pass
-        except OSError:
-            status = 120
-    os._exit(status & 255)
-
 def start():
-    import builtins, gc, linecache, os, sys, traceback
+    import atexit, builtins, gc, linecache, os, sys, traceback, types
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
@@ -11480,8 +11490,9 @@ def start():
     source = sys.stdin.buffer.read().decode()
     linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
-    ended = leave
-    del scope["start"], scope["preload"], scope["leave"]
+    modules, say, lasting = sys.modules, print, (types.ModuleType, types.FunctionType, type)
+    run_exit_functions, collect, leave = atexit._run_exitfuncs, gc.collect, os._exit
+    del scope["start"], scope["preload"]
     try:
         exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
         status = 0
@@ -11490,14 +11501,27 @@ def start():
         if status is None:
             status = 0
         elif not isinstance(status, int):
-            print(status, file=sys.stderr)
+            say(status, file=sys.stderr)
             status = 1
     except BaseException as error:
         below = error.__traceback__.tb_next
         show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
         show(type(error), error.with_traceback(below), below)
         status = 1
-    ended(status, scope)
+    if "threading" in modules:
+        modules["threading"]._shutdown()
+    run_exit_functions()
+    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
+        scope.pop(name, None)
+    collect()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError:
+            status = 120
+    leave(status & 255)
 
 start()
 """
@@ -11652,8 +11676,8 @@ class Box:
 
     @property
     def alive(self) -> bool:
-        """Whether nobody has heard of its end yet."""
-        return self._process.returncode is None
+        """Whether nobody has heard of its end yet; of a halted `runsc run` nobody would, so gVisor itself is asked."""
+        return self._process.returncode is None and (self._watch is None or self._watch.alive)
 
     @property
     def answers(self) -> bool:
@@ -11734,9 +11758,20 @@ class Box:
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
+        await self.end()
+        self._let_go()
+
+    def abandon(self) -> None:
+        """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
+        if self._process.returncode is None:
+            with pinned_processes(process_family(self._process.pid)) as descriptors:
+                for descriptor in descriptors:
+                    signal_pinned(descriptor, signal.SIGKILL)
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        await self.end()
         self._pipes.close()
         while self._halted:
             os.close(self._halted.pop())
@@ -13174,6 +13209,8 @@ def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
 
 W = TypeVar("W")
 
+_LEAST_FREE_BYTES = 1 << 16
+_LEAST_FREE_FILES = 8
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -13245,6 +13282,12 @@ class ReadyBox:
         made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
         try:
             await made._start(plan)
+        except StartError as error:
+            full = disk_is_full(path)
+            await finished_although_cancelled(made.remove())
+            if full:
+                raise disk_full_error(plan.equipment.folder) from error
+            raise
         except BaseException:
             await finished_although_cancelled(made.remove())
             raise
@@ -13284,10 +13327,11 @@ class ReadyBox:
         with suppress(OSError):  # a full disk is no reason to stop what runs already
             write_run_note(self.folder.path, note)
 
-    def kill(self) -> None:
-        """Kill it without waiting for its end, where it has a cgroup; elsewhere `remove` does."""
-        if self.cgroup is not None:
-            self.cgroup.kill_once()
+    def abandon(self) -> None:
+        """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        if self.box is not None:
+            self.box.abandon()
+        self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
@@ -13348,6 +13392,23 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether too little can be had there for what gVisor notes down; it tells so in words of its own."""
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return False
+    few_files = left.f_files > 0 and left.f_favail < _LEAST_FREE_FILES
+    return few_files or left.f_bavail * left.f_frsize < _LEAST_FREE_BYTES
+
+
+def disk_full_error(folder: Path) -> StartError:
+    """What is said of a run that a full disk did not let start."""
+    return StartError(
+        reason=f"the disk is full ({folder})", remedy="Free space there; nothing of the run was left behind"
+    )
 
 
 def _folder_removed(folder: BoxFolder) -> None:
@@ -13524,11 +13585,9 @@ class Pool:
     async def close(self) -> None:
         """End all that wait, and wait until they are gone."""
         self._rack.closed = True
-        for task in (self._refill, self._watch):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await _cancelled(self._refill)
         self.retire()
+        await _cancelled(self._watch)
         await asyncio.gather(*self._rack.removals)
 
     def _asked_for(self, plan: BoxPlan, digest: str) -> None:
@@ -13623,8 +13682,16 @@ async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -
     except asyncio.CancelledError:
         # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
         for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.kill()
+            waiting.box.abandon()
+            os.close(waiting.place)
+        rack.waiting.clear()
         raise
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _removed(waiting: _Waiting) -> None:
@@ -13709,7 +13776,7 @@ class Runner:
     async def close(self) -> None:
         """End the boxes that wait, and wait until all are gone."""
         if self._pool is not None:
-            await self._pool.close()
+            await finished_although_cancelled(self._pool.close())
         await asyncio.gather(*self._removals)
 
     async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
@@ -13727,7 +13794,7 @@ class Runner:
         try:
             return await self._run(request, tell or _untold)
         except OSError as error:
-            raise _host_refused(error) from error
+            raise _host_refused(error, self._equipment.folder) from error
         except StartError as error:
             if request.limits[DEBUG]:
                 raise error.with_internals() from error
@@ -13867,11 +13934,9 @@ async def _untold(_: str) -> None:
     """Nobody listens."""
 
 
-def _host_refused(error: OSError) -> StartError:
+def _host_refused(error: OSError, folder: Path) -> StartError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StartError(
-            reason=f"the disk is full ({error.filename})", remedy="Free space there; nothing of the run was left behind"
-        )
+        return disk_full_error(folder)
     return StartError(reason=f"this host refused: {error.strerror} ({error.filename})")
 
 

@@ -10,87 +10,88 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 168
-#   policy/positions.py .......... line 388
-#   policy/errors.py ............. line 614
-#   policy/keys.py ............... line 747
-#   policy/requester.py .......... line 959
-#   policy/shape.py .............. line 1101
-#   policy/shape_errors.py ....... line 1357
-#   policy/values.py ............. line 1441
-#   policy/limits.py ............. line 1793
-#   policy/settings.py ........... line 2039
-#   policy/remembered.py ......... line 2397
-#   policy/schema.py ............. line 2530
-#   policy/statements.py ......... line 2673
-#   policy/effective.py .......... line 2755
-#   policy/environment.py ........ line 2964
-#   policy/toml_words.py ......... line 3189
-#   policy/toml_text.py .......... line 3533
-#   policy/document.py ........... line 3807
-#   policy/refusals.py ........... line 4048
-#   policy/resolve.py ............ line 4228
-#   policy/signature_block.py .... line 4561
-#   policy/signatures.py ......... line 4764
-#   policy/situation.py .......... line 4889
-#   plugins/valves.py ............ line 4999
-#   policy/trusted_files.py ...... line 5120
-#   policy/load.py ............... line 5540
-#   policy/locks.py .............. line 5678
-#   policy/audit.py .............. line 5733
-#   policy/standing.py ........... line 6063
-#   policy/state_folder.py ....... line 6182
-#   policy/live.py ............... line 6276
-#   sandbox/cleaning.py .......... line 6501
-#   plugins/people.py ............ line 6522
-#   sandbox/control.py ........... line 6646
-#   sandbox/elf.py ............... line 6783
-#   sandbox/errors.py ............ line 6881
-#   sandbox/cgroups.py ........... line 6935
-#   sandbox/folders.py ........... line 7659
-#   sandbox/off_limits.py ........ line 7891
-#   sandbox/packages.py .......... line 8008
-#   sandbox/pipes.py ............. line 8168
-#   sandbox/processes.py ......... line 8288
-#   sandbox/ended_family.py ...... line 8367
-#   sandbox/queue_lines.py ....... line 8426
-#   sandbox/release.py ........... line 8594
-#   sandbox/debian.py ............ line 8954
-#   sandbox/request.py ........... line 9217
-#   sandbox/outcome.py ........... line 9294
-#   plugins/presentation.py ...... line 9509
-#   sandbox/account.py ........... line 9569
-#   sandbox/probes.py ............ line 9644
-#   sandbox/run_notes.py ......... line 9771
-#   sandbox/noted_cgroups.py ..... line 9938
-#   sandbox/leases.py ............ line 10007
-#   sandbox/runsc_program.py ..... line 10144
-#   sandbox/gvisor.py ............ line 10244
-#   sandbox/proof.py ............. line 10497
-#   sandbox/enforcing.py ......... line 10583
-#   sandbox/shared_libraries.py .. line 10670
-#   sandbox/slots.py ............. line 10825
-#   sandbox/starters.py .......... line 11063
-#   sandbox/box.py ............... line 11183
-#   sandbox/tree_plan.py ......... line 11454
-#   sandbox/tree_build.py ........ line 11695
-#   sandbox/tree_marker.py ....... line 11898
-#   sandbox/tree.py .............. line 11990
-#   sandbox/launch.py ............ line 12160
-#   sandbox/kept_launch.py ....... line 12408
-#   sandbox/equipment.py ......... line 12478
-#   sandbox/spec.py .............. line 12605
-#   sandbox/ready_box.py ......... line 12817
-#   sandbox/pool.py .............. line 13023
-#   sandbox/runner.py ............ line 13285
-#   sandbox/proving.py ........... line 13548
-#   sandbox/prepared_runner.py ... line 13598
-#   sandbox/session.py ........... line 13755
-#   plugins/host.py .............. line 14000
-#   plugins/self_test.py ......... line 14135
-#   plugins/tool.py .............. line 14194
+#   policy/destinations.py ....... line 170
+#   policy/positions.py .......... line 390
+#   policy/errors.py ............. line 616
+#   policy/keys.py ............... line 749
+#   policy/requester.py .......... line 961
+#   policy/shape.py .............. line 1103
+#   policy/shape_errors.py ....... line 1359
+#   policy/values.py ............. line 1443
+#   policy/limits.py ............. line 1795
+#   policy/settings.py ........... line 2041
+#   policy/remembered.py ......... line 2399
+#   policy/schema.py ............. line 2532
+#   policy/statements.py ......... line 2675
+#   policy/effective.py .......... line 2757
+#   policy/environment.py ........ line 2966
+#   policy/toml_words.py ......... line 3191
+#   policy/toml_text.py .......... line 3535
+#   policy/document.py ........... line 3809
+#   policy/refusals.py ........... line 4050
+#   policy/resolve.py ............ line 4230
+#   policy/signature_block.py .... line 4563
+#   policy/signatures.py ......... line 4766
+#   policy/situation.py .......... line 4891
+#   plugins/valves.py ............ line 5001
+#   policy/trusted_files.py ...... line 5122
+#   policy/load.py ............... line 5542
+#   policy/locks.py .............. line 5680
+#   policy/audit.py .............. line 5735
+#   policy/standing.py ........... line 6065
+#   policy/state_folder.py ....... line 6184
+#   policy/live.py ............... line 6278
+#   sandbox/cleaning.py .......... line 6503
+#   plugins/people.py ............ line 6524
+#   sandbox/control.py ........... line 6648
+#   sandbox/elf.py ............... line 6812
+#   sandbox/errors.py ............ line 6910
+#   sandbox/cgroups.py ........... line 6964
+#   sandbox/folders.py ........... line 7688
+#   sandbox/off_limits.py ........ line 7920
+#   sandbox/packages.py .......... line 8037
+#   sandbox/pipes.py ............. line 8197
+#   sandbox/processes.py ......... line 8317
+#   sandbox/ended_family.py ...... line 8396
+#   sandbox/queue_lines.py ....... line 8455
+#   sandbox/release.py ........... line 8623
+#   sandbox/debian.py ............ line 8983
+#   sandbox/request.py ........... line 9246
+#   sandbox/outcome.py ........... line 9323
+#   plugins/presentation.py ...... line 9538
+#   sandbox/account.py ........... line 9598
+#   sandbox/probes.py ............ line 9673
+#   sandbox/run_notes.py ......... line 9800
+#   sandbox/noted_cgroups.py ..... line 9967
+#   sandbox/leases.py ............ line 10036
+#   sandbox/runsc_program.py ..... line 10173
+#   sandbox/gvisor.py ............ line 10273
+#   sandbox/proof.py ............. line 10526
+#   sandbox/enforcing.py ......... line 10612
+#   sandbox/shared_libraries.py .. line 10699
+#   sandbox/slots.py ............. line 10854
+#   sandbox/starters.py .......... line 11092
+#   sandbox/box.py ............... line 11207
+#   sandbox/tree_plan.py ......... line 11489
+#   sandbox/tree_build.py ........ line 11730
+#   sandbox/tree_marker.py ....... line 11933
+#   sandbox/tree.py .............. line 12025
+#   sandbox/launch.py ............ line 12195
+#   sandbox/kept_launch.py ....... line 12443
+#   sandbox/equipment.py ......... line 12513
+#   sandbox/spec.py .............. line 12640
+#   sandbox/ready_box.py ......... line 12852
+#   sandbox/pool.py .............. line 13084
+#   sandbox/runner.py ............ line 13352
+#   sandbox/proving.py ........... line 13613
+#   sandbox/prepared_runner.py ... line 13663
+#   sandbox/session.py ........... line 13820
+#   plugins/host.py .............. line 14065
+#   plugins/self_test.py ......... line 14200
+#   plugins/tool.py .............. line 14259
 
 import argparse
+import array
 import asyncio
 import base64
 import binascii
@@ -124,6 +125,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import termios
 import threading
 import time
 import tomllib
@@ -6658,9 +6660,10 @@ def _text_in(untrusted: Mapping[str, Any], key: str) -> str | None:
 
 CONTROL_SOCKET_FOLDERS = (Path("/var/run"), Path("/run"), Path("/tmp"))  # noqa: S108 -- gVisor's choice, not ours
 """Where newer releases put the socket if the path in their state folder is too long for one."""
-_CONNECT_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 1 << 12
 _CLONE_NEWNET = 0x40000000
+_LARGEST_WAIT_STATUS = 0xFFFF
 _SOCKET_KIND = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _PEER_CREDENTIALS = struct.Struct("3i")
 
@@ -6689,9 +6692,21 @@ class ExitWatch:
                     await asyncio.get_running_loop().sock_connect(connection, address)
                     if _listener(connection) in box_processes:
                         await asyncio.get_running_loop().sock_sendall(connection, question)
+                        await _taken_note_of(connection)
                         return cls(connection)
             connection.close()
         return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the box still has to answer: it has neither said anything nor gone."""
+        try:
+            self._connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     async def exit_code(self) -> int | None:
         """Wait for the end; the exit code as shells tell it, or `None` where the box went without an answer."""
@@ -6753,6 +6768,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     return made[0]
 
 
+async def _taken_note_of(connection: socket.socket) -> None:
+    """Wait until the other end has read all we sent; a box that ends before would end without an answer.
+
+    Source: unix(7), SIOCOUTQ, which Linux numbers as TIOCOUTQ.
+    """
+    unread, pause = array.array("i", [0]), 0.0005
+    while fcntl.ioctl(connection, termios.TIOCOUTQ, unread) == 0 and unread[0]:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.02)
+
+
 def _listener(connection: socket.socket) -> int:
     """The process that listens at the other end. Source: unix(7), SO_PEERCRED."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
@@ -6774,7 +6800,10 @@ def _exit_code(answer: bytes) -> int | None:
         said = json.loads(answer)
         if said["success"] is not True:
             return None
-        code = os.waitstatus_to_exitcode(said["result"])
+        status = said["result"]
+        if isinstance(status, bool) or not 0 <= status <= _LARGEST_WAIT_STATUS:
+            return None
+        code = os.waitstatus_to_exitcode(status)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return code if code >= 0 else 128 - code
@@ -11090,27 +11119,8 @@ def preload(names):
         os.close(descriptor)
     os.close(nowhere)
 
-def leave(status, scope):
-    import atexit, gc, os, sys, types
-
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    atexit._run_exitfuncs()
-    lasting = (types.ModuleType, types.FunctionType, type)
-    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
-        scope.pop(name, None)
-    gc.collect()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError):
-            pass
-        except OSError:
-            status = 120
-    os._exit(status & 255)
-
 def start():
-    import builtins, gc, linecache, os, sys, traceback
+    import atexit, builtins, gc, linecache, os, sys, traceback, types
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("exit", "quit"):
@@ -11128,8 +11138,9 @@ def start():
     source = sys.stdin.buffer.read().decode()
     linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
     scope = sys.modules["__main__"].__dict__
-    ended = leave
-    del scope["start"], scope["preload"], scope["leave"]
+    modules, say, lasting = sys.modules, print, (types.ModuleType, types.FunctionType, type)
+    run_exit_functions, collect, leave = atexit._run_exitfuncs, gc.collect, os._exit
+    del scope["start"], scope["preload"]
     try:
         exec(compile(source, "<code>", "exec", dont_inherit=True), scope)
         status = 0
@@ -11138,14 +11149,27 @@ def start():
         if status is None:
             status = 0
         elif not isinstance(status, int):
-            print(status, file=sys.stderr)
+            say(status, file=sys.stderr)
             status = 1
     except BaseException as error:
         below = error.__traceback__.tb_next
         show = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
         show(type(error), error.with_traceback(below), below)
         status = 1
-    ended(status, scope)
+    if "threading" in modules:
+        modules["threading"]._shutdown()
+    run_exit_functions()
+    for name in [name for name, value in scope.items() if not isinstance(value, lasting)]:
+        scope.pop(name, None)
+    collect()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError:
+            status = 120
+    leave(status & 255)
 
 start()
 """
@@ -11300,8 +11324,8 @@ class Box:
 
     @property
     def alive(self) -> bool:
-        """Whether nobody has heard of its end yet."""
-        return self._process.returncode is None
+        """Whether nobody has heard of its end yet; of a halted `runsc run` nobody would, so gVisor itself is asked."""
+        return self._process.returncode is None and (self._watch is None or self._watch.alive)
 
     @property
     def answers(self) -> bool:
@@ -11382,9 +11406,20 @@ class Box:
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
+        await self.end()
+        self._let_go()
+
+    def abandon(self) -> None:
+        """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
+        if self._process.returncode is None:
+            with pinned_processes(process_family(self._process.pid)) as descriptors:
+                for descriptor in descriptors:
+                    signal_pinned(descriptor, signal.SIGKILL)
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        await self.end()
         self._pipes.close()
         while self._halted:
             os.close(self._halted.pop())
@@ -12822,6 +12857,8 @@ def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
 
 W = TypeVar("W")
 
+_LEAST_FREE_BYTES = 1 << 16
+_LEAST_FREE_FILES = 8
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -12893,6 +12930,12 @@ class ReadyBox:
         made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
         try:
             await made._start(plan)
+        except StartError as error:
+            full = disk_is_full(path)
+            await finished_although_cancelled(made.remove())
+            if full:
+                raise disk_full_error(plan.equipment.folder) from error
+            raise
         except BaseException:
             await finished_although_cancelled(made.remove())
             raise
@@ -12932,10 +12975,11 @@ class ReadyBox:
         with suppress(OSError):  # a full disk is no reason to stop what runs already
             write_run_note(self.folder.path, note)
 
-    def kill(self) -> None:
-        """Kill it without waiting for its end, where it has a cgroup; elsewhere `remove` does."""
-        if self.cgroup is not None:
-            self.cgroup.kill_once()
+    def abandon(self) -> None:
+        """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        if self.box is not None:
+            self.box.abandon()
+        self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
@@ -12996,6 +13040,23 @@ def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
             raise StartError(
                 reason=f"{len(outside)} of the box's processes are outside the cgroup made for it ({controllers})"
             )
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether too little can be had there for what gVisor notes down; it tells so in words of its own."""
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return False
+    few_files = left.f_files > 0 and left.f_favail < _LEAST_FREE_FILES
+    return few_files or left.f_bavail * left.f_frsize < _LEAST_FREE_BYTES
+
+
+def disk_full_error(folder: Path) -> StartError:
+    """What is said of a run that a full disk did not let start."""
+    return StartError(
+        reason=f"the disk is full ({folder})", remedy="Free space there; nothing of the run was left behind"
+    )
 
 
 def _folder_removed(folder: BoxFolder) -> None:
@@ -13172,11 +13233,9 @@ class Pool:
     async def close(self) -> None:
         """End all that wait, and wait until they are gone."""
         self._rack.closed = True
-        for task in (self._refill, self._watch):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await _cancelled(self._refill)
         self.retire()
+        await _cancelled(self._watch)
         await asyncio.gather(*self._rack.removals)
 
     def _asked_for(self, plan: BoxPlan, digest: str) -> None:
@@ -13271,8 +13330,16 @@ async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -
     except asyncio.CancelledError:
         # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
         for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.kill()
+            waiting.box.abandon()
+            os.close(waiting.place)
+        rack.waiting.clear()
         raise
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _removed(waiting: _Waiting) -> None:
@@ -13357,7 +13424,7 @@ class Runner:
     async def close(self) -> None:
         """End the boxes that wait, and wait until all are gone."""
         if self._pool is not None:
-            await self._pool.close()
+            await finished_although_cancelled(self._pool.close())
         await asyncio.gather(*self._removals)
 
     async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
@@ -13375,7 +13442,7 @@ class Runner:
         try:
             return await self._run(request, tell or _untold)
         except OSError as error:
-            raise _host_refused(error) from error
+            raise _host_refused(error, self._equipment.folder) from error
         except StartError as error:
             if request.limits[DEBUG]:
                 raise error.with_internals() from error
@@ -13515,11 +13582,9 @@ async def _untold(_: str) -> None:
     """Nobody listens."""
 
 
-def _host_refused(error: OSError) -> StartError:
+def _host_refused(error: OSError, folder: Path) -> StartError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StartError(
-            reason=f"the disk is full ({error.filename})", remedy="Free space there; nothing of the run was left behind"
-        )
+        return disk_full_error(folder)
     return StartError(reason=f"this host refused: {error.strerror} ({error.filename})")
 
 
