@@ -132,7 +132,7 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread = threading.Thread(target=enter_and_make)
     thread.start()
     thread.join()
-    return made[0]
+    return made[0] if made else socket.socket(socket.AF_UNIX, _SOCKET_KIND)
 
 
 async def _taken_note_of(connection: socket.socket) -> None:

@@ -180,10 +180,12 @@ class Pool:
         if time.monotonic() < self._not_before:
             return
         while (digest := self._lacking()) is not None:
-            place = self._free_place()
-            if place is None:
+            try:
+                place = self._free_place()
+            except OSError:
+                self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
                 return
-            if not await self._added(digest, place):
+            if place is None or not await self._added(digest, place):
                 return
 
     async def _added(self, digest: str, place: int) -> bool:

@@ -159,11 +159,8 @@ class ReadyBox:
             await self.cgroup.kill()
         if self.box is not None:
             await self.box.close()
-        if self.cgroup is not None and self.cgroup.remove_once():
-            # What was just being started may have joined meanwhile.
-            await self.cgroup.kill()
-            await self.cgroup.remove()
-        await asyncio.to_thread(_folder_removed, self.folder)
+        if self.cgroup is None or await _cgroup_removed(self.cgroup):
+            await asyncio.to_thread(_folder_removed, self.folder)
         self.lease.close()
 
     async def _start(self, plan: BoxPlan) -> None:
@@ -171,8 +168,12 @@ class ReadyBox:
         cgroups = plan.equipment.cgroups
         self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
         if isinstance(cgroups, CgroupParent):
-            self.cgroup = make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
-        self.note(RunState.STARTING)
+            # Named before it is made: whoever kills us in between leaves a note that leads to it.
+            self.cgroup = cgroups.run_cgroup(self.folder.name)
+            self.note(RunState.STARTING)
+            make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+        else:
+            self.note(RunState.STARTING)
         box = await finished_although_cancelled(self._start_box(plan))
         await box.ready(within_seconds=plan.startup_seconds)
         if self.cgroup is not None and plan.equipment.proof is None:
@@ -190,6 +191,14 @@ class ReadyBox:
             self.cgroup.procs_files if self.cgroup else (),
         )
         return self.box
+
+
+async def _cgroup_removed(cgroup: RunCgroup) -> bool:
+    """Remove the cgroup of a box that is gone; where that fails, the folder stays to tell the next start of it."""
+    if not cgroup.remove_once():
+        return True
+    await cgroup.kill()  # what was just being started may have joined meanwhile
+    return not await cgroup.remove()
 
 
 def _own_network(plan: BoxPlan) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from sandbox.slots import QueueBounds, taken_slots
 from sandbox.spec import Compiled, compile_run
 
 _OUTPUT_UNIT_BYTES = 1 << 10
+_REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
 _MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
@@ -167,9 +168,11 @@ class Runner:
             language=request.language,
             startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
         )
-        waiting = None if self._pool is None else self._pool.taken(self._importing(plan, request))
-        if waiting is not None:
-            return waiting, True
+        if self._pool is not None:
+            asyncio.get_running_loop().call_later(_REFILL_SECONDS, self._pool.refill)
+            waiting = self._pool.taken(self._importing(plan, request))
+            if waiting is not None:
+                return waiting, True
         return await ReadyBox.started(plan), False
 
     def _importing(self, plan: BoxPlan, request: RunRequest) -> BoxPlan:

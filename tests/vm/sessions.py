@@ -23,17 +23,16 @@ class Session:
 
 _CGROUPS = (
     "test_cgroups.py",
-    "test_noted_cgroups.py",
     "test_leases.py::test_cgroups_that_the_note_names_are_removed_where_others_would_be_made_now",
     "test_leases.py::test_cgroup_that_is_there_to_stay_keeps_the_folder_that_leads_to_it",
 )
 _LIMITS = (
-    "test_proof.py::test_new_proof_holds_every_limit_and_is_kept",
     "test_runner.py::test_twice_the_ram_is_out_of_memory_in_whichever_way",
     "test_runner.py::test_no_more_processes_and_threads_than_permitted_are_to_be_had",
     "test_runner.py::test_nothing_is_left_behind_however_a_run_ends[out-of-memory]",
 )
 _MORE = (
+    "test_noted_cgroups.py",
     "test_runner.py::test_nothing_is_left_behind_however_a_run_ends[timed-out]",
     "test_runner.py::test_a_result_names_what_ran_it_and_what_it_used",
     "test_runner.py::test_a_busy_loop_gets_its_share_of_a_cpu",

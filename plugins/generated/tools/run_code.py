@@ -81,14 +81,14 @@ license: Apache-2.0
 #   sandbox/equipment.py ......... line 12513
 #   sandbox/spec.py .............. line 12640
 #   sandbox/ready_box.py ......... line 12852
-#   sandbox/pool.py .............. line 13084
-#   sandbox/runner.py ............ line 13352
-#   sandbox/proving.py ........... line 13613
-#   sandbox/prepared_runner.py ... line 13663
-#   sandbox/session.py ........... line 13820
-#   plugins/host.py .............. line 14065
-#   plugins/self_test.py ......... line 14200
-#   plugins/tool.py .............. line 14259
+#   sandbox/pool.py .............. line 13093
+#   sandbox/runner.py ............ line 13363
+#   sandbox/proving.py ........... line 13627
+#   sandbox/prepared_runner.py ... line 13677
+#   sandbox/session.py ........... line 13834
+#   plugins/host.py .............. line 14079
+#   plugins/self_test.py ......... line 14214
+#   plugins/tool.py .............. line 14273
 
 import argparse
 import array
@@ -6765,7 +6765,7 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread = threading.Thread(target=enter_and_make)
     thread.start()
     thread.join()
-    return made[0]
+    return made[0] if made else socket.socket(socket.AF_UNIX, _SOCKET_KIND)
 
 
 async def _taken_note_of(connection: socket.socket) -> None:
@@ -12987,11 +12987,8 @@ class ReadyBox:
             await self.cgroup.kill()
         if self.box is not None:
             await self.box.close()
-        if self.cgroup is not None and self.cgroup.remove_once():
-            # What was just being started may have joined meanwhile.
-            await self.cgroup.kill()
-            await self.cgroup.remove()
-        await asyncio.to_thread(_folder_removed, self.folder)
+        if self.cgroup is None or await _cgroup_removed(self.cgroup):
+            await asyncio.to_thread(_folder_removed, self.folder)
         self.lease.close()
 
     async def _start(self, plan: BoxPlan) -> None:
@@ -12999,8 +12996,12 @@ class ReadyBox:
         cgroups = plan.equipment.cgroups
         self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
         if isinstance(cgroups, CgroupParent):
-            self.cgroup = make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
-        self.note(RunState.STARTING)
+            # Named before it is made: whoever kills us in between leaves a note that leads to it.
+            self.cgroup = cgroups.run_cgroup(self.folder.name)
+            self.note(RunState.STARTING)
+            make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+        else:
+            self.note(RunState.STARTING)
         box = await finished_although_cancelled(self._start_box(plan))
         await box.ready(within_seconds=plan.startup_seconds)
         if self.cgroup is not None and plan.equipment.proof is None:
@@ -13018,6 +13019,14 @@ class ReadyBox:
             self.cgroup.procs_files if self.cgroup else (),
         )
         return self.box
+
+
+async def _cgroup_removed(cgroup: RunCgroup) -> bool:
+    """Remove the cgroup of a box that is gone; where that fails, the folder stays to tell the next start of it."""
+    if not cgroup.remove_once():
+        return True
+    await cgroup.kill()  # what was just being started may have joined meanwhile
+    return not await cgroup.remove()
 
 
 def _own_network(plan: BoxPlan) -> tuple[str, ...]:
@@ -13249,10 +13258,12 @@ class Pool:
         if time.monotonic() < self._not_before:
             return
         while (digest := self._lacking()) is not None:
-            place = self._free_place()
-            if place is None:
+            try:
+                place = self._free_place()
+            except OSError:
+                self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
                 return
-            if not await self._added(digest, place):
+            if place is None or not await self._added(digest, place):
                 return
 
     async def _added(self, digest: str, place: int) -> bool:
@@ -13358,6 +13369,7 @@ async def _removed(waiting: _Waiting) -> None:
 
 
 _OUTPUT_UNIT_BYTES = 1 << 10
+_REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
 _MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
@@ -13489,9 +13501,11 @@ class Runner:
             language=request.language,
             startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
         )
-        waiting = None if self._pool is None else self._pool.taken(self._importing(plan, request))
-        if waiting is not None:
-            return waiting, True
+        if self._pool is not None:
+            asyncio.get_running_loop().call_later(_REFILL_SECONDS, self._pool.refill)
+            waiting = self._pool.taken(self._importing(plan, request))
+            if waiting is not None:
+                return waiting, True
         return await ReadyBox.started(plan), False
 
     def _importing(self, plan: BoxPlan, request: RunRequest) -> BoxPlan:
