@@ -5,7 +5,7 @@ host (rights, filters, what a child is let do) serve to name the one remedy that
 """
 
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -18,7 +18,7 @@ from sandbox.gvisor import Runsc
 from sandbox.launch import Launch
 from sandbox.outcome import Outcome, RunResult
 from sandbox.preflight import HostFacts, Surroundings, lacking, lacking_for_cgroups, remedy_words
-from sandbox.probes import COMMANDS_PROBE, PROBES, Probe
+from sandbox.probes import COMMANDS_PROBE, PROBES, Probe, import_probe
 from sandbox.runner import Runner
 
 MACHINES = ("x86_64", "aarch64")
@@ -137,6 +137,22 @@ async def commands_check(equipment: Equipment) -> Check:
         verdict=Verdict.WARNING,
         detail="`ls PATH` and `stat` fail in a box: this gVisor is too old for this host's commands; Python is fine",
         remedy="Use a newer gVisor: `sandbox install` where the official release is in reach, or Debian 13's package",
+    )
+
+
+async def imports_check(equipment: Equipment, modules: Sequence[str]) -> Check:
+    """Whether a box can import what SANDBOX_POOL_IMPORTS lists; a waiting box silently leaves out what it cannot."""
+    async with Runner(equipment) as runner:
+        result = await runner.run(import_probe(modules).request())
+    failed = result.output.split()
+    if result.outcome is Outcome.OK and not failed:
+        return Check(name="SANDBOX_POOL_IMPORTS", verdict=Verdict.GOOD, detail=f"{', '.join(modules)} can be imported")
+    reason = f"a box cannot import {', '.join(failed)}" if result.outcome is Outcome.OK else result.sentence
+    return Check(
+        name="SANDBOX_POOL_IMPORTS",
+        verdict=Verdict.WARNING,
+        detail=reason.removesuffix("."),
+        remedy="Install it into SANDBOX_PACKAGES_PATH, or take it off the list",
     )
 
 

@@ -4,7 +4,7 @@ The start-up probe and `sandbox doctor` hold this host against the same ones.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -143,3 +143,16 @@ COMMANDS_PROBE = Probe(
     shows="ls and stat work in a box",
 )
 """No limit, but the system calls of this host's everyday commands; Debian's gVisor of 2022 does not know them."""
+
+
+def import_probe(modules: Sequence[str]) -> Probe:
+    """Code that prints which of these modules cannot be imported; no limit either."""
+    lines = (f"try: import {name}\nexcept BaseException: print({name!r})" for name in modules)
+    return Probe(
+        limit="languages",
+        language="python",
+        code="\n".join(lines),
+        values={**_CALM, "max_runtime_seconds": 60},
+        held=lambda result: result.outcome is Outcome.OK and not result.output,
+        shows="what waiting boxes import beforehand can be imported",
+    )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from policy.errors import PolicyError
-from policy.settings import GVISOR_PLATFORM
+from policy.settings import GVISOR_PLATFORM, POOL_IMPORTS
 from policy.situation import Situation
 from policy.tables import table_console, unstyled
 from sandbox.cgroups import find_cgroup_parent
@@ -25,6 +25,7 @@ from sandbox.doctor import (
     enforced_otherwise,
     gvisor_check,
     host_checks,
+    imports_check,
     probe_checks,
     start_check,
 )
@@ -89,6 +90,8 @@ async def _checked() -> list[Check]:
     checks += probed
     if all(check.verdict is Verdict.GOOD for check in probed):
         checks.append(await commands_check(equipment))
+        modules = situation.environment.settings[POOL_IMPORTS]
+        checks += [await imports_check(equipment, modules)] if modules else []
     return [*checks, *enforced_otherwise()]
 
 

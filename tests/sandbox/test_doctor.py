@@ -25,6 +25,7 @@ from sandbox.doctor import (
     enforced_otherwise,
     gvisor_check,
     host_checks,
+    imports_check,
     probe_checks,
     start_check,
 )
@@ -172,3 +173,13 @@ def test_the_host_is_named_with_kernel_machine_and_kind_of_place() -> None:
     (check,) = host_checks(Surroundings.KUBERNETES)
 
     assert re.fullmatch(r"\w+ \S+, \w+, in a Kubernetes pod", check.detail)
+
+
+@pytest.mark.gvisor
+async def test_modules_to_import_beforehand_are_tried(place: Place) -> None:
+    good = await imports_check(place.equipment, ("json", "os.path"))
+    bad = await imports_check(place.equipment, ("json", "no_such_module"))
+
+    assert (good.verdict, good.detail) == (Verdict.GOOD, "json, os.path can be imported")
+    assert (bad.verdict, bad.detail) == (Verdict.WARNING, "a box cannot import no_such_module")
+    assert "SANDBOX_PACKAGES_PATH" in bad.remedy
