@@ -320,6 +320,7 @@ def make_cgroup(
         for place, run_place in zip(parent.places, run.places, strict=True):
             _make_run_folder(place, run_place.folder, make_folder)
             made.append(run_place)
+            _hand_down_to_run(place, run_place.folder)
         for controller in CgroupController:
             if limits.asked_for(controller):
                 _set_cgroup_limit(run.places, controller, limits)
@@ -560,7 +561,6 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 make_folder(folder.parent)
             if place.version is CgroupVersion.V2:
                 _hand_down_controllers(place.folder, place.controllers)
-                _hand_down_controllers(folder.parent, place.controllers)
             make_folder(folder)
         except OSError as error:
             # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
@@ -569,6 +569,17 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
         else:
             return
+
+
+def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
+    """Enable the controllers of one run's folder, which keeps the shared one above it from being made anew by others."""
+    if place.version is CgroupVersion.V1:
+        return
+    try:
+        _hand_down_controllers(folder.parent, place.controllers)
+    except OSError as error:
+        reason = f"{folder.parent} cannot hand its controllers down: {error.strerror}"
+        raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:

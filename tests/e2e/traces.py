@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.run_notes import RunState, read_run_note
+
 _SAMPLE_SECONDS = 0.05
 _RUN_NAME = re.compile(r"/sandbox-lockdown/([0-9a-f]{32})\b")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -54,8 +56,20 @@ class Watch:
         self._thread.join()
 
     def boxes(self) -> set[Process]:
-        """Give the processes below the server that belong to a run of ours now."""
-        return {process for process in _descendants(self._server_pid) if _run_names(process.pid)}
+        """Give the processes below the server whose box runs somebody's code now."""
+        return self._boxes_that_are(RunState.RUNNING)
+
+    def waiting_boxes(self) -> set[Process]:
+        """Give the processes below the server whose box waits for code now."""
+        return self._boxes_that_are(RunState.WAITING)
+
+    def _boxes_that_are(self, state: RunState) -> set[Process]:
+        notes = {name: read_run_note(_runs_folder() / name) for name in self._names_now()}
+        named = {name for name, note in notes.items() if note is not None and note.state is state}
+        return {process for process in _descendants(self._server_pid) if _run_names(process.pid) & named}
+
+    def _names_now(self) -> set[str]:
+        return {name for process in _descendants(self._server_pid) for name in _run_names(process.pid)}
 
     def run_names(self) -> set[str]:
         """Give the names of all runs seen so far."""
@@ -69,13 +83,14 @@ class Watch:
         return [f"{stat.process.pid} {_command_line(stat.process.pid)}" for stat in _stats() if stat.process in seen]
 
     def left_cgroups(self) -> list[str]:
-        """Give the cgroups of all runs seen that still exist."""
-        names = self.run_names()
+        """Give the cgroups of all runs seen that still exist, but for boxes that wait for code."""
+        names = {name for name in self.run_names() if not _waits(name)}
         return [folder for folder, _, _ in os.walk(_CGROUPS) if Path(folder).name in names]
 
     def left_folders(self) -> list[str]:
-        """Give the run folders of all runs seen that still exist."""
-        return [str(path) for name in self.run_names() if (path := _runs_folder() / name).exists()]
+        """Give the run folders of all runs seen that still exist, but for boxes that wait for code."""
+        names = [name for name in self.run_names() if not _waits(name)]
+        return [str(path) for name in names if (path := _runs_folder() / name).exists()]
 
     def _look_on(self) -> None:
         while not self._closing.wait(_SAMPLE_SECONDS):
@@ -99,6 +114,14 @@ def command_lines(processes: set[Process]) -> dict[Process, str]:
 def _runs_folder() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(cache, "sandbox-lockdown", "runs")
+
+
+def _waits(name: str) -> bool:
+    """Whether a box is kept, or being started, by a server that lives."""
+    note = read_run_note(_runs_folder() / name)
+    if note is None or note.state is RunState.RUNNING:
+        return False
+    return Path(f"/proc/{note.caller_pid}").exists()
 
 
 def _descendants(root: int) -> set[Process]:

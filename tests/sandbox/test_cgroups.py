@@ -345,6 +345,37 @@ def test_shared_folder_removed_by_another_runner_meanwhile_is_made_again(
     assert (run.places[0].folder / "pids.max").read_text() == "9"
 
 
+def test_v2_shared_folder_made_anew_by_another_runner_meanwhile_hands_down_all_the_same(
+    kernel: FakeKernel, v2_parent: CgroupParent
+) -> None:
+    switch = kernel.cgroups / "slice/sandbox-lockdown/cgroup.subtree_control"
+
+    def racing(folder: Path) -> None:
+        if folder.name == "a" * 32:
+            switch.write_text("")
+        kernel.make_v2_folder(folder)
+
+    make_cgroup(v2_parent, "a" * 32, limits(pids=9), make_folder=racing)
+
+    assert switch.read_text() == "+cpu +memory +pids"
+
+
+def test_v2_shared_folder_that_hands_nothing_down_is_unenforceable_and_leaves_nothing(
+    kernel: FakeKernel, v2_parent: CgroupParent
+) -> None:
+    def without_switch(folder: Path) -> None:
+        if folder.name != "a" * 32:
+            kernel.make_v2_folder(folder)
+            (folder / "cgroup.subtree_control").unlink()
+        else:
+            folder.mkdir()
+
+    with pytest.raises(UnenforceableError, match="cannot hand its controllers down"):
+        make_cgroup(v2_parent, "a" * 32, limits(pids=9), make_folder=without_switch)
+
+    assert not (kernel.cgroups / "slice/sandbox-lockdown" / ("a" * 32)).exists()
+
+
 def test_v2_counters_are_read_from_the_kernels_files(kernel: FakeKernel, v2_parent: CgroupParent) -> None:
     run = make_cgroup(v2_parent, "a" * 32, limits(), make_folder=kernel.make_v2_folder)
     folder = run.places[0].folder

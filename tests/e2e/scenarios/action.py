@@ -15,6 +15,7 @@ def play(stage: Stage) -> None:
     stage.report.check("pressed, the button shows what the block printed", page.shows(_PRINTED))
     page.screenshot("action-result")
     page.reload()
+    stage.report.check("a box waits for the next run by then", bool(stage.watch.waiting_boxes()))
     stage.report.check("after a reload of the page it is still shown", page.shows(_PRINTED))
     stage.report.check("an image in the output has not become one", page.images("example.com") == 0)
     page.screenshot("action-reloaded")
