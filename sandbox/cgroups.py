@@ -572,7 +572,7 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
 
 
 def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
-    """Enable the controllers of one run's folder, which keeps the shared one above it from being made anew by others."""
+    """Enable the controllers of a run's folder, whose being there keeps others from making the shared one anew."""
     if place.version is CgroupVersion.V1:
         return
     try:

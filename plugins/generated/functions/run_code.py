@@ -48,48 +48,48 @@ license: Apache-2.0
 #   sandbox/elf.py ............... line 7120
 #   sandbox/errors.py ............ line 7218
 #   sandbox/cgroups.py ........... line 7272
-#   sandbox/folders.py ........... line 7996
-#   sandbox/off_limits.py ........ line 8228
-#   sandbox/packages.py .......... line 8345
-#   sandbox/pipes.py ............. line 8505
-#   sandbox/processes.py ......... line 8625
-#   sandbox/ended_family.py ...... line 8704
-#   sandbox/queue_lines.py ....... line 8763
-#   sandbox/release.py ........... line 8931
-#   sandbox/debian.py ............ line 9291
-#   sandbox/request.py ........... line 9554
-#   sandbox/outcome.py ........... line 9631
-#   plugins/presentation.py ...... line 9846
-#   sandbox/account.py ........... line 9950
-#   sandbox/probes.py ............ line 10025
-#   sandbox/run_notes.py ......... line 10152
-#   sandbox/noted_cgroups.py ..... line 10319
-#   sandbox/leases.py ............ line 10388
-#   sandbox/runsc_program.py ..... line 10525
-#   sandbox/gvisor.py ............ line 10625
-#   sandbox/proof.py ............. line 10878
-#   sandbox/enforcing.py ......... line 10964
-#   sandbox/shared_libraries.py .. line 11051
-#   sandbox/slots.py ............. line 11206
-#   sandbox/starters.py .......... line 11444
-#   sandbox/box.py ............... line 11559
-#   sandbox/tree_plan.py ......... line 11841
-#   sandbox/tree_build.py ........ line 12082
-#   sandbox/tree_marker.py ....... line 12285
-#   sandbox/tree.py .............. line 12377
-#   sandbox/launch.py ............ line 12547
-#   sandbox/kept_launch.py ....... line 12795
-#   sandbox/equipment.py ......... line 12865
-#   sandbox/spec.py .............. line 12992
-#   sandbox/ready_box.py ......... line 13204
-#   sandbox/pool.py .............. line 13445
-#   sandbox/runner.py ............ line 13715
-#   sandbox/proving.py ........... line 13979
-#   sandbox/prepared_runner.py ... line 14029
-#   sandbox/session.py ........... line 14186
-#   plugins/host.py .............. line 14431
-#   plugins/self_test.py ......... line 14566
-#   plugins/function.py .......... line 14625
+#   sandbox/folders.py ........... line 8007
+#   sandbox/off_limits.py ........ line 8239
+#   sandbox/packages.py .......... line 8356
+#   sandbox/pipes.py ............. line 8516
+#   sandbox/processes.py ......... line 8636
+#   sandbox/ended_family.py ...... line 8715
+#   sandbox/queue_lines.py ....... line 8774
+#   sandbox/release.py ........... line 8942
+#   sandbox/debian.py ............ line 9302
+#   sandbox/request.py ........... line 9565
+#   sandbox/outcome.py ........... line 9642
+#   plugins/presentation.py ...... line 9857
+#   sandbox/account.py ........... line 9961
+#   sandbox/probes.py ............ line 10036
+#   sandbox/run_notes.py ......... line 10163
+#   sandbox/noted_cgroups.py ..... line 10330
+#   sandbox/leases.py ............ line 10399
+#   sandbox/runsc_program.py ..... line 10536
+#   sandbox/gvisor.py ............ line 10636
+#   sandbox/proof.py ............. line 10889
+#   sandbox/enforcing.py ......... line 10975
+#   sandbox/shared_libraries.py .. line 11062
+#   sandbox/slots.py ............. line 11217
+#   sandbox/starters.py .......... line 11455
+#   sandbox/box.py ............... line 11570
+#   sandbox/tree_plan.py ......... line 11852
+#   sandbox/tree_build.py ........ line 12093
+#   sandbox/tree_marker.py ....... line 12296
+#   sandbox/tree.py .............. line 12388
+#   sandbox/launch.py ............ line 12558
+#   sandbox/kept_launch.py ....... line 12806
+#   sandbox/equipment.py ......... line 12876
+#   sandbox/spec.py .............. line 13003
+#   sandbox/ready_box.py ......... line 13215
+#   sandbox/pool.py .............. line 13456
+#   sandbox/runner.py ............ line 13726
+#   sandbox/proving.py ........... line 13990
+#   sandbox/prepared_runner.py ... line 14040
+#   sandbox/session.py ........... line 14197
+#   plugins/host.py .............. line 14442
+#   plugins/self_test.py ......... line 14577
+#   plugins/function.py .......... line 14636
 
 import argparse
 import array
@@ -7577,6 +7577,7 @@ def make_cgroup(
         for place, run_place in zip(parent.places, run.places, strict=True):
             _make_run_folder(place, run_place.folder, make_folder)
             made.append(run_place)
+            _hand_down_to_run(place, run_place.folder)
         for controller in CgroupController:
             if limits.asked_for(controller):
                 _set_cgroup_limit(run.places, controller, limits)
@@ -7817,7 +7818,6 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 make_folder(folder.parent)
             if place.version is CgroupVersion.V2:
                 _hand_down_controllers(place.folder, place.controllers)
-                _hand_down_controllers(folder.parent, place.controllers)
             make_folder(folder)
         except OSError as error:
             # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
@@ -7826,6 +7826,17 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
         else:
             return
+
+
+def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
+    """Enable the controllers of a run's folder, whose being there keeps others from making the shared one anew."""
+    if place.version is CgroupVersion.V1:
+        return
+    try:
+        _hand_down_controllers(folder.parent, place.controllers)
+    except OSError as error:
+        reason = f"{folder.parent} cannot hand its controllers down: {error.strerror}"
+        raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
@@ -10037,7 +10048,7 @@ _PROBE_VALUES = {
     "max_concurrent_runs": UNLIMITED,
     "max_instance_runs": UNLIMITED,
 }
-_CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
+_CALM = {"networking_allowed": False, "max_runtime_seconds": 60}  # an emulated machine needs ten times what others do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,48 +47,48 @@ license: Apache-2.0
 #   sandbox/elf.py ............... line 6812
 #   sandbox/errors.py ............ line 6910
 #   sandbox/cgroups.py ........... line 6964
-#   sandbox/folders.py ........... line 7688
-#   sandbox/off_limits.py ........ line 7920
-#   sandbox/packages.py .......... line 8037
-#   sandbox/pipes.py ............. line 8197
-#   sandbox/processes.py ......... line 8317
-#   sandbox/ended_family.py ...... line 8396
-#   sandbox/queue_lines.py ....... line 8455
-#   sandbox/release.py ........... line 8623
-#   sandbox/debian.py ............ line 8983
-#   sandbox/request.py ........... line 9246
-#   sandbox/outcome.py ........... line 9323
-#   plugins/presentation.py ...... line 9538
-#   sandbox/account.py ........... line 9598
-#   sandbox/probes.py ............ line 9673
-#   sandbox/run_notes.py ......... line 9800
-#   sandbox/noted_cgroups.py ..... line 9967
-#   sandbox/leases.py ............ line 10036
-#   sandbox/runsc_program.py ..... line 10173
-#   sandbox/gvisor.py ............ line 10273
-#   sandbox/proof.py ............. line 10526
-#   sandbox/enforcing.py ......... line 10612
-#   sandbox/shared_libraries.py .. line 10699
-#   sandbox/slots.py ............. line 10854
-#   sandbox/starters.py .......... line 11092
-#   sandbox/box.py ............... line 11207
-#   sandbox/tree_plan.py ......... line 11489
-#   sandbox/tree_build.py ........ line 11730
-#   sandbox/tree_marker.py ....... line 11933
-#   sandbox/tree.py .............. line 12025
-#   sandbox/launch.py ............ line 12195
-#   sandbox/kept_launch.py ....... line 12443
-#   sandbox/equipment.py ......... line 12513
-#   sandbox/spec.py .............. line 12640
-#   sandbox/ready_box.py ......... line 12852
-#   sandbox/pool.py .............. line 13093
-#   sandbox/runner.py ............ line 13363
-#   sandbox/proving.py ........... line 13627
-#   sandbox/prepared_runner.py ... line 13677
-#   sandbox/session.py ........... line 13834
-#   plugins/host.py .............. line 14079
-#   plugins/self_test.py ......... line 14214
-#   plugins/tool.py .............. line 14273
+#   sandbox/folders.py ........... line 7699
+#   sandbox/off_limits.py ........ line 7931
+#   sandbox/packages.py .......... line 8048
+#   sandbox/pipes.py ............. line 8208
+#   sandbox/processes.py ......... line 8328
+#   sandbox/ended_family.py ...... line 8407
+#   sandbox/queue_lines.py ....... line 8466
+#   sandbox/release.py ........... line 8634
+#   sandbox/debian.py ............ line 8994
+#   sandbox/request.py ........... line 9257
+#   sandbox/outcome.py ........... line 9334
+#   plugins/presentation.py ...... line 9549
+#   sandbox/account.py ........... line 9609
+#   sandbox/probes.py ............ line 9684
+#   sandbox/run_notes.py ......... line 9811
+#   sandbox/noted_cgroups.py ..... line 9978
+#   sandbox/leases.py ............ line 10047
+#   sandbox/runsc_program.py ..... line 10184
+#   sandbox/gvisor.py ............ line 10284
+#   sandbox/proof.py ............. line 10537
+#   sandbox/enforcing.py ......... line 10623
+#   sandbox/shared_libraries.py .. line 10710
+#   sandbox/slots.py ............. line 10865
+#   sandbox/starters.py .......... line 11103
+#   sandbox/box.py ............... line 11218
+#   sandbox/tree_plan.py ......... line 11500
+#   sandbox/tree_build.py ........ line 11741
+#   sandbox/tree_marker.py ....... line 11944
+#   sandbox/tree.py .............. line 12036
+#   sandbox/launch.py ............ line 12206
+#   sandbox/kept_launch.py ....... line 12454
+#   sandbox/equipment.py ......... line 12524
+#   sandbox/spec.py .............. line 12651
+#   sandbox/ready_box.py ......... line 12863
+#   sandbox/pool.py .............. line 13104
+#   sandbox/runner.py ............ line 13374
+#   sandbox/proving.py ........... line 13638
+#   sandbox/prepared_runner.py ... line 13688
+#   sandbox/session.py ........... line 13845
+#   plugins/host.py .............. line 14090
+#   plugins/self_test.py ......... line 14225
+#   plugins/tool.py .............. line 14284
 
 import argparse
 import array
@@ -7269,6 +7269,7 @@ def make_cgroup(
         for place, run_place in zip(parent.places, run.places, strict=True):
             _make_run_folder(place, run_place.folder, make_folder)
             made.append(run_place)
+            _hand_down_to_run(place, run_place.folder)
         for controller in CgroupController:
             if limits.asked_for(controller):
                 _set_cgroup_limit(run.places, controller, limits)
@@ -7509,7 +7510,6 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 make_folder(folder.parent)
             if place.version is CgroupVersion.V2:
                 _hand_down_controllers(place.folder, place.controllers)
-                _hand_down_controllers(folder.parent, place.controllers)
             make_folder(folder)
         except OSError as error:
             # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
@@ -7518,6 +7518,17 @@ def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Pa
                 raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
         else:
             return
+
+
+def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
+    """Enable the controllers of a run's folder, whose being there keeps others from making the shared one anew."""
+    if place.version is CgroupVersion.V1:
+        return
+    try:
+        _hand_down_controllers(folder.parent, place.controllers)
+    except OSError as error:
+        reason = f"{folder.parent} cannot hand its controllers down: {error.strerror}"
+        raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
 
 
 def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
@@ -9685,7 +9696,7 @@ _PROBE_VALUES = {
     "max_concurrent_runs": UNLIMITED,
     "max_instance_runs": UNLIMITED,
 }
-_CALM = {"networking_allowed": False, "max_runtime_seconds": 10}
+_CALM = {"networking_allowed": False, "max_runtime_seconds": 60}  # an emulated machine needs ten times what others do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
