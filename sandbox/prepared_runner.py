@@ -4,6 +4,7 @@ Owned by a session, and ends with it.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,7 +118,7 @@ class PreparedRunner:
             runsc = await self._installed(choices.gvisor, limits, announce)
         await announce("Initializing sandbox configuration...")
         await announce("Setting up sandbox environment...")
-        if kept is not None:
+        if kept is not None and kept.proof is not None and kept.proof.lasts(time.monotonic()):
             return kept
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)

@@ -21,6 +21,8 @@ from sandbox.gvisor import Runsc
 PROOF_FORMAT = 1
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
+PROBE_AGAIN_SECONDS = 60.0
+"""How long a broken limit counts as broken before the host is probed once more."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,6 +32,12 @@ class HostProof:
 
     broken: Mapping[str, str]
     """By limit, why it cannot be relied on here; empty where each held, or is known to be absent."""
+    found_at: float = 0.0
+    """When, on the monotonic clock."""
+
+    def lasts(self, now: float) -> bool:
+        """Whether it need not be tried again: a broken limit may have been a host that was too busy for the probe."""
+        return not self.broken or now < self.found_at + PROBE_AGAIN_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

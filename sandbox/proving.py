@@ -1,6 +1,7 @@
 """The start-up probe: holds this host against code that tries to break each limit, once for each boot and set-up."""
 
 import asyncio
+import time
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -37,7 +38,8 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
         async with asyncio.TaskGroup() as group:
             rest = [group.create_task(_broken_reason(probe, runner, turns)) for probe in PROBES[1:]]
         found += [task.result() for task in rest]
-    proof = HostProof(broken=MappingProxyType({name: reason for name, reason in found if reason}))
+    broken = MappingProxyType({name: reason for name, reason in found if reason})
+    proof = HostProof(broken=broken, found_at=time.monotonic())
     if not proof.broken:
         keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
     return replace(equipment, proof=proof)

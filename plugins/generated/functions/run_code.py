@@ -68,28 +68,28 @@ license: Apache-2.0
 #   sandbox/runsc_program.py ..... line 10536
 #   sandbox/gvisor.py ............ line 10636
 #   sandbox/proof.py ............. line 10889
-#   sandbox/enforcing.py ......... line 10975
-#   sandbox/shared_libraries.py .. line 11062
-#   sandbox/slots.py ............. line 11217
-#   sandbox/starters.py .......... line 11455
-#   sandbox/box.py ............... line 11570
-#   sandbox/tree_plan.py ......... line 11852
-#   sandbox/tree_build.py ........ line 12093
-#   sandbox/tree_marker.py ....... line 12296
-#   sandbox/tree.py .............. line 12388
-#   sandbox/launch.py ............ line 12558
-#   sandbox/kept_launch.py ....... line 12806
-#   sandbox/equipment.py ......... line 12876
-#   sandbox/spec.py .............. line 13003
-#   sandbox/ready_box.py ......... line 13215
-#   sandbox/pool.py .............. line 13456
-#   sandbox/runner.py ............ line 13726
-#   sandbox/proving.py ........... line 13990
-#   sandbox/prepared_runner.py ... line 14040
-#   sandbox/session.py ........... line 14197
-#   plugins/host.py .............. line 14442
-#   plugins/self_test.py ......... line 14577
-#   plugins/function.py .......... line 14636
+#   sandbox/enforcing.py ......... line 10983
+#   sandbox/shared_libraries.py .. line 11070
+#   sandbox/slots.py ............. line 11225
+#   sandbox/starters.py .......... line 11463
+#   sandbox/box.py ............... line 11578
+#   sandbox/tree_plan.py ......... line 11860
+#   sandbox/tree_build.py ........ line 12101
+#   sandbox/tree_marker.py ....... line 12304
+#   sandbox/tree.py .............. line 12396
+#   sandbox/launch.py ............ line 12566
+#   sandbox/kept_launch.py ....... line 12814
+#   sandbox/equipment.py ......... line 12884
+#   sandbox/spec.py .............. line 13011
+#   sandbox/ready_box.py ......... line 13223
+#   sandbox/pool.py .............. line 13464
+#   sandbox/runner.py ............ line 13734
+#   sandbox/proving.py ........... line 13998
+#   sandbox/prepared_runner.py ... line 14049
+#   sandbox/session.py ........... line 14206
+#   plugins/host.py .............. line 14451
+#   plugins/self_test.py ......... line 14586
+#   plugins/function.py .......... line 14645
 
 import argparse
 import array
@@ -10896,6 +10896,8 @@ def _install_disk_errors(place: Path) -> Iterator[None]:
 PROOF_FORMAT = 1
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
+PROBE_AGAIN_SECONDS = 60.0
+"""How long a broken limit counts as broken before the host is probed once more."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -10905,6 +10907,12 @@ class HostProof:
 
     broken: Mapping[str, str]
     """By limit, why it cannot be relied on here; empty where each held, or is known to be absent."""
+    found_at: float = 0.0
+    """When, on the monotonic clock."""
+
+    def lasts(self, now: float) -> bool:
+        """Whether it need not be tried again: a broken limit may have been a host that was too busy for the probe."""
+        return not self.broken or now < self.found_at + PROBE_AGAIN_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14017,7 +14025,8 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
         async with asyncio.TaskGroup() as group:
             rest = [group.create_task(_broken_reason(probe, runner, turns)) for probe in PROBES[1:]]
         found += [task.result() for task in rest]
-    proof = HostProof(broken=MappingProxyType({name: reason for name, reason in found if reason}))
+    broken = MappingProxyType({name: reason for name, reason in found if reason})
+    proof = HostProof(broken=broken, found_at=time.monotonic())
     if not proof.broken:
         keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
     return replace(equipment, proof=proof)
@@ -14136,7 +14145,7 @@ class PreparedRunner:
             runsc = await self._installed(choices.gvisor, limits, announce)
         await announce("Initializing sandbox configuration...")
         await announce("Setting up sandbox environment...")
-        if kept is not None:
+        if kept is not None and kept.proof is not None and kept.proof.lasts(time.monotonic()):
             return kept
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)

@@ -67,28 +67,28 @@ license: Apache-2.0
 #   sandbox/runsc_program.py ..... line 10184
 #   sandbox/gvisor.py ............ line 10284
 #   sandbox/proof.py ............. line 10537
-#   sandbox/enforcing.py ......... line 10623
-#   sandbox/shared_libraries.py .. line 10710
-#   sandbox/slots.py ............. line 10865
-#   sandbox/starters.py .......... line 11103
-#   sandbox/box.py ............... line 11218
-#   sandbox/tree_plan.py ......... line 11500
-#   sandbox/tree_build.py ........ line 11741
-#   sandbox/tree_marker.py ....... line 11944
-#   sandbox/tree.py .............. line 12036
-#   sandbox/launch.py ............ line 12206
-#   sandbox/kept_launch.py ....... line 12454
-#   sandbox/equipment.py ......... line 12524
-#   sandbox/spec.py .............. line 12651
-#   sandbox/ready_box.py ......... line 12863
-#   sandbox/pool.py .............. line 13104
-#   sandbox/runner.py ............ line 13374
-#   sandbox/proving.py ........... line 13638
-#   sandbox/prepared_runner.py ... line 13688
-#   sandbox/session.py ........... line 13845
-#   plugins/host.py .............. line 14090
-#   plugins/self_test.py ......... line 14225
-#   plugins/tool.py .............. line 14284
+#   sandbox/enforcing.py ......... line 10631
+#   sandbox/shared_libraries.py .. line 10718
+#   sandbox/slots.py ............. line 10873
+#   sandbox/starters.py .......... line 11111
+#   sandbox/box.py ............... line 11226
+#   sandbox/tree_plan.py ......... line 11508
+#   sandbox/tree_build.py ........ line 11749
+#   sandbox/tree_marker.py ....... line 11952
+#   sandbox/tree.py .............. line 12044
+#   sandbox/launch.py ............ line 12214
+#   sandbox/kept_launch.py ....... line 12462
+#   sandbox/equipment.py ......... line 12532
+#   sandbox/spec.py .............. line 12659
+#   sandbox/ready_box.py ......... line 12871
+#   sandbox/pool.py .............. line 13112
+#   sandbox/runner.py ............ line 13382
+#   sandbox/proving.py ........... line 13646
+#   sandbox/prepared_runner.py ... line 13697
+#   sandbox/session.py ........... line 13854
+#   plugins/host.py .............. line 14099
+#   plugins/self_test.py ......... line 14234
+#   plugins/tool.py .............. line 14293
 
 import argparse
 import array
@@ -10544,6 +10544,8 @@ def _install_disk_errors(place: Path) -> Iterator[None]:
 PROOF_FORMAT = 1
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
+PROBE_AGAIN_SECONDS = 60.0
+"""How long a broken limit counts as broken before the host is probed once more."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -10553,6 +10555,12 @@ class HostProof:
 
     broken: Mapping[str, str]
     """By limit, why it cannot be relied on here; empty where each held, or is known to be absent."""
+    found_at: float = 0.0
+    """When, on the monotonic clock."""
+
+    def lasts(self, now: float) -> bool:
+        """Whether it need not be tried again: a broken limit may have been a host that was too busy for the probe."""
+        return not self.broken or now < self.found_at + PROBE_AGAIN_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13665,7 +13673,8 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
         async with asyncio.TaskGroup() as group:
             rest = [group.create_task(_broken_reason(probe, runner, turns)) for probe in PROBES[1:]]
         found += [task.result() for task in rest]
-    proof = HostProof(broken=MappingProxyType({name: reason for name, reason in found if reason}))
+    broken = MappingProxyType({name: reason for name, reason in found if reason})
+    proof = HostProof(broken=broken, found_at=time.monotonic())
     if not proof.broken:
         keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
     return replace(equipment, proof=proof)
@@ -13784,7 +13793,7 @@ class PreparedRunner:
             runsc = await self._installed(choices.gvisor, limits, announce)
         await announce("Initializing sandbox configuration...")
         await announce("Setting up sandbox environment...")
-        if kept is not None:
+        if kept is not None and kept.proof is not None and kept.proof.lasts(time.monotonic()):
             return kept
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
