@@ -54,14 +54,16 @@ class ExitWatch:
         question = json.dumps({"method": "containerManager.Wait", "arg": box_name}).encode()
         for address in _control_addresses(state, box_name):
             connection = _socket_beside(runsc)
-            with suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    await asyncio.get_running_loop().sock_connect(connection, address)
-                    if _listener(connection) in box_processes:
-                        await asyncio.get_running_loop().sock_sendall(connection, question)
-                        await _taken_note_of(connection)
+                    if await _asked(connection, address, question, box_processes):
                         return cls(connection)
-            connection.close()
+                connection.close()
+            except (OSError, TimeoutError):
+                connection.close()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
         return None
 
     @property
@@ -133,6 +135,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread.start()
     thread.join()
     return made[0] if made else socket.socket(socket.AF_UNIX, _SOCKET_KIND)
+
+
+async def _asked(connection: socket.socket, address: str, question: bytes, box_processes: frozenset[int]) -> bool:
+    """Put the question to whoever listens at an address, if that is the box."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, address)
+    if _listener(connection) not in box_processes:
+        return False
+    await loop.sock_sendall(connection, question)
+    await _taken_note_of(connection)
+    return True
 
 
 async def _taken_note_of(connection: socket.socket) -> None:

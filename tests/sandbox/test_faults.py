@@ -6,7 +6,9 @@ Whoever is killed, and whenever: nothing of the run is left, or the next runner 
 import asyncio
 import gc
 import os
+import pickle
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -225,17 +227,45 @@ async def test_pool_whose_closing_is_cancelled_leaves_nothing(place: Place, turn
     await nothing_more_is_left(place, before)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's own, of a loop that is gone
+FORGETFUL = """
+import asyncio, os, pickle, sys
+from sandbox.pool import Pool
+from sandbox.run_notes import RunState, read_run_note
+from sandbox.runner import Runner
+from tests.sandbox.conftest import eventually, request_of
+
+equipment = pickle.load(sys.stdin.buffer)
+
+async def up_to_date():
+    return False
+
+def waits():
+    notes = map(read_run_note, (equipment.folder / "runs").iterdir())
+    return any(note is not None and note.state is RunState.WAITING for note in notes)
+
+async def forgotten():
+    runner = Runner(equipment, pool=Pool(equipment.folder / "slots", size=1, outdated=up_to_date))
+    await runner.run(request_of("pass"))
+    await eventually(waits, 60)
+
+asyncio.run(forgotten())
+held = []
+for number in os.listdir("/proc/self/fd"):
+    path = f"/proc/self/fd/{number}"
+    held += [os.readlink(path)] if int(number) > 2 and os.path.lexists(path) else []
+print([target for target in held if any(word in target for word in ("pipe:", "pidfd", "waiting", "/runs/"))])
+"""
+
+
 async def test_event_loop_that_ends_while_a_box_waits_leaves_nothing_that_the_next_runner_does_not_remove(
     place: Place,
 ) -> None:
-    async def forgotten() -> None:
-        runner = Runner(place.equipment, pool=Pool(place.equipment.folder / "slots", size=1, outdated=up_to_date))
-        await runner.run(request_of("pass"))
-        await eventually(lambda: waiting_boxes(place) == 1, 20 * PATIENCE)
-
     before = traces_of(place)
-    await asyncio.to_thread(asyncio.run, forgotten())
-    gc.collect()
+    pipe = asyncio.subprocess.PIPE
+    command = (sys.executable, "-W", "ignore", "-c", FORGETFUL)
+    caller = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
 
+    said, _ = await caller.communicate(pickle.dumps(place.equipment))
+
+    assert said == b"[]\n"
     await all_is_removed(place, before)

@@ -943,7 +943,7 @@ async def test_a_private_folder_that_cannot_be_written_is_an_error_that_says_so(
 
 
 async def test_no_process_of_this_test_module_is_left(place: Place) -> None:
-    assert command_lines_with(str(place.equipment.folder.parent.parent)) == {}
+    await eventually(lambda: command_lines_with(str(place.equipment.folder.parent.parent)) == {}, 20)
 
 
 @pytest.mark.gvisor

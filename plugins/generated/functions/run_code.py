@@ -45,51 +45,51 @@ license: Apache-2.0
 #   sandbox/cleaning.py .......... line 6840
 #   plugins/people.py ............ line 6861
 #   sandbox/control.py ........... line 6956
-#   sandbox/elf.py ............... line 7120
-#   sandbox/errors.py ............ line 7218
-#   sandbox/cgroups.py ........... line 7272
-#   sandbox/folders.py ........... line 8007
-#   sandbox/off_limits.py ........ line 8239
-#   sandbox/packages.py .......... line 8356
-#   sandbox/pipes.py ............. line 8516
-#   sandbox/processes.py ......... line 8636
-#   sandbox/ended_family.py ...... line 8715
-#   sandbox/queue_lines.py ....... line 8774
-#   sandbox/release.py ........... line 8942
-#   sandbox/debian.py ............ line 9302
-#   sandbox/request.py ........... line 9565
-#   sandbox/outcome.py ........... line 9642
-#   plugins/presentation.py ...... line 9857
-#   sandbox/account.py ........... line 9961
-#   sandbox/probes.py ............ line 10036
-#   sandbox/run_notes.py ......... line 10163
-#   sandbox/noted_cgroups.py ..... line 10330
-#   sandbox/leases.py ............ line 10399
-#   sandbox/runsc_program.py ..... line 10536
-#   sandbox/gvisor.py ............ line 10636
-#   sandbox/proof.py ............. line 10889
-#   sandbox/enforcing.py ......... line 10983
-#   sandbox/shared_libraries.py .. line 11070
-#   sandbox/slots.py ............. line 11225
-#   sandbox/starters.py .......... line 11463
-#   sandbox/box.py ............... line 11578
-#   sandbox/tree_plan.py ......... line 11860
-#   sandbox/tree_build.py ........ line 12101
-#   sandbox/tree_marker.py ....... line 12304
-#   sandbox/tree.py .............. line 12396
-#   sandbox/launch.py ............ line 12566
-#   sandbox/kept_launch.py ....... line 12814
-#   sandbox/equipment.py ......... line 12884
-#   sandbox/spec.py .............. line 13011
-#   sandbox/ready_box.py ......... line 13223
-#   sandbox/pool.py .............. line 13464
-#   sandbox/runner.py ............ line 13734
-#   sandbox/proving.py ........... line 13998
-#   sandbox/prepared_runner.py ... line 14049
-#   sandbox/session.py ........... line 14206
-#   plugins/host.py .............. line 14451
-#   plugins/self_test.py ......... line 14586
-#   plugins/function.py .......... line 14645
+#   sandbox/elf.py ............... line 7133
+#   sandbox/errors.py ............ line 7231
+#   sandbox/cgroups.py ........... line 7285
+#   sandbox/folders.py ........... line 8020
+#   sandbox/off_limits.py ........ line 8252
+#   sandbox/packages.py .......... line 8369
+#   sandbox/pipes.py ............. line 8529
+#   sandbox/processes.py ......... line 8649
+#   sandbox/ended_family.py ...... line 8728
+#   sandbox/queue_lines.py ....... line 8787
+#   sandbox/release.py ........... line 8955
+#   sandbox/debian.py ............ line 9315
+#   sandbox/request.py ........... line 9578
+#   sandbox/outcome.py ........... line 9655
+#   plugins/presentation.py ...... line 9870
+#   sandbox/account.py ........... line 9974
+#   sandbox/probes.py ............ line 10049
+#   sandbox/run_notes.py ......... line 10176
+#   sandbox/noted_cgroups.py ..... line 10343
+#   sandbox/leases.py ............ line 10412
+#   sandbox/runsc_program.py ..... line 10549
+#   sandbox/gvisor.py ............ line 10649
+#   sandbox/proof.py ............. line 10902
+#   sandbox/enforcing.py ......... line 10996
+#   sandbox/shared_libraries.py .. line 11083
+#   sandbox/slots.py ............. line 11238
+#   sandbox/starters.py .......... line 11476
+#   sandbox/box.py ............... line 11591
+#   sandbox/tree_plan.py ......... line 11873
+#   sandbox/tree_build.py ........ line 12114
+#   sandbox/tree_marker.py ....... line 12317
+#   sandbox/tree.py .............. line 12409
+#   sandbox/launch.py ............ line 12579
+#   sandbox/kept_launch.py ....... line 12827
+#   sandbox/equipment.py ......... line 12897
+#   sandbox/spec.py .............. line 13024
+#   sandbox/ready_box.py ......... line 13236
+#   sandbox/pool.py .............. line 13477
+#   sandbox/runner.py ............ line 13747
+#   sandbox/proving.py ........... line 14011
+#   sandbox/prepared_runner.py ... line 14062
+#   sandbox/session.py ........... line 14219
+#   plugins/host.py .............. line 14464
+#   plugins/self_test.py ......... line 14599
+#   plugins/function.py .......... line 14658
 
 import argparse
 import array
@@ -6995,14 +6995,16 @@ class ExitWatch:
         question = json.dumps({"method": "containerManager.Wait", "arg": box_name}).encode()
         for address in _control_addresses(state, box_name):
             connection = _socket_beside(runsc)
-            with suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    await asyncio.get_running_loop().sock_connect(connection, address)
-                    if _listener(connection) in box_processes:
-                        await asyncio.get_running_loop().sock_sendall(connection, question)
-                        await _taken_note_of(connection)
+                    if await _asked(connection, address, question, box_processes):
                         return cls(connection)
-            connection.close()
+                connection.close()
+            except (OSError, TimeoutError):
+                connection.close()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
         return None
 
     @property
@@ -7074,6 +7076,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread.start()
     thread.join()
     return made[0] if made else socket.socket(socket.AF_UNIX, _SOCKET_KIND)
+
+
+async def _asked(connection: socket.socket, address: str, question: bytes, box_processes: frozenset[int]) -> bool:
+    """Put the question to whoever listens at an address, if that is the box."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, address)
+    if _listener(connection) not in box_processes:
+        return False
+    await loop.sock_sendall(connection, question)
+    await _taken_note_of(connection)
+    return True
 
 
 async def _taken_note_of(connection: socket.socket) -> None:

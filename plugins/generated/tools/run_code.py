@@ -44,51 +44,51 @@ license: Apache-2.0
 #   sandbox/cleaning.py .......... line 6503
 #   plugins/people.py ............ line 6524
 #   sandbox/control.py ........... line 6648
-#   sandbox/elf.py ............... line 6812
-#   sandbox/errors.py ............ line 6910
-#   sandbox/cgroups.py ........... line 6964
-#   sandbox/folders.py ........... line 7699
-#   sandbox/off_limits.py ........ line 7931
-#   sandbox/packages.py .......... line 8048
-#   sandbox/pipes.py ............. line 8208
-#   sandbox/processes.py ......... line 8328
-#   sandbox/ended_family.py ...... line 8407
-#   sandbox/queue_lines.py ....... line 8466
-#   sandbox/release.py ........... line 8634
-#   sandbox/debian.py ............ line 8994
-#   sandbox/request.py ........... line 9257
-#   sandbox/outcome.py ........... line 9334
-#   plugins/presentation.py ...... line 9549
-#   sandbox/account.py ........... line 9609
-#   sandbox/probes.py ............ line 9684
-#   sandbox/run_notes.py ......... line 9811
-#   sandbox/noted_cgroups.py ..... line 9978
-#   sandbox/leases.py ............ line 10047
-#   sandbox/runsc_program.py ..... line 10184
-#   sandbox/gvisor.py ............ line 10284
-#   sandbox/proof.py ............. line 10537
-#   sandbox/enforcing.py ......... line 10631
-#   sandbox/shared_libraries.py .. line 10718
-#   sandbox/slots.py ............. line 10873
-#   sandbox/starters.py .......... line 11111
-#   sandbox/box.py ............... line 11226
-#   sandbox/tree_plan.py ......... line 11508
-#   sandbox/tree_build.py ........ line 11749
-#   sandbox/tree_marker.py ....... line 11952
-#   sandbox/tree.py .............. line 12044
-#   sandbox/launch.py ............ line 12214
-#   sandbox/kept_launch.py ....... line 12462
-#   sandbox/equipment.py ......... line 12532
-#   sandbox/spec.py .............. line 12659
-#   sandbox/ready_box.py ......... line 12871
-#   sandbox/pool.py .............. line 13112
-#   sandbox/runner.py ............ line 13382
-#   sandbox/proving.py ........... line 13646
-#   sandbox/prepared_runner.py ... line 13697
-#   sandbox/session.py ........... line 13854
-#   plugins/host.py .............. line 14099
-#   plugins/self_test.py ......... line 14234
-#   plugins/tool.py .............. line 14293
+#   sandbox/elf.py ............... line 6825
+#   sandbox/errors.py ............ line 6923
+#   sandbox/cgroups.py ........... line 6977
+#   sandbox/folders.py ........... line 7712
+#   sandbox/off_limits.py ........ line 7944
+#   sandbox/packages.py .......... line 8061
+#   sandbox/pipes.py ............. line 8221
+#   sandbox/processes.py ......... line 8341
+#   sandbox/ended_family.py ...... line 8420
+#   sandbox/queue_lines.py ....... line 8479
+#   sandbox/release.py ........... line 8647
+#   sandbox/debian.py ............ line 9007
+#   sandbox/request.py ........... line 9270
+#   sandbox/outcome.py ........... line 9347
+#   plugins/presentation.py ...... line 9562
+#   sandbox/account.py ........... line 9622
+#   sandbox/probes.py ............ line 9697
+#   sandbox/run_notes.py ......... line 9824
+#   sandbox/noted_cgroups.py ..... line 9991
+#   sandbox/leases.py ............ line 10060
+#   sandbox/runsc_program.py ..... line 10197
+#   sandbox/gvisor.py ............ line 10297
+#   sandbox/proof.py ............. line 10550
+#   sandbox/enforcing.py ......... line 10644
+#   sandbox/shared_libraries.py .. line 10731
+#   sandbox/slots.py ............. line 10886
+#   sandbox/starters.py .......... line 11124
+#   sandbox/box.py ............... line 11239
+#   sandbox/tree_plan.py ......... line 11521
+#   sandbox/tree_build.py ........ line 11762
+#   sandbox/tree_marker.py ....... line 11965
+#   sandbox/tree.py .............. line 12057
+#   sandbox/launch.py ............ line 12227
+#   sandbox/kept_launch.py ....... line 12475
+#   sandbox/equipment.py ......... line 12545
+#   sandbox/spec.py .............. line 12672
+#   sandbox/ready_box.py ......... line 12884
+#   sandbox/pool.py .............. line 13125
+#   sandbox/runner.py ............ line 13395
+#   sandbox/proving.py ........... line 13659
+#   sandbox/prepared_runner.py ... line 13710
+#   sandbox/session.py ........... line 13867
+#   plugins/host.py .............. line 14112
+#   plugins/self_test.py ......... line 14247
+#   plugins/tool.py .............. line 14306
 
 import argparse
 import array
@@ -6687,14 +6687,16 @@ class ExitWatch:
         question = json.dumps({"method": "containerManager.Wait", "arg": box_name}).encode()
         for address in _control_addresses(state, box_name):
             connection = _socket_beside(runsc)
-            with suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    await asyncio.get_running_loop().sock_connect(connection, address)
-                    if _listener(connection) in box_processes:
-                        await asyncio.get_running_loop().sock_sendall(connection, question)
-                        await _taken_note_of(connection)
+                    if await _asked(connection, address, question, box_processes):
                         return cls(connection)
-            connection.close()
+                connection.close()
+            except (OSError, TimeoutError):
+                connection.close()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
         return None
 
     @property
@@ -6766,6 +6768,17 @@ def _socket_beside(process_id: int) -> socket.socket:
     thread.start()
     thread.join()
     return made[0] if made else socket.socket(socket.AF_UNIX, _SOCKET_KIND)
+
+
+async def _asked(connection: socket.socket, address: str, question: bytes, box_processes: frozenset[int]) -> bool:
+    """Put the question to whoever listens at an address, if that is the box."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, address)
+    if _listener(connection) not in box_processes:
+        return False
+    await loop.sock_sendall(connection, question)
+    await _taken_note_of(connection)
+    return True
 
 
 async def _taken_note_of(connection: socket.socket) -> None:
