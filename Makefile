@@ -5,6 +5,7 @@ PYTHON ?= python3
 PYTEST ?= pytest
 PYTEST_OPTIONS ?=
 SOAK_OPTIONS ?=
+TEST_HALF := tests/policy tests/plugins tests/integrations
 TEST_PROGRAMS := gpg gpg-agent openssl
 E2E_VENV := .venv-e2e
 BENCH_VENV := build/bench-venv
@@ -27,9 +28,9 @@ test: root .venv/ready ## Run every test, those against real gVisor included
 	@for program in $(TEST_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 		[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { echo "Installing$$missing, which tests compare with…"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
-	@mkdir -p build; echo "Two halves at once: tests/policy (told at the end), and all others."; \
-		.venv/bin/python -m $(PYTEST) tests/policy $(PYTEST_OPTIONS) > build/policy-tests.log 2>&1 & half=$$!; \
-		.venv/bin/python -m $(PYTEST) tests --ignore=tests/policy $(PYTEST_OPTIONS); rest=$$?; \
+	@mkdir -p build; echo "Two halves at once: $(TEST_HALF) (told at the end), and all others."; \
+		.venv/bin/python -m $(PYTEST) $(TEST_HALF) $(PYTEST_OPTIONS) > build/policy-tests.log 2>&1 & half=$$!; \
+		.venv/bin/python -m $(PYTEST) tests $(TEST_HALF:%=--ignore=%) $(PYTEST_OPTIONS); rest=$$?; \
 		wait $$half; policy=$$?; cat build/policy-tests.log; exit $$((rest > policy ? rest : policy))
 
 soak: root .venv/ready ## Run a thousand boxes, then five minutes of steady load; nothing may grow (build/soak.json)

@@ -43,9 +43,10 @@ _READS_BETWEEN_TURNS = 4
 _PIPE_BYTES = 1 << 16
 """What a pipe holds by default. Source: pipe(7)."""
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
-    'exec setpriv --pdeathsig KILL -- env -i "$@"'
+    '[ "$PPID" = "$1" ] || exit 125; shift; '
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec env -i "$@"'
 )
+"""Run once the death of its parent ends it: a parent that died even before that is not the one any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +110,14 @@ class Box:
         stdin, stdout, stderr = pipes.child_ends
         try:
             process = await asyncio.create_subprocess_exec(
+                "setpriv",
+                "--pdeathsig=KILL",
+                "--",
                 "/bin/sh",
                 "-c",
                 _JOIN_AND_BECOME,
                 "sh",
+                str(os.getpid()),
                 *map(str, procs_files),
                 "--",
                 *runsc_command,

@@ -73,23 +73,23 @@ license: Apache-2.0
 #   sandbox/slots.py ............. line 11238
 #   sandbox/starters.py .......... line 11476
 #   sandbox/box.py ............... line 11591
-#   sandbox/tree_plan.py ......... line 11873
-#   sandbox/tree_build.py ........ line 12114
-#   sandbox/tree_marker.py ....... line 12317
-#   sandbox/tree.py .............. line 12409
-#   sandbox/launch.py ............ line 12579
-#   sandbox/kept_launch.py ....... line 12827
-#   sandbox/equipment.py ......... line 12897
-#   sandbox/spec.py .............. line 13024
-#   sandbox/ready_box.py ......... line 13236
-#   sandbox/pool.py .............. line 13477
-#   sandbox/runner.py ............ line 13747
-#   sandbox/proving.py ........... line 14011
-#   sandbox/prepared_runner.py ... line 14062
-#   sandbox/session.py ........... line 14219
-#   plugins/host.py .............. line 14464
-#   plugins/self_test.py ......... line 14599
-#   plugins/function.py .......... line 14658
+#   sandbox/tree_plan.py ......... line 11878
+#   sandbox/tree_build.py ........ line 12119
+#   sandbox/tree_marker.py ....... line 12322
+#   sandbox/tree.py .............. line 12414
+#   sandbox/launch.py ............ line 12584
+#   sandbox/kept_launch.py ....... line 12832
+#   sandbox/equipment.py ......... line 12902
+#   sandbox/spec.py .............. line 13029
+#   sandbox/ready_box.py ......... line 13241
+#   sandbox/pool.py .............. line 13482
+#   sandbox/runner.py ............ line 13752
+#   sandbox/proving.py ........... line 14016
+#   sandbox/prepared_runner.py ... line 14067
+#   sandbox/session.py ........... line 14224
+#   plugins/host.py .............. line 14469
+#   plugins/self_test.py ......... line 14604
+#   plugins/function.py .......... line 14663
 
 import argparse
 import array
@@ -11609,9 +11609,10 @@ _READS_BETWEEN_TURNS = 4
 _PIPE_BYTES = 1 << 16
 """What a pipe holds by default. Source: pipe(7)."""
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
-    'exec setpriv --pdeathsig KILL -- env -i "$@"'
+    '[ "$PPID" = "$1" ] || exit 125; shift; '
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec env -i "$@"'
 )
+"""Run once the death of its parent ends it: a parent that died even before that is not the one any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11675,10 +11676,14 @@ class Box:
         stdin, stdout, stderr = pipes.child_ends
         try:
             process = await asyncio.create_subprocess_exec(
+                "setpriv",
+                "--pdeathsig=KILL",
+                "--",
                 "/bin/sh",
                 "-c",
                 _JOIN_AND_BECOME,
                 "sh",
+                str(os.getpid()),
                 *map(str, procs_files),
                 "--",
                 *runsc_command,

@@ -72,23 +72,23 @@ license: Apache-2.0
 #   sandbox/slots.py ............. line 10886
 #   sandbox/starters.py .......... line 11124
 #   sandbox/box.py ............... line 11239
-#   sandbox/tree_plan.py ......... line 11521
-#   sandbox/tree_build.py ........ line 11762
-#   sandbox/tree_marker.py ....... line 11965
-#   sandbox/tree.py .............. line 12057
-#   sandbox/launch.py ............ line 12227
-#   sandbox/kept_launch.py ....... line 12475
-#   sandbox/equipment.py ......... line 12545
-#   sandbox/spec.py .............. line 12672
-#   sandbox/ready_box.py ......... line 12884
-#   sandbox/pool.py .............. line 13125
-#   sandbox/runner.py ............ line 13395
-#   sandbox/proving.py ........... line 13659
-#   sandbox/prepared_runner.py ... line 13710
-#   sandbox/session.py ........... line 13867
-#   plugins/host.py .............. line 14112
-#   plugins/self_test.py ......... line 14247
-#   plugins/tool.py .............. line 14306
+#   sandbox/tree_plan.py ......... line 11526
+#   sandbox/tree_build.py ........ line 11767
+#   sandbox/tree_marker.py ....... line 11970
+#   sandbox/tree.py .............. line 12062
+#   sandbox/launch.py ............ line 12232
+#   sandbox/kept_launch.py ....... line 12480
+#   sandbox/equipment.py ......... line 12550
+#   sandbox/spec.py .............. line 12677
+#   sandbox/ready_box.py ......... line 12889
+#   sandbox/pool.py .............. line 13130
+#   sandbox/runner.py ............ line 13400
+#   sandbox/proving.py ........... line 13664
+#   sandbox/prepared_runner.py ... line 13715
+#   sandbox/session.py ........... line 13872
+#   plugins/host.py .............. line 14117
+#   plugins/self_test.py ......... line 14252
+#   plugins/tool.py .............. line 14311
 
 import argparse
 import array
@@ -11257,9 +11257,10 @@ _READS_BETWEEN_TURNS = 4
 _PIPE_BYTES = 1 << 16
 """What a pipe holds by default. Source: pipe(7)."""
 _JOIN_AND_BECOME = (
-    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; '
-    'exec setpriv --pdeathsig KILL -- env -i "$@"'
+    '[ "$PPID" = "$1" ] || exit 125; shift; '
+    'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec env -i "$@"'
 )
+"""Run once the death of its parent ends it: a parent that died even before that is not the one any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11323,10 +11324,14 @@ class Box:
         stdin, stdout, stderr = pipes.child_ends
         try:
             process = await asyncio.create_subprocess_exec(
+                "setpriv",
+                "--pdeathsig=KILL",
+                "--",
                 "/bin/sh",
                 "-c",
                 _JOIN_AND_BECOME,
                 "sh",
+                str(os.getpid()),
                 *map(str, procs_files),
                 "--",
                 *runsc_command,
