@@ -10378,8 +10378,8 @@ def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Ca
             place,
             wait_seconds=_INSTALL_LOCK_SECONDS,
             on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
-        ) as waited:
-            made_meanwhile = _installed_runsc(place, source, host.machine) if waited else None
+        ):
+            made_meanwhile = _installed_runsc(place, source, host.machine)
             return made_meanwhile or _install_release_or_debian(place, source, host, report)
 
 
