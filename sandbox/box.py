@@ -24,6 +24,7 @@ from sandbox.pipes import BoxPipes, OutputPipe
 from sandbox.processes import (
     child_processes,
     command_line,
+    kill_pinned,
     killed_processes,
     pinned_processes,
     process_family,
@@ -236,8 +237,7 @@ class Box:
         """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
         if self._process.returncode is None:
             with pinned_processes(process_family(self._process.pid)) as descriptors:
-                for descriptor in descriptors:
-                    signal_pinned(descriptor, signal.SIGKILL)
+                kill_pinned(descriptors)
         self._let_go()
 
     def _let_go(self) -> None:

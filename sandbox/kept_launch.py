@@ -5,13 +5,12 @@ this user can write. Anything that cannot be read, or is of another place, is no
 """
 
 import json
-import os
-import platform
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from sandbox.gvisor import Runsc
+from sandbox.host_binding import host_binding
 from sandbox.launch import Launch
 
 LAUNCH_FORMAT = 1
@@ -22,17 +21,12 @@ _RIGHTS = ("CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:")
 
 def launch_binding(runsc: Runsc, wanted_platform: str | None) -> dict[str, str]:
     """Everything that the way of starting depends on, at this moment. Source: proc(5), namespaces(7)."""
-    program = runsc.path.stat()
     status = Path("/proc/self/status").read_text().splitlines()
     return {
+        **host_binding(runsc),
         "format": str(LAUNCH_FORMAT),
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": f"{platform.release()} {platform.version()}",
-        "uid": str(os.geteuid()),
         "place": " ".join(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "user")),
         "rights": " ".join(" ".join(line.split()) for line in status if line.startswith(_RIGHTS)),
-        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-        "offline": " ".join(runsc.arguments),
         "platform": wanted_platform or "",
     }
 

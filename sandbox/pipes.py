@@ -13,12 +13,22 @@ from typing import Self
 _READ_BYTES = 1 << 16
 
 
-class OutputPipe:
-    """Our end of a pipe that the box writes to."""
+class _PipeEnd:
+    """Our end of a pipe, which never blocks."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it; a box that reads from it reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OutputPipe(_PipeEnd):
+    """Our end of a pipe that the box writes to."""
 
     async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
         """Wait for something to come; empty at the end."""
@@ -33,19 +43,9 @@ class OutputPipe:
         except BlockingIOError:
             return None
 
-    def close(self) -> None:
-        """Let go of it, whatever is still in it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
-
-class InputPipe:
+class InputPipe(_PipeEnd):
     """Our end of a pipe that the box reads from."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
 
     async def write_all(self, data: bytes) -> None:
         """Write everything and close; a box that is gone takes nothing, and that is no error here."""
@@ -60,12 +60,6 @@ class InputPipe:
             return
         finally:
             self.close()
-
-    def close(self) -> None:
-        """Let go of it: then the box reads its end."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,12 @@ def signal_pinned(descriptor: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(descriptor, number)
 
 
+def kill_pinned(descriptors: Sequence[int]) -> None:
+    """Kill pinned processes, waiting for nothing."""
+    for descriptor in descriptors:
+        signal_pinned(descriptor, signal.SIGKILL)
+
+
 @contextmanager
 def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
     """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
@@ -70,8 +76,7 @@ async def killed_processes(descriptors: Sequence[int], *, within_seconds: float)
     """Kill processes, and wait until they have ended, or could not be made to."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + within_seconds, 0.001
-    for descriptor in descriptors:
-        signal_pinned(descriptor, signal.SIGKILL)
+    kill_pinned(descriptors)
     while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.05)

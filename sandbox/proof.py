@@ -6,8 +6,6 @@ user can write. One that found a broken limit is not kept: the next start tries 
 
 import hashlib
 import json
-import os
-import platform
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,13 +15,13 @@ from types import MappingProxyType
 
 from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.gvisor import Runsc
+from sandbox.host_binding import host_binding
 
 PROOF_FORMAT = 1
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
 PROBE_AGAIN_SECONDS = 60.0
 """How long a broken limit counts as broken before the host is probed once more."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +53,13 @@ class ProofBinding:
 
 def proof_binding(runsc: Runsc, tree_digest: str, cgroups: CgroupParent | CgroupsUnavailable) -> ProofBinding:
     """What a proof on this host at this moment is bound to."""
-    program = runsc.path.stat()
     places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
     return ProofBinding(
         facts=MappingProxyType(
             {
+                **host_binding(runsc),
                 "format": str(PROOF_FORMAT),
-                "boot": _BOOT_ID.read_text().strip(),
-                "uid": str(os.geteuid()),
                 "cgroups": " ".join(f"{place.folder}:{','.join(sorted(place.controllers))}" for place in places),
-                "kernel": f"{platform.release()} {platform.version()}",
-                "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-                "arguments": " ".join(runsc.arguments),
                 "tree": tree_digest,
             }
         )

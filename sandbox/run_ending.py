@@ -121,7 +121,7 @@ def _marked(run: SeenRun, *, only_waiting: bool) -> Ending | None:
             return Ending.GONE
         return None  # the mark only tells how it ended: a full disk does not keep anybody from ending it
     if only_waiting:
-        # The caller notes that it hands code over, and then looks for the mark: one of both sees the other.
+        # A caller looks for the mark, hands code over, and notes that: only within these three can it be missed here.
         note = read_run_note(folder)
         if note is None or note.state is not RunState.WAITING:
             unmark_ended_by_administrator(folder)

@@ -6,53 +6,53 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 80 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 81 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 171
-#   policy/destinations.py ....... line 507
-#   policy/positions.py .......... line 727
-#   policy/errors.py ............. line 953
-#   policy/keys.py ............... line 1086
-#   policy/requester.py .......... line 1298
-#   policy/shape.py .............. line 1440
-#   policy/shape_errors.py ....... line 1696
-#   policy/values.py ............. line 1780
-#   policy/limits.py ............. line 2132
-#   policy/settings.py ........... line 2378
-#   policy/remembered.py ......... line 2736
-#   policy/schema.py ............. line 2869
-#   policy/statements.py ......... line 3012
-#   policy/effective.py .......... line 3094
-#   policy/environment.py ........ line 3303
-#   policy/toml_words.py ......... line 3528
-#   policy/toml_text.py .......... line 3872
-#   policy/document.py ........... line 4146
-#   policy/refusals.py ........... line 4387
-#   policy/resolve.py ............ line 4567
-#   policy/signature_block.py .... line 4900
-#   policy/signatures.py ......... line 5103
-#   policy/situation.py .......... line 5228
-#   plugins/valves.py ............ line 5338
-#   policy/trusted_files.py ...... line 5459
-#   policy/load.py ............... line 5879
-#   policy/locks.py .............. line 6017
-#   policy/audit.py .............. line 6072
-#   policy/standing.py ........... line 6402
-#   policy/state_folder.py ....... line 6521
-#   policy/live.py ............... line 6615
-#   sandbox/cleaning.py .......... line 6840
-#   plugins/people.py ............ line 6861
-#   sandbox/control.py ........... line 6956
-#   sandbox/elf.py ............... line 7133
-#   sandbox/errors.py ............ line 7231
-#   sandbox/cgroups.py ........... line 7285
-#   sandbox/folders.py ........... line 8020
-#   sandbox/off_limits.py ........ line 8252
-#   sandbox/packages.py .......... line 8369
-#   sandbox/pipes.py ............. line 8529
-#   sandbox/processes.py ......... line 8649
+#   plugins/blocks.py ............ line 172
+#   policy/destinations.py ....... line 508
+#   policy/positions.py .......... line 728
+#   policy/errors.py ............. line 954
+#   policy/keys.py ............... line 1087
+#   policy/requester.py .......... line 1299
+#   policy/shape.py .............. line 1441
+#   policy/shape_errors.py ....... line 1697
+#   policy/values.py ............. line 1781
+#   policy/limits.py ............. line 2133
+#   policy/settings.py ........... line 2379
+#   policy/remembered.py ......... line 2737
+#   policy/schema.py ............. line 2870
+#   policy/statements.py ......... line 3013
+#   policy/effective.py .......... line 3095
+#   policy/environment.py ........ line 3304
+#   policy/toml_words.py ......... line 3529
+#   policy/toml_text.py .......... line 3873
+#   policy/document.py ........... line 4147
+#   policy/refusals.py ........... line 4388
+#   policy/resolve.py ............ line 4568
+#   policy/signature_block.py .... line 4901
+#   policy/signatures.py ......... line 5104
+#   policy/situation.py .......... line 5229
+#   plugins/valves.py ............ line 5339
+#   policy/trusted_files.py ...... line 5460
+#   policy/load.py ............... line 5880
+#   policy/locks.py .............. line 6018
+#   policy/audit.py .............. line 6073
+#   policy/standing.py ........... line 6403
+#   policy/state_folder.py ....... line 6522
+#   policy/live.py ............... line 6616
+#   sandbox/cleaning.py .......... line 6841
+#   plugins/people.py ............ line 6862
+#   sandbox/control.py ........... line 6957
+#   sandbox/elf.py ............... line 7134
+#   sandbox/errors.py ............ line 7232
+#   sandbox/cgroups.py ........... line 7286
+#   sandbox/folders.py ........... line 8021
+#   sandbox/off_limits.py ........ line 8253
+#   sandbox/packages.py .......... line 8370
+#   sandbox/pipes.py ............. line 8530
+#   sandbox/processes.py ......... line 8644
 #   sandbox/ended_family.py ...... line 8728
 #   sandbox/queue_lines.py ....... line 8787
 #   sandbox/release.py ........... line 8955
@@ -67,29 +67,30 @@ license: Apache-2.0
 #   sandbox/leases.py ............ line 10412
 #   sandbox/runsc_program.py ..... line 10549
 #   sandbox/gvisor.py ............ line 10649
-#   sandbox/proof.py ............. line 10902
-#   sandbox/enforcing.py ......... line 10996
-#   sandbox/shared_libraries.py .. line 11083
-#   sandbox/slots.py ............. line 11238
-#   sandbox/starters.py .......... line 11476
-#   sandbox/box.py ............... line 11591
-#   sandbox/tree_plan.py ......... line 11878
-#   sandbox/tree_build.py ........ line 12119
-#   sandbox/tree_marker.py ....... line 12322
-#   sandbox/tree.py .............. line 12414
-#   sandbox/launch.py ............ line 12584
-#   sandbox/kept_launch.py ....... line 12832
-#   sandbox/equipment.py ......... line 12902
-#   sandbox/spec.py .............. line 13029
-#   sandbox/ready_box.py ......... line 13241
-#   sandbox/pool.py .............. line 13482
-#   sandbox/runner.py ............ line 13752
-#   sandbox/proving.py ........... line 14016
-#   sandbox/prepared_runner.py ... line 14067
-#   sandbox/session.py ........... line 14224
-#   plugins/host.py .............. line 14469
-#   plugins/self_test.py ......... line 14604
-#   plugins/function.py .......... line 14663
+#   sandbox/host_binding.py ...... line 10902
+#   sandbox/proof.py ............. line 10921
+#   sandbox/enforcing.py ......... line 11009
+#   sandbox/shared_libraries.py .. line 11096
+#   sandbox/slots.py ............. line 11251
+#   sandbox/starters.py .......... line 11489
+#   sandbox/box.py ............... line 11604
+#   sandbox/tree_plan.py ......... line 11890
+#   sandbox/tree_build.py ........ line 12131
+#   sandbox/tree_marker.py ....... line 12334
+#   sandbox/tree.py .............. line 12426
+#   sandbox/launch.py ............ line 12596
+#   sandbox/kept_launch.py ....... line 12844
+#   sandbox/equipment.py ......... line 12909
+#   sandbox/spec.py .............. line 13036
+#   sandbox/ready_box.py ......... line 13248
+#   sandbox/pool.py .............. line 13489
+#   sandbox/runner.py ............ line 13759
+#   sandbox/proving.py ........... line 14023
+#   sandbox/prepared_runner.py ... line 14074
+#   sandbox/session.py ........... line 14231
+#   plugins/host.py .............. line 14476
+#   plugins/self_test.py ......... line 14611
+#   plugins/function.py .......... line 14670
 
 import argparse
 import array
@@ -8537,12 +8538,22 @@ def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
 _READ_BYTES = 1 << 16
 
 
-class OutputPipe:
-    """Our end of a pipe that the box writes to."""
+class _PipeEnd:
+    """Our end of a pipe, which never blocks."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it; a box that reads from it reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OutputPipe(_PipeEnd):
+    """Our end of a pipe that the box writes to."""
 
     async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
         """Wait for something to come; empty at the end."""
@@ -8557,19 +8568,9 @@ class OutputPipe:
         except BlockingIOError:
             return None
 
-    def close(self) -> None:
-        """Let go of it, whatever is still in it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
-
-class InputPipe:
+class InputPipe(_PipeEnd):
     """Our end of a pipe that the box reads from."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
 
     async def write_all(self, data: bytes) -> None:
         """Write everything and close; a box that is gone takes nothing, and that is no error here."""
@@ -8584,12 +8585,6 @@ class InputPipe:
             return
         finally:
             self.close()
-
-    def close(self) -> None:
-        """Let go of it: then the box reads its end."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8693,6 +8688,12 @@ def signal_pinned(descriptor: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(descriptor, number)
 
 
+def kill_pinned(descriptors: Sequence[int]) -> None:
+    """Kill pinned processes, waiting for nothing."""
+    for descriptor in descriptors:
+        signal_pinned(descriptor, signal.SIGKILL)
+
+
 @contextmanager
 def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
     """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
@@ -8711,8 +8712,7 @@ async def killed_processes(descriptors: Sequence[int], *, within_seconds: float)
     """Kill processes, and wait until they have ended, or could not be made to."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + within_seconds, 0.001
-    for descriptor in descriptors:
-        signal_pinned(descriptor, signal.SIGKILL)
+    kill_pinned(descriptors)
     while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.05)
@@ -10899,6 +10899,25 @@ def _install_disk_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
+# ======== sandbox/host_binding.py =====================================================================================
+# What all that is found out about a host is bound to, so that it is found out anew where any of it changes.
+
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def host_binding(runsc: Runsc) -> dict[str, str]:
+    """This boot, kernel and user, and this very `runsc` with its arguments, at this moment. Source: proc(5)."""
+    program = runsc.path.stat()
+    return {
+        "boot": _BOOT_ID.read_text().strip(),
+        "uid": str(os.geteuid()),
+        "kernel": f"{platform.release()} {platform.version()}",
+        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+        "arguments": " ".join(runsc.arguments),
+    }
+
+
 # ======== sandbox/proof.py ============================================================================================
 # What the start-up probe found on this host, and where that is kept until something changes that it depends on.
 #
@@ -10911,7 +10930,6 @@ PROOF_FORMAT = 1
 PROOFS_FOLDER = "proofs"
 PROBE_AGAIN_SECONDS = 60.0
 """How long a broken limit counts as broken before the host is probed once more."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10943,18 +10961,13 @@ class ProofBinding:
 
 def proof_binding(runsc: Runsc, tree_digest: str, cgroups: CgroupParent | CgroupsUnavailable) -> ProofBinding:
     """What a proof on this host at this moment is bound to."""
-    program = runsc.path.stat()
     places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
     return ProofBinding(
         facts=MappingProxyType(
             {
+                **host_binding(runsc),
                 "format": str(PROOF_FORMAT),
-                "boot": _BOOT_ID.read_text().strip(),
-                "uid": str(os.geteuid()),
                 "cgroups": " ".join(f"{place.folder}:{','.join(sorted(place.controllers))}" for place in places),
-                "kernel": f"{platform.release()} {platform.version()}",
-                "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-                "arguments": " ".join(runsc.arguments),
                 "tree": tree_digest,
             }
         )
@@ -11802,8 +11815,7 @@ class Box:
         """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
         if self._process.returncode is None:
             with pinned_processes(process_family(self._process.pid)) as descriptors:
-                for descriptor in descriptors:
-                    signal_pinned(descriptor, signal.SIGKILL)
+                kill_pinned(descriptors)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -12844,17 +12856,12 @@ _RIGHTS = ("CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:")
 
 def launch_binding(runsc: Runsc, wanted_platform: str | None) -> dict[str, str]:
     """Everything that the way of starting depends on, at this moment. Source: proc(5), namespaces(7)."""
-    program = runsc.path.stat()
     status = Path("/proc/self/status").read_text().splitlines()
     return {
+        **host_binding(runsc),
         "format": str(LAUNCH_FORMAT),
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": f"{platform.release()} {platform.version()}",
-        "uid": str(os.geteuid()),
         "place": " ".join(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "user")),
         "rights": " ".join(" ".join(line.split()) for line in status if line.startswith(_RIGHTS)),
-        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-        "offline": " ".join(runsc.arguments),
         "platform": wanted_platform or "",
     }
 

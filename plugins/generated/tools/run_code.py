@@ -6,52 +6,52 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 79 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 80 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ....... line 170
-#   policy/positions.py .......... line 390
-#   policy/errors.py ............. line 616
-#   policy/keys.py ............... line 749
-#   policy/requester.py .......... line 961
-#   policy/shape.py .............. line 1103
-#   policy/shape_errors.py ....... line 1359
-#   policy/values.py ............. line 1443
-#   policy/limits.py ............. line 1795
-#   policy/settings.py ........... line 2041
-#   policy/remembered.py ......... line 2399
-#   policy/schema.py ............. line 2532
-#   policy/statements.py ......... line 2675
-#   policy/effective.py .......... line 2757
-#   policy/environment.py ........ line 2966
-#   policy/toml_words.py ......... line 3191
-#   policy/toml_text.py .......... line 3535
-#   policy/document.py ........... line 3809
-#   policy/refusals.py ........... line 4050
-#   policy/resolve.py ............ line 4230
-#   policy/signature_block.py .... line 4563
-#   policy/signatures.py ......... line 4766
-#   policy/situation.py .......... line 4891
-#   plugins/valves.py ............ line 5001
-#   policy/trusted_files.py ...... line 5122
-#   policy/load.py ............... line 5542
-#   policy/locks.py .............. line 5680
-#   policy/audit.py .............. line 5735
-#   policy/standing.py ........... line 6065
-#   policy/state_folder.py ....... line 6184
-#   policy/live.py ............... line 6278
-#   sandbox/cleaning.py .......... line 6503
-#   plugins/people.py ............ line 6524
-#   sandbox/control.py ........... line 6648
-#   sandbox/elf.py ............... line 6825
-#   sandbox/errors.py ............ line 6923
-#   sandbox/cgroups.py ........... line 6977
-#   sandbox/folders.py ........... line 7712
-#   sandbox/off_limits.py ........ line 7944
-#   sandbox/packages.py .......... line 8061
-#   sandbox/pipes.py ............. line 8221
-#   sandbox/processes.py ......... line 8341
+#   policy/destinations.py ....... line 171
+#   policy/positions.py .......... line 391
+#   policy/errors.py ............. line 617
+#   policy/keys.py ............... line 750
+#   policy/requester.py .......... line 962
+#   policy/shape.py .............. line 1104
+#   policy/shape_errors.py ....... line 1360
+#   policy/values.py ............. line 1444
+#   policy/limits.py ............. line 1796
+#   policy/settings.py ........... line 2042
+#   policy/remembered.py ......... line 2400
+#   policy/schema.py ............. line 2533
+#   policy/statements.py ......... line 2676
+#   policy/effective.py .......... line 2758
+#   policy/environment.py ........ line 2967
+#   policy/toml_words.py ......... line 3192
+#   policy/toml_text.py .......... line 3536
+#   policy/document.py ........... line 3810
+#   policy/refusals.py ........... line 4051
+#   policy/resolve.py ............ line 4231
+#   policy/signature_block.py .... line 4564
+#   policy/signatures.py ......... line 4767
+#   policy/situation.py .......... line 4892
+#   plugins/valves.py ............ line 5002
+#   policy/trusted_files.py ...... line 5123
+#   policy/load.py ............... line 5543
+#   policy/locks.py .............. line 5681
+#   policy/audit.py .............. line 5736
+#   policy/standing.py ........... line 6066
+#   policy/state_folder.py ....... line 6185
+#   policy/live.py ............... line 6279
+#   sandbox/cleaning.py .......... line 6504
+#   plugins/people.py ............ line 6525
+#   sandbox/control.py ........... line 6649
+#   sandbox/elf.py ............... line 6826
+#   sandbox/errors.py ............ line 6924
+#   sandbox/cgroups.py ........... line 6978
+#   sandbox/folders.py ........... line 7713
+#   sandbox/off_limits.py ........ line 7945
+#   sandbox/packages.py .......... line 8062
+#   sandbox/pipes.py ............. line 8222
+#   sandbox/processes.py ......... line 8336
 #   sandbox/ended_family.py ...... line 8420
 #   sandbox/queue_lines.py ....... line 8479
 #   sandbox/release.py ........... line 8647
@@ -66,29 +66,30 @@ license: Apache-2.0
 #   sandbox/leases.py ............ line 10060
 #   sandbox/runsc_program.py ..... line 10197
 #   sandbox/gvisor.py ............ line 10297
-#   sandbox/proof.py ............. line 10550
-#   sandbox/enforcing.py ......... line 10644
-#   sandbox/shared_libraries.py .. line 10731
-#   sandbox/slots.py ............. line 10886
-#   sandbox/starters.py .......... line 11124
-#   sandbox/box.py ............... line 11239
-#   sandbox/tree_plan.py ......... line 11526
-#   sandbox/tree_build.py ........ line 11767
-#   sandbox/tree_marker.py ....... line 11970
-#   sandbox/tree.py .............. line 12062
-#   sandbox/launch.py ............ line 12232
-#   sandbox/kept_launch.py ....... line 12480
-#   sandbox/equipment.py ......... line 12550
-#   sandbox/spec.py .............. line 12677
-#   sandbox/ready_box.py ......... line 12889
-#   sandbox/pool.py .............. line 13130
-#   sandbox/runner.py ............ line 13400
-#   sandbox/proving.py ........... line 13664
-#   sandbox/prepared_runner.py ... line 13715
-#   sandbox/session.py ........... line 13872
-#   plugins/host.py .............. line 14117
-#   plugins/self_test.py ......... line 14252
-#   plugins/tool.py .............. line 14311
+#   sandbox/host_binding.py ...... line 10550
+#   sandbox/proof.py ............. line 10569
+#   sandbox/enforcing.py ......... line 10657
+#   sandbox/shared_libraries.py .. line 10744
+#   sandbox/slots.py ............. line 10899
+#   sandbox/starters.py .......... line 11137
+#   sandbox/box.py ............... line 11252
+#   sandbox/tree_plan.py ......... line 11538
+#   sandbox/tree_build.py ........ line 11779
+#   sandbox/tree_marker.py ....... line 11982
+#   sandbox/tree.py .............. line 12074
+#   sandbox/launch.py ............ line 12244
+#   sandbox/kept_launch.py ....... line 12492
+#   sandbox/equipment.py ......... line 12557
+#   sandbox/spec.py .............. line 12684
+#   sandbox/ready_box.py ......... line 12896
+#   sandbox/pool.py .............. line 13137
+#   sandbox/runner.py ............ line 13407
+#   sandbox/proving.py ........... line 13671
+#   sandbox/prepared_runner.py ... line 13722
+#   sandbox/session.py ........... line 13879
+#   plugins/host.py .............. line 14124
+#   plugins/self_test.py ......... line 14259
+#   plugins/tool.py .............. line 14318
 
 import argparse
 import array
@@ -8229,12 +8230,22 @@ def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
 _READ_BYTES = 1 << 16
 
 
-class OutputPipe:
-    """Our end of a pipe that the box writes to."""
+class _PipeEnd:
+    """Our end of a pipe, which never blocks."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it; a box that reads from it reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OutputPipe(_PipeEnd):
+    """Our end of a pipe that the box writes to."""
 
     async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
         """Wait for something to come; empty at the end."""
@@ -8249,19 +8260,9 @@ class OutputPipe:
         except BlockingIOError:
             return None
 
-    def close(self) -> None:
-        """Let go of it, whatever is still in it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
-
-class InputPipe:
+class InputPipe(_PipeEnd):
     """Our end of a pipe that the box reads from."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
 
     async def write_all(self, data: bytes) -> None:
         """Write everything and close; a box that is gone takes nothing, and that is no error here."""
@@ -8276,12 +8277,6 @@ class InputPipe:
             return
         finally:
             self.close()
-
-    def close(self) -> None:
-        """Let go of it: then the box reads its end."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8385,6 +8380,12 @@ def signal_pinned(descriptor: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(descriptor, number)
 
 
+def kill_pinned(descriptors: Sequence[int]) -> None:
+    """Kill pinned processes, waiting for nothing."""
+    for descriptor in descriptors:
+        signal_pinned(descriptor, signal.SIGKILL)
+
+
 @contextmanager
 def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
     """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
@@ -8403,8 +8404,7 @@ async def killed_processes(descriptors: Sequence[int], *, within_seconds: float)
     """Kill processes, and wait until they have ended, or could not be made to."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + within_seconds, 0.001
-    for descriptor in descriptors:
-        signal_pinned(descriptor, signal.SIGKILL)
+    kill_pinned(descriptors)
     while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.05)
@@ -10547,6 +10547,25 @@ def _install_disk_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
+# ======== sandbox/host_binding.py =====================================================================================
+# What all that is found out about a host is bound to, so that it is found out anew where any of it changes.
+
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def host_binding(runsc: Runsc) -> dict[str, str]:
+    """This boot, kernel and user, and this very `runsc` with its arguments, at this moment. Source: proc(5)."""
+    program = runsc.path.stat()
+    return {
+        "boot": _BOOT_ID.read_text().strip(),
+        "uid": str(os.geteuid()),
+        "kernel": f"{platform.release()} {platform.version()}",
+        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+        "arguments": " ".join(runsc.arguments),
+    }
+
+
 # ======== sandbox/proof.py ============================================================================================
 # What the start-up probe found on this host, and where that is kept until something changes that it depends on.
 #
@@ -10559,7 +10578,6 @@ PROOF_FORMAT = 1
 PROOFS_FOLDER = "proofs"
 PROBE_AGAIN_SECONDS = 60.0
 """How long a broken limit counts as broken before the host is probed once more."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10591,18 +10609,13 @@ class ProofBinding:
 
 def proof_binding(runsc: Runsc, tree_digest: str, cgroups: CgroupParent | CgroupsUnavailable) -> ProofBinding:
     """What a proof on this host at this moment is bound to."""
-    program = runsc.path.stat()
     places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
     return ProofBinding(
         facts=MappingProxyType(
             {
+                **host_binding(runsc),
                 "format": str(PROOF_FORMAT),
-                "boot": _BOOT_ID.read_text().strip(),
-                "uid": str(os.geteuid()),
                 "cgroups": " ".join(f"{place.folder}:{','.join(sorted(place.controllers))}" for place in places),
-                "kernel": f"{platform.release()} {platform.version()}",
-                "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-                "arguments": " ".join(runsc.arguments),
                 "tree": tree_digest,
             }
         )
@@ -11450,8 +11463,7 @@ class Box:
         """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
         if self._process.returncode is None:
             with pinned_processes(process_family(self._process.pid)) as descriptors:
-                for descriptor in descriptors:
-                    signal_pinned(descriptor, signal.SIGKILL)
+                kill_pinned(descriptors)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -12492,17 +12504,12 @@ _RIGHTS = ("CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:")
 
 def launch_binding(runsc: Runsc, wanted_platform: str | None) -> dict[str, str]:
     """Everything that the way of starting depends on, at this moment. Source: proc(5), namespaces(7)."""
-    program = runsc.path.stat()
     status = Path("/proc/self/status").read_text().splitlines()
     return {
+        **host_binding(runsc),
         "format": str(LAUNCH_FORMAT),
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "kernel": f"{platform.release()} {platform.version()}",
-        "uid": str(os.geteuid()),
         "place": " ".join(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "user")),
         "rights": " ".join(" ".join(line.split()) for line in status if line.startswith(_RIGHTS)),
-        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
-        "offline": " ".join(runsc.arguments),
         "platform": wanted_platform or "",
     }
 
