@@ -22,7 +22,6 @@ from sandbox.errors import StartError
 from sandbox.outcome import KeptOutput
 from sandbox.pipes import BoxPipes, OutputPipe
 from sandbox.processes import (
-    child_processes,
     command_line,
     kill_pinned,
     killed_processes,
@@ -182,7 +181,7 @@ class Box:
         """
         self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
         if self._watch is not None:
-            self._halt_waiters()
+            self._halt_waiters(box_processes)
 
     async def serve(
         self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
@@ -255,9 +254,9 @@ class Box:
             signal_pinned(descriptor, signal.SIGCONT)
         return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
 
-    def _halt_waiters(self) -> None:
+    def _halt_waiters(self, box_processes: frozenset[int]) -> None:
         """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
-        for process_id in (self._process.pid, *child_processes(self._process.pid)):
+        for process_id in box_processes:
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(process_id)
                 self._halted.append(descriptor)

@@ -186,13 +186,15 @@ class RunCgroup:
 
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
-        seen = self.processes() - {os.getpid()}
+        seen: set[int] = {os.getpid()}
         for place in self.places:
+            fresh = cgroup_members(place.folder) - seen
+            seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            for pid in cgroup_members(place.folder) & seen:
+            for pid in fresh:
                 _kill_cgroup_member(place.folder, pid)
-        return seen
+        return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
         """Kill again and again until nothing is left; returns what still was there when the time was over."""
@@ -334,10 +336,10 @@ def make_cgroup(
 def cgroup_members(folder: Path) -> frozenset[int]:
     """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
     try:
-        text = (folder / "cgroup.procs").read_text()
+        words = _cgroup_text(folder / "cgroup.procs").split()
     except OSError:
         return frozenset()
-    return frozenset(int(word) for word in text.split()) - {0}
+    return frozenset(map(int, words)) - {0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,7 +372,8 @@ _FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
 
 
 def _cgroup_text(path: Path) -> str:
-    return path.read_text(errors="surrogateescape")
+    with path.open("rb", buffering=0) as file:
+        return file.readall().decode(errors="surrogateescape")
 
 
 def _write_cgroup_file(path: Path, text: str) -> None:

@@ -40,7 +40,11 @@ def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
     with _folder_lock_held(runs, fcntl.LOCK_SH):
         folder = runs / run_name
         folder.mkdir(mode=0o700)
-        descriptor = _opened_folder(folder)
+        try:
+            descriptor = _opened_folder(folder)
+        except OSError:
+            folder.rmdir()
+            raise
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield folder

@@ -7,6 +7,7 @@ be read without waiting for its end, since a box takes some time to be gone.
 
 import asyncio
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
@@ -77,10 +78,16 @@ class BoxPipes:
 
     @classmethod
     def opened(cls) -> Self:
-        """Make the pipes; the caller closes both sides, each at its time."""
-        stdin_end, own_stdin = os.pipe()
-        own_stdout, stdout_end = os.pipe()
-        own_stderr, stderr_end = os.pipe()
+        """Make the pipes; the caller closes both sides, each at its time.
+
+        Raises:
+            OSError: this process has no descriptors left; it keeps none of these then.
+        """
+        with ExitStack() as opened:
+            (stdin_end, own_stdin), (own_stdout, stdout_end), (own_stderr, stderr_end) = (
+                _pipe(opened) for _ in range(3)
+            )
+            opened.pop_all()
         return cls(
             child_ends=(stdin_end, stdout_end, stderr_end),
             stdin=InputPipe(own_stdin),
@@ -97,6 +104,14 @@ class BoxPipes:
         """Let go of our ends, whatever is still in them."""
         for end in (self.stdin, self.stdout, self.stderr):
             end.close()
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    """The reading and the writing end of a new pipe, both closed with what they are noted in."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+    return ends
 
 
 async def _ready_for(descriptor: int, *, writing: bool) -> None:

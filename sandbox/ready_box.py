@@ -31,6 +31,8 @@ W = TypeVar("W")
 
 _LEAST_FREE_BYTES = 1 << 16
 _LEAST_FREE_FILES = 8
+_DESCRIPTORS_TO_REMOVE = 4
+"""Measured: two are enough."""
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -87,6 +89,8 @@ class ReadyBox:
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
     """The lock on its folder."""
+    set_aside: ExitStack = field(default_factory=ExitStack)
+    """Descriptors that its removal will need, so that a process that has run out of them can still clean up."""
 
     @classmethod
     async def started(cls, plan: BoxPlan) -> Self:
@@ -96,12 +100,10 @@ class ReadyBox:
             UnenforceableError: the kernel did not take a limit.
             StartError: gVisor did not bring the interpreter up.
         """
-        name = secrets.token_hex(16)
-        lease = ExitStack()
-        path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
-        made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
+        made = cls._leased(plan)
+        path = made.folder.path
         try:
-            await made._start(plan)
+            await made._start(plan)  # noqa: SLF001 -- its own
         except StartError as error:
             full = disk_is_full(path)
             await finished_although_cancelled(made.remove())
@@ -149,19 +151,37 @@ class ReadyBox:
 
     def abandon(self) -> None:
         """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        self.set_aside.close()
         if self.box is not None:
             self.box.abandon()
         self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
-        if self.cgroup is not None:
-            await self.cgroup.kill()
-        if self.box is not None:
-            await self.box.close()
-        if self.cgroup is None or await _cgroup_removed(self.cgroup):
-            await asyncio.to_thread(_folder_removed, self.folder)
-        self.lease.close()
+        self.set_aside.close()
+        with self.lease:
+            if self.cgroup is not None:
+                await self.cgroup.kill()
+            if self.box is not None:
+                await self.box.close()
+            if self.cgroup is None or await _cgroup_removed(self.cgroup):
+                await asyncio.to_thread(_folder_removed, self.folder)
+
+    @classmethod
+    def _leased(cls, plan: BoxPlan) -> Self:
+        """A folder of its own with its lock, and nothing in it yet."""
+        name = secrets.token_hex(16)
+        with ExitStack() as set_aside, ExitStack() as lease:
+            for _ in range(_DESCRIPTORS_TO_REMOVE):
+                set_aside.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
+            return cls(
+                plan_digest=plan.digest,
+                folder=BoxFolder(path=path, name=name),
+                language=plan.language,
+                lease=lease.pop_all(),
+                set_aside=set_aside.pop_all(),
+            )
 
     async def _start(self, plan: BoxPlan) -> None:
         begun = time.monotonic()

@@ -48,49 +48,49 @@ license: Apache-2.0
 #   sandbox/elf.py ............... line 7134
 #   sandbox/errors.py ............ line 7232
 #   sandbox/cgroups.py ........... line 7286
-#   sandbox/folders.py ........... line 8021
-#   sandbox/off_limits.py ........ line 8253
-#   sandbox/packages.py .......... line 8370
-#   sandbox/pipes.py ............. line 8530
-#   sandbox/processes.py ......... line 8644
-#   sandbox/ended_family.py ...... line 8728
-#   sandbox/queue_lines.py ....... line 8787
-#   sandbox/release.py ........... line 8955
-#   sandbox/debian.py ............ line 9315
-#   sandbox/request.py ........... line 9578
-#   sandbox/outcome.py ........... line 9655
-#   plugins/presentation.py ...... line 9870
-#   sandbox/account.py ........... line 9974
-#   sandbox/probes.py ............ line 10049
-#   sandbox/run_notes.py ......... line 10176
-#   sandbox/noted_cgroups.py ..... line 10343
-#   sandbox/leases.py ............ line 10412
-#   sandbox/runsc_program.py ..... line 10549
-#   sandbox/gvisor.py ............ line 10649
-#   sandbox/host_binding.py ...... line 10902
-#   sandbox/proof.py ............. line 10921
-#   sandbox/enforcing.py ......... line 11009
-#   sandbox/shared_libraries.py .. line 11096
-#   sandbox/slots.py ............. line 11251
-#   sandbox/starters.py .......... line 11489
-#   sandbox/box.py ............... line 11604
-#   sandbox/tree_plan.py ......... line 11890
-#   sandbox/tree_build.py ........ line 12131
-#   sandbox/tree_marker.py ....... line 12334
-#   sandbox/tree.py .............. line 12426
-#   sandbox/launch.py ............ line 12596
-#   sandbox/kept_launch.py ....... line 12844
-#   sandbox/equipment.py ......... line 12909
-#   sandbox/spec.py .............. line 13036
-#   sandbox/ready_box.py ......... line 13248
-#   sandbox/pool.py .............. line 13489
-#   sandbox/runner.py ............ line 13759
-#   sandbox/proving.py ........... line 14023
-#   sandbox/prepared_runner.py ... line 14074
-#   sandbox/session.py ........... line 14231
-#   plugins/host.py .............. line 14476
-#   plugins/self_test.py ......... line 14611
-#   plugins/function.py .......... line 14670
+#   sandbox/folders.py ........... line 8024
+#   sandbox/off_limits.py ........ line 8256
+#   sandbox/packages.py .......... line 8373
+#   sandbox/pipes.py ............. line 8533
+#   sandbox/processes.py ......... line 8661
+#   sandbox/ended_family.py ...... line 8745
+#   sandbox/queue_lines.py ....... line 8804
+#   sandbox/release.py ........... line 8972
+#   sandbox/debian.py ............ line 9332
+#   sandbox/request.py ........... line 9595
+#   sandbox/outcome.py ........... line 9672
+#   plugins/presentation.py ...... line 9887
+#   sandbox/account.py ........... line 9991
+#   sandbox/probes.py ............ line 10066
+#   sandbox/run_notes.py ......... line 10193
+#   sandbox/noted_cgroups.py ..... line 10360
+#   sandbox/leases.py ............ line 10429
+#   sandbox/runsc_program.py ..... line 10570
+#   sandbox/gvisor.py ............ line 10670
+#   sandbox/host_binding.py ...... line 10923
+#   sandbox/proof.py ............. line 10942
+#   sandbox/enforcing.py ......... line 11030
+#   sandbox/shared_libraries.py .. line 11117
+#   sandbox/slots.py ............. line 11272
+#   sandbox/starters.py .......... line 11510
+#   sandbox/box.py ............... line 11625
+#   sandbox/tree_plan.py ......... line 11911
+#   sandbox/tree_build.py ........ line 12152
+#   sandbox/tree_marker.py ....... line 12355
+#   sandbox/tree.py .............. line 12447
+#   sandbox/launch.py ............ line 12617
+#   sandbox/kept_launch.py ....... line 12865
+#   sandbox/equipment.py ......... line 12930
+#   sandbox/spec.py .............. line 13057
+#   sandbox/ready_box.py ......... line 13269
+#   sandbox/pool.py .............. line 13530
+#   sandbox/runner.py ............ line 13800
+#   sandbox/proving.py ........... line 14064
+#   sandbox/prepared_runner.py ... line 14115
+#   sandbox/session.py ........... line 14272
+#   plugins/host.py .............. line 14517
+#   plugins/self_test.py ......... line 14652
+#   plugins/function.py .......... line 14711
 
 import argparse
 import array
@@ -7457,13 +7457,15 @@ class RunCgroup:
 
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
-        seen = self.processes() - {os.getpid()}
+        seen: set[int] = {os.getpid()}
         for place in self.places:
+            fresh = cgroup_members(place.folder) - seen
+            seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            for pid in cgroup_members(place.folder) & seen:
+            for pid in fresh:
                 _kill_cgroup_member(place.folder, pid)
-        return seen
+        return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
         """Kill again and again until nothing is left; returns what still was there when the time was over."""
@@ -7605,10 +7607,10 @@ def make_cgroup(
 def cgroup_members(folder: Path) -> frozenset[int]:
     """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
     try:
-        text = (folder / "cgroup.procs").read_text()
+        words = _cgroup_text(folder / "cgroup.procs").split()
     except OSError:
         return frozenset()
-    return frozenset(int(word) for word in text.split()) - {0}
+    return frozenset(map(int, words)) - {0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -7641,7 +7643,8 @@ _FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
 
 
 def _cgroup_text(path: Path) -> str:
-    return path.read_text(errors="surrogateescape")
+    with path.open("rb", buffering=0) as file:
+        return file.readall().decode(errors="surrogateescape")
 
 
 def _write_cgroup_file(path: Path, text: str) -> None:
@@ -8602,10 +8605,16 @@ class BoxPipes:
 
     @classmethod
     def opened(cls) -> Self:
-        """Make the pipes; the caller closes both sides, each at its time."""
-        stdin_end, own_stdin = os.pipe()
-        own_stdout, stdout_end = os.pipe()
-        own_stderr, stderr_end = os.pipe()
+        """Make the pipes; the caller closes both sides, each at its time.
+
+        Raises:
+            OSError: this process has no descriptors left; it keeps none of these then.
+        """
+        with ExitStack() as opened:
+            (stdin_end, own_stdin), (own_stdout, stdout_end), (own_stderr, stderr_end) = (
+                _pipe(opened) for _ in range(3)
+            )
+            opened.pop_all()
         return cls(
             child_ends=(stdin_end, stdout_end, stderr_end),
             stdin=InputPipe(own_stdin),
@@ -8622,6 +8631,14 @@ class BoxPipes:
         """Let go of our ends, whatever is still in them."""
         for end in (self.stdin, self.stdout, self.stderr):
             end.close()
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    """The reading and the writing end of a new pipe, both closed with what they are noted in."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+    return ends
 
 
 async def _ready_for(descriptor: int, *, writing: bool) -> None:
@@ -10436,7 +10453,11 @@ def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
     with _folder_lock_held(runs, fcntl.LOCK_SH):
         folder = runs / run_name
         folder.mkdir(mode=0o700)
-        descriptor = _opened_folder(folder)
+        try:
+            descriptor = _opened_folder(folder)
+        except OSError:
+            folder.rmdir()
+            raise
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield folder
@@ -11760,7 +11781,7 @@ class Box:
         """
         self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
         if self._watch is not None:
-            self._halt_waiters()
+            self._halt_waiters(box_processes)
 
     async def serve(
         self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
@@ -11833,9 +11854,9 @@ class Box:
             signal_pinned(descriptor, signal.SIGCONT)
         return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
 
-    def _halt_waiters(self) -> None:
+    def _halt_waiters(self, box_processes: frozenset[int]) -> None:
         """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
-        for process_id in (self._process.pid, *child_processes(self._process.pid)):
+        for process_id in box_processes:
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(process_id)
                 self._halted.append(descriptor)
@@ -13255,6 +13276,8 @@ W = TypeVar("W")
 
 _LEAST_FREE_BYTES = 1 << 16
 _LEAST_FREE_FILES = 8
+_DESCRIPTORS_TO_REMOVE = 4
+"""Measured: two are enough."""
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -13311,6 +13334,8 @@ class ReadyBox:
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
     """The lock on its folder."""
+    set_aside: ExitStack = field(default_factory=ExitStack)
+    """Descriptors that its removal will need, so that a process that has run out of them can still clean up."""
 
     @classmethod
     async def started(cls, plan: BoxPlan) -> Self:
@@ -13320,12 +13345,10 @@ class ReadyBox:
             UnenforceableError: the kernel did not take a limit.
             StartError: gVisor did not bring the interpreter up.
         """
-        name = secrets.token_hex(16)
-        lease = ExitStack()
-        path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
-        made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
+        made = cls._leased(plan)
+        path = made.folder.path
         try:
-            await made._start(plan)
+            await made._start(plan)  # noqa: SLF001 -- its own
         except StartError as error:
             full = disk_is_full(path)
             await finished_although_cancelled(made.remove())
@@ -13373,19 +13396,37 @@ class ReadyBox:
 
     def abandon(self) -> None:
         """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        self.set_aside.close()
         if self.box is not None:
             self.box.abandon()
         self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
-        if self.cgroup is not None:
-            await self.cgroup.kill()
-        if self.box is not None:
-            await self.box.close()
-        if self.cgroup is None or await _cgroup_removed(self.cgroup):
-            await asyncio.to_thread(_folder_removed, self.folder)
-        self.lease.close()
+        self.set_aside.close()
+        with self.lease:
+            if self.cgroup is not None:
+                await self.cgroup.kill()
+            if self.box is not None:
+                await self.box.close()
+            if self.cgroup is None or await _cgroup_removed(self.cgroup):
+                await asyncio.to_thread(_folder_removed, self.folder)
+
+    @classmethod
+    def _leased(cls, plan: BoxPlan) -> Self:
+        """A folder of its own with its lock, and nothing in it yet."""
+        name = secrets.token_hex(16)
+        with ExitStack() as set_aside, ExitStack() as lease:
+            for _ in range(_DESCRIPTORS_TO_REMOVE):
+                set_aside.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
+            return cls(
+                plan_digest=plan.digest,
+                folder=BoxFolder(path=path, name=name),
+                language=plan.language,
+                lease=lease.pop_all(),
+                set_aside=set_aside.pop_all(),
+            )
 
     async def _start(self, plan: BoxPlan) -> None:
         begun = time.monotonic()

@@ -47,49 +47,49 @@ license: Apache-2.0
 #   sandbox/elf.py ............... line 6826
 #   sandbox/errors.py ............ line 6924
 #   sandbox/cgroups.py ........... line 6978
-#   sandbox/folders.py ........... line 7713
-#   sandbox/off_limits.py ........ line 7945
-#   sandbox/packages.py .......... line 8062
-#   sandbox/pipes.py ............. line 8222
-#   sandbox/processes.py ......... line 8336
-#   sandbox/ended_family.py ...... line 8420
-#   sandbox/queue_lines.py ....... line 8479
-#   sandbox/release.py ........... line 8647
-#   sandbox/debian.py ............ line 9007
-#   sandbox/request.py ........... line 9270
-#   sandbox/outcome.py ........... line 9347
-#   plugins/presentation.py ...... line 9562
-#   sandbox/account.py ........... line 9622
-#   sandbox/probes.py ............ line 9697
-#   sandbox/run_notes.py ......... line 9824
-#   sandbox/noted_cgroups.py ..... line 9991
-#   sandbox/leases.py ............ line 10060
-#   sandbox/runsc_program.py ..... line 10197
-#   sandbox/gvisor.py ............ line 10297
-#   sandbox/host_binding.py ...... line 10550
-#   sandbox/proof.py ............. line 10569
-#   sandbox/enforcing.py ......... line 10657
-#   sandbox/shared_libraries.py .. line 10744
-#   sandbox/slots.py ............. line 10899
-#   sandbox/starters.py .......... line 11137
-#   sandbox/box.py ............... line 11252
-#   sandbox/tree_plan.py ......... line 11538
-#   sandbox/tree_build.py ........ line 11779
-#   sandbox/tree_marker.py ....... line 11982
-#   sandbox/tree.py .............. line 12074
-#   sandbox/launch.py ............ line 12244
-#   sandbox/kept_launch.py ....... line 12492
-#   sandbox/equipment.py ......... line 12557
-#   sandbox/spec.py .............. line 12684
-#   sandbox/ready_box.py ......... line 12896
-#   sandbox/pool.py .............. line 13137
-#   sandbox/runner.py ............ line 13407
-#   sandbox/proving.py ........... line 13671
-#   sandbox/prepared_runner.py ... line 13722
-#   sandbox/session.py ........... line 13879
-#   plugins/host.py .............. line 14124
-#   plugins/self_test.py ......... line 14259
-#   plugins/tool.py .............. line 14318
+#   sandbox/folders.py ........... line 7716
+#   sandbox/off_limits.py ........ line 7948
+#   sandbox/packages.py .......... line 8065
+#   sandbox/pipes.py ............. line 8225
+#   sandbox/processes.py ......... line 8353
+#   sandbox/ended_family.py ...... line 8437
+#   sandbox/queue_lines.py ....... line 8496
+#   sandbox/release.py ........... line 8664
+#   sandbox/debian.py ............ line 9024
+#   sandbox/request.py ........... line 9287
+#   sandbox/outcome.py ........... line 9364
+#   plugins/presentation.py ...... line 9579
+#   sandbox/account.py ........... line 9639
+#   sandbox/probes.py ............ line 9714
+#   sandbox/run_notes.py ......... line 9841
+#   sandbox/noted_cgroups.py ..... line 10008
+#   sandbox/leases.py ............ line 10077
+#   sandbox/runsc_program.py ..... line 10218
+#   sandbox/gvisor.py ............ line 10318
+#   sandbox/host_binding.py ...... line 10571
+#   sandbox/proof.py ............. line 10590
+#   sandbox/enforcing.py ......... line 10678
+#   sandbox/shared_libraries.py .. line 10765
+#   sandbox/slots.py ............. line 10920
+#   sandbox/starters.py .......... line 11158
+#   sandbox/box.py ............... line 11273
+#   sandbox/tree_plan.py ......... line 11559
+#   sandbox/tree_build.py ........ line 11800
+#   sandbox/tree_marker.py ....... line 12003
+#   sandbox/tree.py .............. line 12095
+#   sandbox/launch.py ............ line 12265
+#   sandbox/kept_launch.py ....... line 12513
+#   sandbox/equipment.py ......... line 12578
+#   sandbox/spec.py .............. line 12705
+#   sandbox/ready_box.py ......... line 12917
+#   sandbox/pool.py .............. line 13178
+#   sandbox/runner.py ............ line 13448
+#   sandbox/proving.py ........... line 13712
+#   sandbox/prepared_runner.py ... line 13763
+#   sandbox/session.py ........... line 13920
+#   plugins/host.py .............. line 14165
+#   plugins/self_test.py ......... line 14300
+#   plugins/tool.py .............. line 14359
 
 import argparse
 import array
@@ -7149,13 +7149,15 @@ class RunCgroup:
 
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
-        seen = self.processes() - {os.getpid()}
+        seen: set[int] = {os.getpid()}
         for place in self.places:
+            fresh = cgroup_members(place.folder) - seen
+            seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            for pid in cgroup_members(place.folder) & seen:
+            for pid in fresh:
                 _kill_cgroup_member(place.folder, pid)
-        return seen
+        return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
         """Kill again and again until nothing is left; returns what still was there when the time was over."""
@@ -7297,10 +7299,10 @@ def make_cgroup(
 def cgroup_members(folder: Path) -> frozenset[int]:
     """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
     try:
-        text = (folder / "cgroup.procs").read_text()
+        words = _cgroup_text(folder / "cgroup.procs").split()
     except OSError:
         return frozenset()
-    return frozenset(int(word) for word in text.split()) - {0}
+    return frozenset(map(int, words)) - {0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -7333,7 +7335,8 @@ _FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
 
 
 def _cgroup_text(path: Path) -> str:
-    return path.read_text(errors="surrogateescape")
+    with path.open("rb", buffering=0) as file:
+        return file.readall().decode(errors="surrogateescape")
 
 
 def _write_cgroup_file(path: Path, text: str) -> None:
@@ -8294,10 +8297,16 @@ class BoxPipes:
 
     @classmethod
     def opened(cls) -> Self:
-        """Make the pipes; the caller closes both sides, each at its time."""
-        stdin_end, own_stdin = os.pipe()
-        own_stdout, stdout_end = os.pipe()
-        own_stderr, stderr_end = os.pipe()
+        """Make the pipes; the caller closes both sides, each at its time.
+
+        Raises:
+            OSError: this process has no descriptors left; it keeps none of these then.
+        """
+        with ExitStack() as opened:
+            (stdin_end, own_stdin), (own_stdout, stdout_end), (own_stderr, stderr_end) = (
+                _pipe(opened) for _ in range(3)
+            )
+            opened.pop_all()
         return cls(
             child_ends=(stdin_end, stdout_end, stderr_end),
             stdin=InputPipe(own_stdin),
@@ -8314,6 +8323,14 @@ class BoxPipes:
         """Let go of our ends, whatever is still in them."""
         for end in (self.stdin, self.stdout, self.stderr):
             end.close()
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    """The reading and the writing end of a new pipe, both closed with what they are noted in."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+    return ends
 
 
 async def _ready_for(descriptor: int, *, writing: bool) -> None:
@@ -10084,7 +10101,11 @@ def leased_folder(runs: Path, run_name: str) -> Iterator[Path]:
     with _folder_lock_held(runs, fcntl.LOCK_SH):
         folder = runs / run_name
         folder.mkdir(mode=0o700)
-        descriptor = _opened_folder(folder)
+        try:
+            descriptor = _opened_folder(folder)
+        except OSError:
+            folder.rmdir()
+            raise
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield folder
@@ -11408,7 +11429,7 @@ class Box:
         """
         self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
         if self._watch is not None:
-            self._halt_waiters()
+            self._halt_waiters(box_processes)
 
     async def serve(
         self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
@@ -11481,9 +11502,9 @@ class Box:
             signal_pinned(descriptor, signal.SIGCONT)
         return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
 
-    def _halt_waiters(self) -> None:
+    def _halt_waiters(self, box_processes: frozenset[int]) -> None:
         """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
-        for process_id in (self._process.pid, *child_processes(self._process.pid)):
+        for process_id in box_processes:
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(process_id)
                 self._halted.append(descriptor)
@@ -12903,6 +12924,8 @@ W = TypeVar("W")
 
 _LEAST_FREE_BYTES = 1 << 16
 _LEAST_FREE_FILES = 8
+_DESCRIPTORS_TO_REMOVE = 4
+"""Measured: two are enough."""
 BOX_FORMAT = 1
 """Raised with every change of how boxes are started and served."""
 
@@ -12959,6 +12982,8 @@ class ReadyBox:
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
     """The lock on its folder."""
+    set_aside: ExitStack = field(default_factory=ExitStack)
+    """Descriptors that its removal will need, so that a process that has run out of them can still clean up."""
 
     @classmethod
     async def started(cls, plan: BoxPlan) -> Self:
@@ -12968,12 +12993,10 @@ class ReadyBox:
             UnenforceableError: the kernel did not take a limit.
             StartError: gVisor did not bring the interpreter up.
         """
-        name = secrets.token_hex(16)
-        lease = ExitStack()
-        path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
-        made = cls(plan_digest=plan.digest, folder=BoxFolder(path=path, name=name), language=plan.language, lease=lease)
+        made = cls._leased(plan)
+        path = made.folder.path
         try:
-            await made._start(plan)
+            await made._start(plan)  # noqa: SLF001 -- its own
         except StartError as error:
             full = disk_is_full(path)
             await finished_although_cancelled(made.remove())
@@ -13021,19 +13044,37 @@ class ReadyBox:
 
     def abandon(self) -> None:
         """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
+        self.set_aside.close()
         if self.box is not None:
             self.box.abandon()
         self.lease.close()
 
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
-        if self.cgroup is not None:
-            await self.cgroup.kill()
-        if self.box is not None:
-            await self.box.close()
-        if self.cgroup is None or await _cgroup_removed(self.cgroup):
-            await asyncio.to_thread(_folder_removed, self.folder)
-        self.lease.close()
+        self.set_aside.close()
+        with self.lease:
+            if self.cgroup is not None:
+                await self.cgroup.kill()
+            if self.box is not None:
+                await self.box.close()
+            if self.cgroup is None or await _cgroup_removed(self.cgroup):
+                await asyncio.to_thread(_folder_removed, self.folder)
+
+    @classmethod
+    def _leased(cls, plan: BoxPlan) -> Self:
+        """A folder of its own with its lock, and nothing in it yet."""
+        name = secrets.token_hex(16)
+        with ExitStack() as set_aside, ExitStack() as lease:
+            for _ in range(_DESCRIPTORS_TO_REMOVE):
+                set_aside.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
+            return cls(
+                plan_digest=plan.digest,
+                folder=BoxFolder(path=path, name=name),
+                language=plan.language,
+                lease=lease.pop_all(),
+                set_aside=set_aside.pop_all(),
+            )
 
     async def _start(self, plan: BoxPlan) -> None:
         begun = time.monotonic()
