@@ -78,10 +78,11 @@ def parse_destination(text: str) -> Destination:
     return Destination(reach=_parse_reach(host), port=port)
 
 
-class _ReachIndex:
+class ReachIndex:
     """A set of destinations by reach, to find those that cover another without looking at all."""
 
     def __init__(self, items: Iterable[Destination]) -> None:
+        """Sort the items."""
         self._ports: dict[Reach, set[int | None]] = {}
         self._prefix_lengths: dict[int, set[int]] = {4: set(), 6: set()}
         for item in items:
@@ -94,6 +95,10 @@ class _ReachIndex:
         for wide in self._reaches_over(reach):
             if wide in self._ports:
                 yield self._ports[wide]
+
+    def permits(self, reach: Reach, port: int) -> bool:
+        """Whether some item here covers this host at this port."""
+        return any(None in ports or port in ports for ports in self.ports_over(reach))
 
     def covers_otherwise(self, item: Destination) -> bool:
         """Whether another item here covers this one."""
@@ -121,7 +126,7 @@ class _ReachIndex:
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
-    index = _ReachIndex(unique)
+    index = ReachIndex(unique)
     return frozenset(item for item in unique if not index.covers_otherwise(item))
 
 
@@ -131,10 +136,10 @@ def meet_of_sets(one: frozenset[Destination], other: frozenset[Destination]) -> 
     Of two reaches that meet, one covers the other; so each item is held only against what may cover it, and two long
     lists cost their lengths, not the product.
     """
-    return narrowed((*_within(one, _ReachIndex(other)), *_within(other, _ReachIndex(one))))
+    return narrowed((*_within(one, ReachIndex(other)), *_within(other, ReachIndex(one))))
 
 
-def _within(items: Iterable[Destination], index: _ReachIndex) -> Iterator[Destination]:
+def _within(items: Iterable[Destination], index: ReachIndex) -> Iterator[Destination]:
     """The items, each as far as an item of the index covers its reach."""
     for item in items:
         for ports in index.ports_over(item.reach):

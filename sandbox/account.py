@@ -12,7 +12,7 @@ from policy.effective import EffectiveLimits
 from policy.errors import PolicyError, SetRefusedError
 from policy.requester import Requester
 from sandbox.errors import SandboxError
-from sandbox.outcome import RunResult
+from sandbox.outcome import RunResult, RunUsage
 
 REFUSED_OUTCOME = "refused"
 """Nothing ran."""
@@ -38,6 +38,8 @@ class RunAccount:
     """What it ran under; `None` where it did not come to limits."""
     policy_refusal: str | None = None
     """The reason code of a policy set that is refused, while the last good one holds in its place."""
+    usage: RunUsage | None = None
+    """What it used until somebody stopped it; `None` where no code ran, or a result tells."""
 
     def of_result(self, result: RunResult) -> dict[str, Any]:
         """The account of a run that came to a result."""
@@ -50,7 +52,7 @@ class RunAccount:
 
     def of_end(self, outcome: str) -> dict[str, Any]:
         """The account of a run that ended without a result, as stopped or failed."""
-        return {**self._common(), "outcome": outcome}
+        return {**self._common(), "outcome": outcome, **(self.usage.record() if self.usage else {})}
 
     def _common(self) -> dict[str, Any]:
         code = str(self.code).encode(errors="surrogatepass")  # models hand over numbers too

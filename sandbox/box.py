@@ -25,6 +25,7 @@ from sandbox.processes import (
     command_line,
     kill_pinned,
     killed_processes,
+    pinned_members,
     pinned_processes,
     process_family,
     signal_pinned,
@@ -90,12 +91,13 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder, *, rootless: bool) -> None:
         self._process = process
+        self._rootless = rootless
         self._pipes = pipes
         self._folder = folder
         self._watch: ExitWatch | None = None
-        self._halted: list[int] = []
+        self._pinned: dict[int, int] = {}  # kept from when it is ready, so that to kill it nothing more is needed
 
     @classmethod
     async def start(cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path]) -> Self:
@@ -138,7 +140,7 @@ class Box:
             raise
         finally:
             pipes.close_child_ends()
-        return cls(process, pipes, folder)
+        return cls(process, pipes, folder, rootless="--rootless" in runsc_command)
 
     @property
     def process_id(self) -> int:
@@ -174,14 +176,16 @@ class Box:
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
 
-    async def watch(self, box_processes: frozenset[int]) -> None:
+    async def watch(self, box_processes: Callable[[], frozenset[int]]) -> None:
         """Ask gVisor to tell how the code ends, once the box is ready; of its processes one must be listening.
 
         `runsc run` asks too, and takes the box apart with the answer; it is halted, so that ours is never lost to that.
         """
-        self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
+        state, name = self._folder.state, self._folder.name
+        self._watch = await ExitWatch.opened(state, name, self._process.pid, box_processes())
         if self._watch is not None:
-            self._halt_waiters(box_processes)
+            self._pinned = pinned_members(box_processes)
+            self._halt_waiters()
 
     async def serve(
         self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
@@ -220,48 +224,58 @@ class Box:
 
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
+        self.kill()
         if self._process.returncode is None:
             # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`. Its own process is
             # among them: asyncio's `kill` would reap one that has just ended, and then report a wrong exit code.
-            with pinned_processes(process_family(self._process.pid)) as descriptors:
-                await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
+            try:
+                with pinned_processes(process_family(self._process.pid)) as descriptors:
+                    await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
+            except OSError:  # no descriptor is to be had
+                if not self._pinned:
+                    raise
         await self._process.wait()
+
+    def kill(self) -> None:
+        """Kill what is known of the box, at once; what it started since ends with that."""
+        kill_pinned(tuple(self._pinned.values()))
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
-        await self.end()
-        self._let_go()
+        try:
+            await self.end()
+        finally:
+            self._let_go()
 
     def abandon(self) -> None:
         """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
-        if self._process.returncode is None:
-            with pinned_processes(process_family(self._process.pid)) as descriptors:
-                kill_pinned(descriptors)
+        self.kill()
+        with suppress(OSError):
+            if self._process.returncode is None:
+                with pinned_processes(process_family(self._process.pid)) as descriptors:
+                    kill_pinned(descriptors)
         self._let_go()
 
     def _let_go(self) -> None:
         if self._watch is not None:
             self._watch.close()
         self._pipes.close()
-        while self._halted:
-            os.close(self._halted.pop())
+        while self._pinned:
+            os.close(self._pinned.popitem()[1])
 
     async def _ended(self) -> BoxEnd:
         told = None if self._watch is None else await self._watch.exit_code()
         if told is not None:
             return BoxEnd(exit_code=told, told_by_gvisor=True, timed_out=False)
-        for descriptor in self._halted:
+        for descriptor in self._pinned.values():
             signal_pinned(descriptor, signal.SIGCONT)
         return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
 
-    def _halt_waiters(self, box_processes: frozenset[int]) -> None:
+    def _halt_waiters(self) -> None:
         """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
-        for process_id in box_processes:
-            with suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(process_id)
-                self._halted.append(descriptor)
-                if "run" in command_line(process_id):
-                    signal_pinned(descriptor, signal.SIGSTOP)
+        for process_id, descriptor in self._pinned.items():
+            if process_id == self._process.pid or (self._rootless and "run" in command_line(process_id)):
+                signal_pinned(descriptor, signal.SIGSTOP)
 
     async def _first_bytes(self, count: int) -> bytes:
         first = b""

@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
 MEMBERSHIP_LOOKS = 5
+_PIDS_PINNED_AT_ONCE = 64
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -63,6 +64,8 @@ LIMIT_OF_CONTROLLER = {
     CgroupController.PIDS: "max_processes",
 }
 ACCOUNTING_CONTROLLER = "cpuacct"
+_MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
+_MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +176,10 @@ class RunCgroup:
         """All processes in the run's cgroups; zombies are not among them."""
         return frozenset().union(*(cgroup_members(place.folder) for place in self.places))
 
+    def cpu_seconds(self) -> float | None:
+        """CPU time used so far; `None` where nothing counts it."""
+        return _cpu_seconds(self.places)
+
     def counters(self) -> Counters:
         """Read what was counted so far."""
         memory = _cgroup_place_of(self.places, CgroupController.MEMORY)
@@ -184,6 +191,35 @@ class RunCgroup:
             pids_limit_hits=_cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
         )
 
+    def hold_memory(self, more_bytes: int) -> int:
+        """Lower the memory limit to what is used now, and so much more; returns what the limit is then.
+
+        What the kernel caches of files counts as unused: it gives that up before it kills.
+
+        Raises:
+            UnenforceableError: the kernel does not tell what is used, or did not take the limit.
+        """
+        place = _cgroup_place_of(self.places, CgroupController.MEMORY)
+        used = _memory_used_bytes(place) if place else None
+        if place is None or used is None:
+            reason = f"no cgroup of {self.run_name} tells how much memory is used"
+            raise _unenforceable_controller(CgroupController.MEMORY, reason, CGROUP_DELEGATION_REMEDY)
+        before = _cgroup_number(place.folder / _MEMORY_LIMIT_FILES[place.version], "") or 0
+        lowered = CgroupLimits(
+            memory_bytes=min(used + more_bytes, before), cpu_thousandths=None, processes_hard_stop=None
+        )
+        _set_cgroup_limit(self.places, CgroupController.MEMORY, lowered)
+        return lowered.memory_pages_bytes
+
+    def hold_cpu(self, thousandths: int) -> None:
+        """Set the CPU limit anew.
+
+        Raises:
+            UnenforceableError: the kernel did not take it.
+        """
+        limits = CgroupLimits(memory_bytes=None, cpu_thousandths=thousandths, processes_hard_stop=None)
+        _set_cgroup_limit(self.places, CgroupController.CPU, limits)
+
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
         seen: set[int] = {os.getpid()}
@@ -192,8 +228,7 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            for pid in fresh:
-                _kill_cgroup_member(place.folder, pid)
+            _kill_cgroup_members(place.folder, sorted(fresh))
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -334,11 +369,17 @@ def make_cgroup(
 
 
 def cgroup_members(folder: Path) -> frozenset[int]:
-    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
+    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
     try:
         words = _cgroup_text(folder / "cgroup.procs").split()
-    except OSError:
-        return frozenset()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENODEV}:
+            return frozenset()
+        raise
     return frozenset(map(int, words)) - {0}
 
 
@@ -622,7 +663,7 @@ def _cgroup_limit_files(
             yield "pids.max", str(limits.processes_hard_stop)
         case CgroupController.CPU if place.version is CgroupVersion.V1:
             yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
-            yield "cpu.cfs_quota_us", str(min(limits.cpu_quota, _quota_above(place.folder)))
+            yield "cpu.cfs_quota_us", str(_permitted_quota(place.folder, limits.cpu_quota))
         case CgroupController.CPU:
             yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
         case _:
@@ -635,13 +676,22 @@ def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, 
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
         wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
         _write_cgroup_file(place.folder / "memory.oom_control", "0")
-        required = "memory.limit_in_bytes"
     else:
         wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
-        required = "memory.max"
     for name, value in wanted:
-        if name == required or (place.folder / name).exists():
+        if name == _MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
             yield name, value
+
+
+def _permitted_quota(folder: Path, quota: int) -> int:
+    """The CPU quota that is asked for, or what those above permit; they are looked at only where it is too much."""
+    try:
+        _write_cgroup_file(folder / "cpu.cfs_quota_us", str(quota))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return min(quota, _quota_above(folder))
+    return quota
 
 
 def _quota_above(folder: Path) -> int:
@@ -661,7 +711,9 @@ def _cgroup_number(path: Path, key: str) -> int | None:
     """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
     try:
         lines = [line.split() for line in _cgroup_text(path).splitlines()]
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise  # it may well be there
         return None
     return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
 
@@ -675,6 +727,14 @@ def _oom_kills(place: CgroupPlace) -> int:
         reason = f"{place.folder / name} tells no oom_kill"
         raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
     return kills
+
+
+def _memory_used_bytes(place: CgroupPlace) -> int | None:
+    """Memory that cannot be had back: all that is charged but the cache of files."""
+    used = _cgroup_number(place.folder / _MEMORY_USAGE_FILES[place.version], "")
+    prefix = "total_" if place.version is CgroupVersion.V1 else ""
+    cached = [_cgroup_number(place.folder / "memory.stat", f"{prefix}{name}_file") for name in ("active", "inactive")]
+    return None if used is None else used - sum(number or 0 for number in cached)
 
 
 def _peak_memory_bytes(place: CgroupPlace) -> int | None:
@@ -702,19 +762,26 @@ def _cgroup_kill_written(folder: Path) -> bool:
     return True
 
 
-def _kill_cgroup_member(folder: Path, pid: int) -> None:
-    """Kill one process, if it still is in the cgroup once it is pinned: its number may belong to another by then."""
+def _kill_cgroup_members(folder: Path, pids: list[int]) -> None:
+    """Kill processes, if they still are in the cgroup once they are pinned: a number may belong to another by then."""
+    while pids:
+        with ExitStack() as pinned:
+            descriptors = {pid: _pinned_pid(pid, pinned) for pid in pids[:_PIDS_PINNED_AT_ONCE]}
+            for pid in cgroup_members(folder) & descriptors.keys():
+                if (descriptor := descriptors[pid]) is not None:
+                    with suppress(ProcessLookupError, PermissionError):
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        del pids[:_PIDS_PINNED_AT_ONCE]
+
+
+def _pinned_pid(pid: int, pinned: ExitStack) -> int | None:
+    """A descriptor that keeps meaning this process; `None` where it is gone."""
     try:
         descriptor = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if pid in cgroup_members(folder):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
-        return
-    finally:
-        os.close(descriptor)
+        return None
+    pinned.callback(os.close, descriptor)
+    return descriptor
 
 
 def _cgroup_folder_removed(folder: Path) -> bool:
@@ -741,10 +808,9 @@ def memory_left_bytes(cgroups: CgroupParent | CgroupsUnavailable) -> int | None:
 
 
 def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
-    v1 = version is CgroupVersion.V1
     try:
-        limit = _cgroup_number(folder / ("memory.limit_in_bytes" if v1 else "memory.max"), "")
-        used = _cgroup_number(folder / ("memory.usage_in_bytes" if v1 else "memory.current"), "")
+        limit = _cgroup_number(folder / _MEMORY_LIMIT_FILES[version], "")
+        used = _cgroup_number(folder / _MEMORY_USAGE_FILES[version], "")
     except ValueError:  # the word `max`
         return None
     return None if limit is None or used is None else max(limit - used, 0)

@@ -19,7 +19,9 @@ from sandbox.launch import Launch
 from sandbox.outcome import Outcome, RunResult
 from sandbox.preflight import HostFacts, Surroundings, lacking, lacking_for_cgroups, remedy_words
 from sandbox.probes import COMMANDS_PROBE, PROBES, Probe, import_probe
+from sandbox.release import ReleaseSource, release_below_minimum, version_reaches
 from sandbox.runner import Runner
+from sandbox.runsc_program import HOW_TO_PRE_INSTALL
 
 MACHINES = ("x86_64", "aarch64")
 OLD_GVISOR_DAYS = 180
@@ -68,7 +70,7 @@ def host_checks(surroundings: Surroundings) -> tuple[Check, ...]:
     )
 
 
-def gvisor_check(runsc: Runsc, launch: Launch | None) -> Check:
+def gvisor_check(runsc: Runsc, source: ReleaseSource, launch: Launch | None) -> Check:
     """Which gVisor runs the boxes and how it is started, and whether it is old."""
     age = runsc.age_days(datetime.now(UTC).date())
     old = age is None or age > OLD_GVISOR_DAYS
@@ -76,8 +78,48 @@ def gvisor_check(runsc: Runsc, launch: Launch | None) -> Check:
         name="gVisor",
         verdict=Verdict.WARNING if old else Verdict.GOOD,
         detail=f"{runsc_words(runsc)} at {runsc.path}{f', {launch.words}' if launch else ''}",
-        remedy="Use a newer release: `sandbox install`, or SANDBOX_GVISOR_MIN_VERSION to require one" if old else "",
+        remedy=f"Use a newer release: {_newer_words(runsc, source)}" if old else "",
     )
+
+
+def _newer_words(runsc: Runsc, source: ReleaseSource) -> str:
+    """What puts a newer gVisor in the place of this one: the release to install does, only where it is newer."""
+    if version_reaches(runsc.version, source.version):
+        return "set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to one, then `sandbox install`"
+    return (
+        f"`sandbox install` fetches {source.version}; where that is out of reach, put a newer runsc into a folder of "
+        "PATH, and SANDBOX_GVISOR_MIN_VERSION to its version"
+    )
+
+
+def missing_gvisor_check(source: ReleaseSource) -> Check:
+    """That there is no gVisor to run anything, and how to get one."""
+    least = f" of at least version {source.min_version}" if source.min_version else ""
+    useless = release_below_minimum(source)
+    return Check(
+        name="gVisor",
+        verdict=Verdict.BAD,
+        detail=f"there is no usable one{least} on this host, and doctor installs nothing",
+        remedy=useless.remedy if useless else HOW_TO_PRE_INSTALL,
+    )
+
+
+def error_check(error: SandboxError) -> Check:
+    """What kept the doctor from going on."""
+    return Check(name=error.key, verdict=Verdict.BAD, detail=f"{error.reason} ({error.origin})", remedy=error.remedy)
+
+
+def untried_checks(facts: HostFacts, gvisor_version: str) -> tuple[Check, ...]:
+    """What starting boxes would lack here, found where none could be tried; nothing where nothing is known to lack."""
+    pieces = lacking(facts, gvisor_version, "")
+    if not pieces:
+        return ()
+    detail = "no box was tried, and none would start here"
+    return (_start_failure(detail, remedy_words(pieces, facts.surroundings)),)
+
+
+def _start_failure(detail: str, remedy: str) -> Check:
+    return Check(name=PROBES[0].limit, verdict=Verdict.BAD, detail=detail, remedy=remedy)
 
 
 def cgroup_checks(cgroups: CgroupParent | CgroupsUnavailable, facts: HostFacts) -> tuple[Check, ...]:
@@ -112,7 +154,7 @@ def start_check(error: SandboxError, gvisor_version: str, facts: HostFacts) -> C
     told = error.with_internals() if isinstance(error, StartError) else error
     pieces = lacking(facts, gvisor_version, told.reason)
     remedy = remedy_words(pieces, facts.surroundings) if pieces else NOTHING_KNOWN_MISSING
-    return Check(name=PROBES[0].limit, verdict=Verdict.BAD, detail=f"{told.reason} ({told.origin})", remedy=remedy)
+    return _start_failure(f"{told.reason} ({told.origin})", remedy)
 
 
 async def probe_checks(equipment: Equipment, facts: HostFacts) -> AsyncIterator[Check]:
@@ -126,7 +168,7 @@ async def probe_checks(equipment: Equipment, facts: HostFacts) -> AsyncIterator[
                 return
 
 
-async def commands_check(equipment: Equipment) -> Check:
+async def commands_check(equipment: Equipment, source: ReleaseSource) -> Check:
     """Whether this gVisor knows the system calls of this host's everyday commands; Debian's of 2022 does not."""
     async with Runner(equipment) as runner:
         result = await runner.run(COMMANDS_PROBE.request())
@@ -136,7 +178,7 @@ async def commands_check(equipment: Equipment) -> Check:
         name="commands",
         verdict=Verdict.WARNING,
         detail="`ls PATH` and `stat` fail in a box: this gVisor is too old for this host's commands; Python is fine",
-        remedy="Use a newer gVisor: `sandbox install` where the official release is in reach, or Debian 13's package",
+        remedy=f"Use a newer release: {_newer_words(equipment.runsc, source)}",
     )
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from sandbox.debian import apt_host
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.gvisor import Runsc, auto_install_refused, find_runsc, install_runsc
+from sandbox.host_binding import program_stamp
 from sandbox.kept_launch import keep_launch, kept_launch, launch_binding
 from sandbox.launch import Launch, found_launch
 from sandbox.off_limits import host_off_limits
@@ -53,6 +55,8 @@ class Equipment:
     """What the administrator offers to code beside the tree."""
     pool_imports: tuple[str, ...] = ()
     """Modules that the interpreters of waiting boxes import beforehand."""
+    runsc_stamp: str | None = None
+    """The program of `runsc` as it was when it was found; `None` where nobody looked."""
 
     @property
     def gvisor_words(self) -> str:
@@ -60,9 +64,15 @@ class Equipment:
         return runsc_words(self.runsc)
 
     def intact(self) -> bool:
-        """Whether what was found is still there, and packages are still those that were offered."""
+        """Whether what was found is still there: gVisor the same program, packages still those that were offered."""
         unchanged = self.packages is None or self.packages.unchanged()
-        return unchanged and self.runsc.path.exists() and self.tree.root.exists()
+        return unchanged and self._same_runsc() and self.tree.root.exists()
+
+    def _same_runsc(self) -> bool:
+        """Whether no other program stands in its place: what was found out of this one does not hold for that."""
+        with suppress(OSError):
+            return program_stamp(self.runsc.path) == self.runsc_stamp
+        return False
 
 
 def runsc_words(runsc: Runsc) -> str:
@@ -120,7 +130,7 @@ def prepared(
                 reason="it is not there, and without it no box can be started",
                 remedy="Install it: on Debian `apt-get install util-linux dash`",
             )
-    folder = private_folder(environ)
+    folder, stamp = private_folder(environ), program_stamp(runsc.path)
     interpreter = Interpreter.current()
     packages = None
     if order is not None:
@@ -135,6 +145,7 @@ def prepared(
         folder=folder,
         packages=packages,
         launch=launch,
+        runsc_stamp=stamp,
     )
 
 

@@ -20,12 +20,20 @@ from pathlib import Path
 from sandbox.debian import AptHost, unpack_debian
 from sandbox.errors import InstallError
 from sandbox.folders import UnsafeFolderError, folder_lock, partial_folder, publish_folder, trusted_path
-from sandbox.release import OutOfReachError, ReleaseSource, unpack_release, version_reaches
+from sandbox.release import (
+    INSTALL_OTHERWISE,
+    OutOfReachError,
+    ReleaseSource,
+    release_below_minimum,
+    unpack_release,
+    version_reaches,
+)
 from sandbox.runsc_program import HOW_TO_PRE_INSTALL, offline_arguments, runsc_flags, runsc_version, unusable_runsc
 
 _INSTALLATION_NOTE = "installation.json"
 _SYSTEM_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin")
 _INSTALL_LOCK_SECONDS = 2400.0
+_UPGRADE_ANSWER_SECONDS = 5.0  # where a gVisor is there already, a host without a way out shall not wait for long
 
 
 class RunscOrigin(StrEnum):
@@ -88,18 +96,43 @@ def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Ca
         report: gets a sentence at each step, for people.
 
     Raises:
-        InstallError: neither could be installed; nothing half-made is left behind.
+        InstallError: neither could be installed, or neither would be new enough; nothing half-made is left behind.
     """
+    too_old = release_below_minimum(source)
+    if too_old is not None:
+        raise too_old
     place = folder / "gvisor"
-    with _install_disk_errors(place):
-        place.mkdir(mode=0o700, exist_ok=True)
-        with folder_lock(
-            place,
-            wait_seconds=_INSTALL_LOCK_SECONDS,
-            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
-        ):
-            made_meanwhile = _installed_runsc(place, source, host.machine)
-            return made_meanwhile or _install_release_or_debian(place, source, host, report)
+    with _installing_alone(place, report):
+        made_meanwhile = _installed_runsc(place, source, host.machine)
+        return made_meanwhile or _install_release_or_debian(place, source, host, report)
+
+
+def upgraded_runsc(
+    found: Runsc, folder: Path, source: ReleaseSource, machine: str, report: Callable[[str], None]
+) -> Runsc:
+    """The wanted release in place of an older gVisor that can be used; where it cannot be had, the older one.
+
+    Args:
+        found: what `find_runsc` found.
+        folder: the private folder.
+        source: the release; its host gets a few seconds to answer.
+        machine: as `uname -m` names it.
+        report: gets a sentence at each step, and one that says why the older one stays.
+    """
+    if version_reaches(found.version, source.version):
+        return found
+    place = folder / "gvisor"
+    impatient = replace(source, limits=replace(source.limits, answer_seconds=_UPGRADE_ANSWER_SECONDS))
+    try:
+        with _installing_alone(place, report):
+            made_meanwhile = _installed_runsc(place, source, machine)
+            if made_meanwhile is not None and made_meanwhile.origin is RunscOrigin.RELEASE:
+                return made_meanwhile
+            return _install_release(place, impatient, machine, report)
+    except InstallError as error:
+        why = f"release {source.version} cannot be had: {error.key} ({error.origin}): {error.reason}"
+        report(f"gVisor {found.version} stays, since {why}.")
+        return found
 
 
 def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
@@ -110,7 +143,7 @@ def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
         origin: who decided so, such as `environment`.
     """
     least = f" of at least version {source.min_version}" if source.min_version else ""
-    return InstallError(
+    return release_below_minimum(source) or InstallError(
         key="SANDBOX_AUTO_INSTALL",
         origin=origin,
         reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
@@ -118,14 +151,24 @@ def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
     )
 
 
+@contextmanager
+def _installing_alone(place: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the folder of installations; what the disk says against it becomes an error of ours."""
+    with _install_disk_errors(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        with folder_lock(
+            place,
+            wait_seconds=_INSTALL_LOCK_SECONDS,
+            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
+        ):
+            yield
+
+
 def _install_release_or_debian(
     place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]
 ) -> Runsc:
     try:
-        with partial_folder(place) as folder:
-            unpack_release(source, host.machine, folder, report)
-            made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
-            return _published_runsc(made, place / f"{source.version}-{host.machine}", report)
+        return _install_release(place, source, host.machine, report)
     except OutOfReachError as unreachable:
         report("The official gVisor release is out of reach, so Debian's package is tried…")
         try:
@@ -135,8 +178,15 @@ def _install_release_or_debian(
                 key="gVisor",
                 origin="this host",
                 reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
-                remedy=HOW_TO_PRE_INSTALL,
+                remedy=INSTALL_OTHERWISE,
             ) from refusal
+
+
+def _install_release(place: Path, source: ReleaseSource, machine: str, report: Callable[[str], None]) -> Runsc:
+    with partial_folder(place) as folder:
+        unpack_release(source, machine, folder, report)
+        made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
+        return _published_runsc(made, place / f"{source.version}-{machine}", report)
 
 
 def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
@@ -148,7 +198,7 @@ def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: C
                 key="Debian's package runsc",
                 origin="apt",
                 reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
-                remedy=HOW_TO_PRE_INSTALL,
+                remedy=INSTALL_OTHERWISE,
             )
         return _published_runsc(made, place / f"debian-{package_version}", report)
 

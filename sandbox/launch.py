@@ -172,6 +172,14 @@ def _launch_platforms(platform_flag: str, wanted: str | None) -> Iterator[tuple[
             yield name, (f"--platform={name}",)
 
 
+def own_network_command() -> tuple[str, ...]:
+    """Goes before `runsc`: a network namespace of its own, out of reach of other users, whom its socket would obey.
+
+    Without the right to make one there is no such word, and whoever is in the same namespace may reach that socket.
+    """
+    return ("unshare", "--net", "--") if _may_start_as_root() else ()
+
+
 def _may_start_as_root() -> bool:
     """Whether this process is root and may make namespaces and mounts. Source: capabilities(7), proc(5)."""
     status = Path("/proc/self/status").read_text()
@@ -203,7 +211,8 @@ def _why_no_box(runsc: Runsc, launch: Launch, tree: FileTree, private: Path, sec
 def _probe_command(runsc: Runsc, launch: Launch, folder: BoxFolder) -> tuple[str, ...]:
     """As boxes are started: tied to our life, with nothing in the environment, in a root of its own."""
     return (
-        *("setpriv", "--pdeathsig", "KILL", "--", "env", "-i", str(runsc.path), *launch.arguments),
+        *("setpriv", "--pdeathsig", "KILL", "--", *own_network_command(), "env", "-i"),
+        *(str(runsc.path), *launch.arguments),
         *("--network=none", "--ignore-cgroups", f"--root={folder.state}"),
         *("run", f"--bundle={folder.bundle}", folder.name),
     )

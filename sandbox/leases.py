@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sandbox.cgroups import RUN_NAME_PATTERN, CgroupParent, CgroupsUnavailable
 from sandbox.control import control_socket_files
+from sandbox.forgotten_cgroups import forgotten_cgroups, remove_forgotten
 from sandbox.noted_cgroups import every_cgroup
 from sandbox.run_notes import read_run_note
 
@@ -80,11 +81,24 @@ def lease_held(folder: Path) -> bool:
     return folder.is_dir() and not _is_free(folder)
 
 
-async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
-    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
-    abandoned = [run for run in await asyncio.to_thread(leased_runs, runs) if not run.held]
+async def remove_leftovers(
+    runs: Path, cgroups: CgroupParent | CgroupsUnavailable, *, clock: Callable[[], float] = time.time
+) -> tuple[str, ...]:
+    """Remove the folders and cgroups of runs whose runner is dead, and forgotten cgroups; returns the runs' names.
+
+    Args:
+        runs: where the folders are.
+        cgroups: where this process makes cgroups.
+        clock: tells seconds since 1970, for the age of cgroups.
+    """
+    # Looked for before the leases: a run has its folder before it has its cgroups.
+    forgotten = await asyncio.to_thread(forgotten_cgroups, cgroups, now=clock())
+    found = await asyncio.to_thread(leased_runs, runs)
+    abandoned = [run for run in found if not run.held]
     for run in abandoned:
         await asyncio.to_thread(remove_leftover, run, cgroups)
+    named = {run.folder.name for run in found}
+    await remove_forgotten(tuple(folder for folder in forgotten if folder.name not in named))
     return tuple(run.folder.name for run in abandoned)
 
 

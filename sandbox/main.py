@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code if isinstance(error, click.UsageError) else refused)
     except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("Stopped.", err=True)
         sys.exit(EXIT_KILLED)
     except PolicyError as error:
         for problem in error.problems:

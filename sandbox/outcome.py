@@ -10,6 +10,9 @@ from sandbox.request import LANGUAGE_NAMES
 MOST_STREAM_CHANGES = 4_096
 """How often output may change between the streams with their order kept."""
 
+_COUNTED_ROUGHLY_BYTES = 1 << 20
+"""The kernel counts memory in batches, for each processor."""
+
 
 class Outcome(Enum):
     """How a run ended, told by wait status and kernel counters, never by the box."""
@@ -85,7 +88,42 @@ class KeptOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
+class RunUsage:
+    """What a run used, and of what."""
+
+    gvisor: str
+    """Version and origin of the gVisor that ran it, with its age."""
+    box_digest: str
+    """SHA-256 of what its box was made from, which is also in the box's annotations."""
+    pooled: bool
+    """Whether its box had waited for it."""
+    queue_seconds: float
+    """How long it waited for runs before it."""
+    startup_seconds: float
+    """Until the interpreter was ready."""
+    wall_seconds: float
+    """From then to the end."""
+    cpu_seconds: float | None
+    """CPU time since the code was handed over, gVisor's own included; `None` where nothing counts it."""
+    peak_memory_bytes: int | None
+    """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, times to the millisecond."""
+        return {
+            "gvisor": self.gvisor,
+            "box_digest": self.box_digest,
+            "pooled": self.pooled,
+            "queue_seconds": round(self.queue_seconds, 3),
+            "startup_seconds": round(self.startup_seconds, 3),
+            "wall_seconds": round(self.wall_seconds, 3),
+            "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult(RunUsage):
     """All there is to say of a finished run."""
 
     outcome: Outcome
@@ -104,6 +142,10 @@ class RunResult:
     """The runtime limit; `None` where there was none."""
     ram_limit_megabytes: int | None
     """The RAM limit; `None` where there was none."""
+    process_limit: int | None
+    """The limit of processes and threads; `None` where there was none."""
+    memory_limit_bytes: int | None
+    """What its cgroup held it to, gVisor's share included; `None` where nothing did."""
     notices: tuple[str, ...]
     """What people should know: valves brought in, network not given."""
     unenforced: tuple[str, ...]
@@ -114,24 +156,8 @@ class RunResult:
     """Digest of the effective limits."""
     policies: tuple[tuple[str, int], ...]
     """Id and serial of each policy file that took part."""
-    gvisor: str
-    """Version and origin of the gVisor that ran it, with its age."""
-    box_digest: str
-    """SHA-256 of what its box was made from, which is also in the box's annotations."""
-    pooled: bool
-    """Whether its box had waited for it."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
-    queue_seconds: float
-    """How long it waited for runs before it."""
-    startup_seconds: float
-    """Until the interpreter was ready."""
-    wall_seconds: float
-    """From then to the end."""
-    cpu_seconds: float | None
-    """CPU time of the box, gVisor's own included; `None` where nothing counts it."""
-    peak_memory_bytes: int | None
-    """The most memory at once, gVisor's own included; `None` where nothing counts it."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -161,6 +187,8 @@ class RunResult:
     def _end_words(self) -> str:
         runtime = _counted(self.runtime_limit_seconds, "second")
         ram = _counted(self.ram_limit_megabytes, "megabyte")
+        limit = self.process_limit
+        processes = "what this host permits" if limit is None else f"{limit} processes and threads, its limit"
         outside = "by an administrator" if self.ended_by_administrator else "from outside"
         memory = f"at {ram}, its RAM limit" if self._ram_limit_reached else "because this host ran out of memory for it"
         return {
@@ -168,7 +196,7 @@ class RunResult:
             Outcome.ERROR: f"ended with {_exit_words(self.exit_code)}",
             Outcome.TIMED_OUT: f"was stopped after {runtime}, its runtime limit",
             Outcome.OUT_OF_MEMORY: f"was stopped {memory}",
-            Outcome.TOO_MANY_PROCESSES: "was stopped at its limit of processes and threads",
+            Outcome.TOO_MANY_PROCESSES: f"was stopped at {processes}",
             Outcome.KILLED: f"was ended {outside} before it was done",
             Outcome.GVISOR_FAILED: "was not finished: gVisor failed, or was ended from outside",
         }[self.outcome]
@@ -176,9 +204,9 @@ class RunResult:
     @property
     def _ram_limit_reached(self) -> bool:
         """Whether the memory that it used shows that it was its own limit, and not one above, that stopped it."""
-        if self.ram_limit_megabytes is None or self.peak_memory_bytes is None:
+        if self.memory_limit_bytes is None or self.peak_memory_bytes is None:
             return self.ram_limit_megabytes is not None
-        return self.peak_memory_bytes >= self.ram_limit_megabytes << 20
+        return self.peak_memory_bytes >= self.memory_limit_bytes - _COUNTED_ROUGHLY_BYTES
 
     def record(self) -> dict[str, Any]:
         """The run as JSON: everything but the output."""
@@ -194,15 +222,8 @@ class RunResult:
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
-            "gvisor": self.gvisor,
-            "box_digest": self.box_digest,
-            "pooled": self.pooled,
             "ended_by_administrator": self.ended_by_administrator,
-            "queue_seconds": round(self.queue_seconds, 3),
-            "startup_seconds": round(self.startup_seconds, 3),
-            "wall_seconds": round(self.wall_seconds, 3),
-            "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
-            "peak_memory_bytes": self.peak_memory_bytes,
+            **RunUsage.record(self),
             "audit_hash": self.audit_hash,
         }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from policy.effective import EffectiveLimits
 from policy.limits import AUTO_INSTALL, DEBUG, MAX_INSTANCE_RUNS
 from policy.values import Unlimited
+from sandbox.announcing import Announce, InTurn
 from sandbox.cgroups import CgroupParent, CgroupsUnavailable, memory_left_bytes
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.errors import StartError
@@ -23,9 +24,7 @@ from sandbox.pool import Pool, automatic_pool_size
 from sandbox.proving import with_kept_proof, with_new_proof
 from sandbox.release import ReleaseSource
 from sandbox.runner import Runner
-from sandbox.slots import QueueBounds
-
-Announce = Callable[[str], Awaitable[None]]
+from sandbox.slots import QueueBounds, remove_free_slots
 
 _MEMORY_INFORMATION = Path("/proc/meminfo")
 
@@ -75,8 +74,9 @@ class PreparedRunner:
         Raises:
             SandboxError: something is missing that no setting can do without.
         """
-        async with self._preparing:
-            equipment = await self._prepared(choices, limits, announce)
+        async with InTurn(announce) as teller, self._preparing:
+            # Whoever is slow to hear waits alone: the lock is not held for that.
+            equipment = await self._prepared(choices, limits, teller.tell)
             loop = asyncio.get_running_loop()
             if self._runner is None or self._loop is not loop or self._equipment is not equipment:
                 await self.close()
@@ -122,6 +122,7 @@ class PreparedRunner:
             return kept
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
+        await asyncio.to_thread(remove_free_slots, equipment.folder / "slots")
         equipment = replace(equipment, pool_imports=choices.pool_imports)
         equipment = await asyncio.to_thread(with_kept_proof, equipment)
         if equipment.proof is None:

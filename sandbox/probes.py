@@ -17,6 +17,11 @@ from sandbox.request import RunRequest
 PROBE_PLACE = "probe of this host"
 _CPU_SHARE_AT_A_FIFTH = 0.3
 _PROCESSES_AT_EIGHT = 8
+_HARD_STOP = 384
+"""More than gVisor itself starts with (measured with two processors: 34), which grows with the processors."""
+_PROCESSES_PAST_THE_STOP = 480
+_STOPPED_OR_REFUSED = frozenset({Outcome.TOO_MANY_PROCESSES, Outcome.ERROR})
+"""gVisor ends where it can have no more threads; should a later one tell its guest instead, the shell gives up."""
 _PROBE_VALUES = {
     "require_resource_limiting": False,
     "debug": True,
@@ -38,6 +43,8 @@ class Probe:
     """What it tries."""
     values: Mapping[str, Any]
     """Values of limits that differ from the built-ins."""
+    processes_hard_stop: int | None = None
+    """Processes of the host that the whole box may have; `None` where the limits say."""
     held: Callable[[RunResult], bool]
     """Whether the limit held."""
     shows: str
@@ -46,14 +53,20 @@ class Probe:
     def request(self) -> RunRequest:
         """What to run."""
         limits = fixed_limits({**self.values, **_PROBE_VALUES}, PROBE_PLACE)
-        return RunRequest(language=self.language, code=self.code, limits=limits, person=PROBE_PLACE)
+        return RunRequest(
+            language=self.language,
+            code=self.code,
+            limits=limits,
+            person=PROBE_PLACE,
+            processes_hard_stop=self.processes_hard_stop,
+        )
 
 
 def _cpu_share(result: RunResult) -> float:
-    """CPU time for each second of the box's life, by the kernel's count; endless where nothing counted it."""
+    """CPU time for each second that the code ran, by the kernel's count; endless where nothing counted it."""
     if result.cpu_seconds is None:
         return math.inf
-    return result.cpu_seconds / (result.startup_seconds + result.wall_seconds)
+    return result.cpu_seconds / result.wall_seconds
 
 
 PROBES = (
@@ -115,6 +128,15 @@ PROBES = (
         values={**_CALM, "max_processes": 8},
         held=lambda result: result.output.strip().isdecimal() and int(result.output) < _PROCESSES_AT_EIGHT,
         shows="no more than 8 processes were to be had",
+    ),
+    Probe(
+        limit="max_processes",
+        language="bash",
+        code=f"for ((n = 0; n < {_PROCESSES_PAST_THE_STOP}; n++)); do (kill -STOP $BASHPID) & done; echo made",
+        values={**_CALM, "max_processes": UNLIMITED, "max_ram_megabytes": 512},
+        processes_hard_stop=_HARD_STOP,
+        held=lambda result: result.outcome in _STOPPED_OR_REFUSED and result.stream("stdout") != b"made\n",
+        shows=f"a box with more than {_HARD_STOP} processes on the host was stopped",
     ),
     Probe(
         limit="max_disk_megabytes",

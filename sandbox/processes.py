@@ -4,8 +4,8 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -70,6 +70,25 @@ def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def pinned_members(members: Callable[[], frozenset[int]]) -> dict[int, int]:
+    """Descriptors of the processes that belong together, by number, for whoever closes them.
+
+    Args:
+        members: who belongs to them now; asked again once they are pinned, since a number may mean another by then.
+    """
+    with ExitStack() as opened:
+        pinned: dict[int, int] = {}
+        for process_id in members():
+            with suppress(ProcessLookupError):
+                pinned[process_id] = os.pidfd_open(process_id)
+                opened.callback(os.close, pinned[process_id])
+        strangers = pinned.keys() - members()
+        opened.pop_all()
+    for process_id in strangers:
+        os.close(pinned.pop(process_id))
+    return pinned
 
 
 async def killed_processes(descriptors: Sequence[int], *, within_seconds: float) -> None:

@@ -6,6 +6,7 @@ user can write. One that found a broken limit is not kept: the next start tries 
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,9 +18,11 @@ from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.gvisor import Runsc
 from sandbox.host_binding import host_binding
 
-PROOF_FORMAT = 1
+PROOF_FORMAT = 2
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
+MOST_PROOFS_KEPT = 4
+"""Those used last, of this boot: one for each way in which boxes are run here."""
 PROBE_AGAIN_SECONDS = 60.0
 """How long a broken limit counts as broken before the host is probed once more."""
 
@@ -74,8 +77,9 @@ def kept_proof(folder: Path, binding: ProofBinding) -> HostProof | None:
         binding: what it must be bound to.
     """
     with suppress(OSError, ValueError):
-        kept = json.loads((folder / PROOFS_FOLDER / f"{binding.digest}.json").read_text())
-        if kept == dict(binding.facts):
+        path = folder / PROOFS_FOLDER / f"{binding.digest}.json"
+        if json.loads(path.read_text()) == dict(binding.facts):
+            os.utime(path)
             return HostProof(broken=MappingProxyType({}))
     return None
 
@@ -93,6 +97,14 @@ def keep_proof(folder: Path, binding: ProofBinding) -> None:
         partial = proofs / f".partial-{secrets.token_hex(8)}"
         partial.write_text(json.dumps(dict(binding.facts), indent=1, sort_keys=True))
         partial.rename(proofs / f"{binding.digest}.json")
-        for older in proofs.glob("*.json"):
-            if older.stem != binding.digest and json.loads(older.read_text()).get("boot") != binding.facts["boot"]:
-                older.unlink()
+        others = [path for path in proofs.glob("*.json") if path.stem != binding.digest]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for place, path in enumerate(others, start=1):
+            if place >= MOST_PROOFS_KEPT or not _is_of_boot(path, binding.facts["boot"]):
+                path.unlink()
+
+
+def _is_of_boot(path: Path, boot: str) -> bool:
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads(path.read_text()).get("boot") == boot)
+    return False

@@ -27,6 +27,8 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
     Raises:
         StartError: no box starts here at all.
     """
+    # Before anything runs: a gVisor that is exchanged meanwhile does not get the proof of the one before.
+    binding = proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups)
     turns = asyncio.Semaphore(_PROBES_AT_ONCE)
     async with Runner(replace(equipment, proof=None)) as runner:
         try:
@@ -41,7 +43,7 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
     broken = MappingProxyType({name: reason for name, reason in found if reason})
     proof = HostProof(broken=broken, found_at=time.monotonic())
     if not proof.broken:
-        keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
+        keep_proof(equipment.folder, binding)
     return replace(equipment, proof=proof)
 
 

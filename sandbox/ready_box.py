@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,19 +21,24 @@ from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_member
 from sandbox.control import control_socket_files
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError
+from sandbox.launch import own_network_command
 from sandbox.leases import RUNS_FOLDER, leased_folder
 from sandbox.outcome import KeptOutput
 from sandbox.processes import process_family
 from sandbox.run_notes import RunNote, RunState, ended_by_administrator, write_run_note
-from sandbox.spec import BOX_DIGEST_ANNOTATION, Compiled, NetworkMode
+from sandbox.spec import BOX_DIGEST_ANNOTATION, GVISOR_GROWTH_BYTES, STARTUP_RAM_BYTES, Compiled, NetworkMode
+from sandbox.used_trees import used_tree
 
 W = TypeVar("W")
 
 _LEAST_FREE_BYTES = 1 << 16
 _LEAST_FREE_FILES = 8
+_CPU_THOUSANDTHS_OF_START = 1_000
 _DESCRIPTORS_TO_REMOVE = 4
 """Measured: two are enough."""
-BOX_FORMAT = 1
+_REMOVAL_TRIES_SECONDS = 30.0
+_PAUSE_BETWEEN_TRIES_SECONDS = 0.05
+BOX_FORMAT = 2
 """Raised with every change of how boxes are started and served."""
 
 
@@ -85,10 +90,14 @@ class ReadyBox:
     """Seconds since 1970."""
     cgroup: RunCgroup | None = None
     """Its own, where there is one."""
+    startup_cpu_seconds: float = 0.0
+    """CPU time that it took until then."""
+    memory_limit_bytes: int | None = None
+    """What its cgroup holds it to once it is ready, gVisor's share included; `None` where nothing does."""
     box: Box | None = None
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
-    """The lock on its folder."""
+    """The locks on its folder and, shared, on the file tree that it sees."""
     set_aside: ExitStack = field(default_factory=ExitStack)
     """Descriptors that its removal will need, so that a process that has run out of them can still clean up."""
 
@@ -119,6 +128,12 @@ class ReadyBox:
     def usable(self) -> bool:
         """Whether code could be handed to it now: it lives, and no administrator is about to end it."""
         return self.box is not None and self.box.alive and not ended_by_administrator(self.folder.path)
+
+    def processes(self) -> frozenset[int]:
+        """Its processes on this host; each is in all of its cgroups."""
+        if self.cgroup is not None:
+            return cgroup_members(self.cgroup.places[0].folder)
+        return process_family(self.box.process_id) if self.box is not None else frozenset()
 
     @property
     def answers(self) -> bool:
@@ -159,13 +174,26 @@ class ReadyBox:
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
         self.set_aside.close()
+        given_up = time.monotonic() + _REMOVAL_TRIES_SECONDS
         with self.lease:
-            if self.cgroup is not None:
-                await self.cgroup.kill()
-            if self.box is not None:
-                await self.box.close()
-            if self.cgroup is None or await _cgroup_removed(self.cgroup):
-                await asyncio.to_thread(_folder_removed, self.folder)
+            while True:
+                try:
+                    await self._remove_once()
+                except OSError:
+                    # Others have taken what was set aside, or the kernel refuses for now.
+                    if time.monotonic() >= given_up:
+                        raise
+                    await asyncio.sleep(_PAUSE_BETWEEN_TRIES_SECONDS)
+                else:
+                    return
+
+    async def _remove_once(self) -> None:
+        if self.cgroup is not None:
+            await self.cgroup.kill()
+        if self.box is not None:
+            await self.box.close()
+        if self.cgroup is None or await _cgroup_removed(self.cgroup):
+            await asyncio.to_thread(_folder_removed, self.folder)
 
     @classmethod
     def _leased(cls, plan: BoxPlan) -> Self:
@@ -174,6 +202,7 @@ class ReadyBox:
         with ExitStack() as set_aside, ExitStack() as lease:
             for _ in range(_DESCRIPTORS_TO_REMOVE):
                 set_aside.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            lease.enter_context(used_tree(plan.equipment.tree.root))
             path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
             return cls(
                 plan_digest=plan.digest,
@@ -191,7 +220,7 @@ class ReadyBox:
             # Named before it is made: whoever kills us in between leaves a note that leads to it.
             self.cgroup = cgroups.run_cgroup(self.folder.name)
             self.note(RunState.STARTING)
-            make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+            make_cgroup(cgroups, self.folder.name, _limits_of_start(plan.cgroup_limits))
         else:
             self.note(RunState.STARTING)
         box = await finished_although_cancelled(self._start_box(plan))
@@ -199,14 +228,27 @@ class ReadyBox:
         if self.cgroup is not None and plan.equipment.proof is None:
             # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
             _prove_membership(self.cgroup, box.process_id)
-        await box.watch(self.cgroup.processes() if self.cgroup else process_family(box.process_id))
+        await box.watch(self.processes)
+        self._hold(plan.cgroup_limits)
         self.startup_seconds = time.monotonic() - begun
+
+    def _hold(self, limits: CgroupLimits) -> None:
+        """Tighten what a start had more of than any code will."""
+        if self.cgroup is None:
+            return
+        self.startup_cpu_seconds = self.cgroup.cpu_seconds() or 0.0
+        if limits.memory_bytes is not None:
+            code_bytes = limits.memory_bytes - STARTUP_RAM_BYTES
+            self.memory_limit_bytes = self.cgroup.hold_memory(code_bytes + GVISOR_GROWTH_BYTES)
+        if limits.cpu_thousandths is not None:
+            self.cgroup.hold_cpu(limits.cpu_thousandths)
 
     async def _start_box(self, plan: BoxPlan) -> Box:
         """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
         runsc = plan.equipment.runsc
+        own_network = own_network_command() if plan.compiled.network is NetworkMode.LOOPBACK else ()
         self.box = await Box.start(
-            (*_own_network(plan), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            (*own_network, str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
             self.folder,
             self.cgroup.procs_files if self.cgroup else (),
         )
@@ -221,10 +263,10 @@ async def _cgroup_removed(cgroup: RunCgroup) -> bool:
     return not await cgroup.remove()
 
 
-def _own_network(plan: BoxPlan) -> tuple[str, ...]:
-    """Around gVisor of a box without network: out of reach of other users of this host, whom its socket would obey."""
-    rootless = plan.equipment.launch is not None and plan.equipment.launch.rootless
-    return () if rootless or plan.compiled.network is not NetworkMode.LOOPBACK else ("unshare", "--net", "--")
+def _limits_of_start(limits: CgroupLimits) -> CgroupLimits:
+    """What holds until a box is ready: a whole CPU, so that a small share of one makes no start last for minutes."""
+    cpu = limits.cpu_thousandths
+    return replace(limits, cpu_thousandths=None if cpu is None else max(cpu, _CPU_THOUSANDTHS_OF_START))
 
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
@@ -264,7 +306,8 @@ def _folder_removed(folder: BoxFolder) -> None:
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
-    shutil.rmtree(folder.path, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder.path)
 
 
 async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:

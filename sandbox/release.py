@@ -20,8 +20,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from typing import IO
 
 from sandbox.errors import InstallError
@@ -52,9 +55,11 @@ _DOWNLOAD_CHUNK_BYTES = _DOWNLOAD_MEBIBYTE
 _DOWNLOAD_QUIET_SECONDS = 15.0  # without an answer, or without a byte
 _DOWNLOAD_PROGRESS_SECONDS = 2.0
 _HTTP_OK = 200
-_PRE_INSTALL_GVISOR = (
-    "Install gVisor beforehand: run `sandbox install`, or `apt-get install runsc`, or put runsc on PATH"
+INSTALL_OTHERWISE = (
+    "Give this host a way out (https_proxy) or a mirror (SANDBOX_GVISOR_URL), or run `apt-get install runsc` as root, "
+    "or put runsc (with its gvisor-bin folder, where the release has one) into a folder of PATH"
 )
+"""What to do where installing failed, so that running the same again would not help."""
 
 
 class OutOfReachError(InstallError):
@@ -73,6 +78,8 @@ class DownloadLimits:
     """Most members of the archive."""
     seconds: float = 1800.0
     """Longest download."""
+    answer_seconds: float = 60.0
+    """Longest wait for the release host's first answer: name, connections, TLS and redirects together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +107,6 @@ class ReleaseSource:
         for _, digest in self.sha512:
             if re.fullmatch(r"[0-9a-f]{128}", digest) is None:
                 raise _bad_gvisor_setting("SANDBOX_GVISOR_SHA512", "it is not 128 lower-case hexadecimal digits")
-        if not version_reaches(self.version, self.min_version):
-            raise _bad_gvisor_setting("SANDBOX_GVISOR_MIN_VERSION", f"the release to install, {self.version}, is older")
 
     def digest_for(self, machine: str) -> str:
         """The SHA-512 of the archive for a machine, as `uname -m` names it."""
@@ -145,6 +150,19 @@ def release_source(
         version=version or _PINNED_RELEASE_VERSION,
         sha512=_PINNED_RELEASE_SHA512 if sha512 is None else ((machine, sha512),),
         min_version=min_version,
+    )
+
+
+def release_below_minimum(source: ReleaseSource) -> InstallError | None:
+    """Why no installation can help a host without a gVisor that is new enough; `None` where one can."""
+    if version_reaches(source.version, source.min_version):
+        return None
+    return _bad_gvisor_setting(
+        "SANDBOX_GVISOR_MIN_VERSION",
+        f"no usable gVisor of at least version {source.min_version} is on this host, and the release to install, "
+        f"{source.version}, is older",
+        "Set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to a newer release, or pre-install one: put its runsc "
+        "into a folder of PATH",
     )
 
 
@@ -222,8 +240,7 @@ class _DownloadProgress:
 
 def _fetch_archive(source: ReleaseSource, machine: str, archive: Path, report: Callable[[str], None]) -> str:
     """Write the archive to a file and return its SHA-512."""
-    response = _opened_archive(source, machine)
-    with response:
+    with _answered_archive(source, machine) as response:
         length = response.headers.get("Content-Length", "")
         total = int(length) if re.fullmatch(r"[0-9]{1,18}", length, re.ASCII) else None
         if response.status != _HTTP_OK:
@@ -237,6 +254,35 @@ def _fetch_archive(source: ReleaseSource, machine: str, archive: Path, report: C
     if total is not None and size != total:
         raise _refused_release(source, machine, f"it ended after {size} of {total} bytes")
     return digest
+
+
+def _answered_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResponse:
+    """The host's answer, waited for no longer than permitted.
+
+    Asked in a thread, since a name's lookup knows no deadline, and a connection's holds for each address anew.
+    """
+    answer: Future[http.client.HTTPResponse] = Future()
+    Thread(target=_ask_for_archive, args=(source, machine, answer), daemon=True).start()
+    seconds = source.limits.answer_seconds
+    try:
+        return answer.result(timeout=seconds)
+    except TimeoutError as error:
+        if answer.cancel():
+            raise _host_out_of_reach(source.archive_url(machine), f"no answer within {seconds:g} seconds") from error
+        return answer.result()  # it came just now
+
+
+def _ask_for_archive(source: ReleaseSource, machine: str, answer: Future[http.client.HTTPResponse]) -> None:
+    try:
+        response = _opened_archive(source, machine)
+    except InstallError as error:
+        with suppress(InvalidStateError):  # nobody waits any more
+            answer.set_exception(error)
+        return
+    try:
+        answer.set_result(response)
+    except InvalidStateError:
+        response.close()
 
 
 def _opened_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResponse:
@@ -265,6 +311,8 @@ def _opened_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResp
                 source, machine, f"the host's certificate is not valid: {cause.verify_message}"
             ) from error
         raise _host_out_of_reach(url, cause) from error
+    except ValueError as error:  # no name that can be looked up
+        raise _refused_release(source, machine, f"the address cannot be used: {error}") from error
     return response
 
 
@@ -360,7 +408,7 @@ def _refused_release(source: ReleaseSource, machine: str, reason: str) -> Instal
         key=f"gVisor {source.version}",
         origin=source.archive_url(machine),
         reason=f"the official release is refused: {reason}",
-        remedy=_PRE_INSTALL_GVISOR,
+        remedy=INSTALL_OTHERWISE,
     )
 
 
@@ -369,7 +417,7 @@ def _host_out_of_reach(url: str, cause: object) -> OutOfReachError:
         key="gVisor's release host",
         origin=urllib.parse.urlsplit(url).netloc,
         reason=f"the official release host is out of reach ({cause})",
-        remedy=_PRE_INSTALL_GVISOR,
+        remedy=INSTALL_OTHERWISE,
     )
 
 

@@ -28,6 +28,8 @@ class RunRequest:
     """Whose run it is; counts runs at once, and tells administrators who runs what. Never used as a name."""
     surface: str | None = None
     """`tool` or `function`; `None` where it came from neither."""
+    processes_hard_stop: int | None = None
+    """Processes of the host that the whole box may have, in place of what follows from the limits; for probes alone."""
 
     def __post_init__(self) -> None:
         """Refuse what no box could run, or what the limits do not permit."""

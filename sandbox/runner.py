@@ -8,26 +8,26 @@ cancellation. A box that waits in the pool is taken where one of the same plan i
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
 from policy.effective import EffectiveLimits
 from policy.limits import (
     DEBUG,
-    MAX_CPUS,
     MAX_OUTPUT_KILOBYTES,
+    MAX_PROCESSES,
     MAX_RAM_MEGABYTES,
     MAX_RUNTIME_SECONDS,
 )
 from policy.values import Unlimited
 from sandbox.box import STARTUP_SECONDS, BoxEnd
-from sandbox.cgroups import Counters
+from sandbox.cgroups import CgroupLimits, Counters
 from sandbox.enforcing import Enforced, enforceable
 from sandbox.equipment import Equipment
-from sandbox.errors import StartError
-from sandbox.outcome import KeptOutput, Outcome, RunResult
+from sandbox.errors import StartError, UnenforceableError
+from sandbox.outcome import KeptOutput, Outcome, RunResult, RunUsage
 from sandbox.pool import Pool
 from sandbox.ready_box import BoxPlan, ReadyBox, disk_full_error, finished_although_cancelled
 from sandbox.request import RunRequest
@@ -37,7 +37,6 @@ from sandbox.spec import Compiled, compile_run
 
 _OUTPUT_UNIT_BYTES = 1 << 10
 _REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
-_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
 
@@ -79,7 +78,7 @@ class Runner:
             equipment: what the host has.
             pool: where boxes wait; this runner ends it. Without one each run starts a box.
             bounds: how many runs may wait for a slot, and for how long.
-            startup_seconds: how long a box on a whole CPU may take to start.
+            startup_seconds: how long a box may take to start.
         """
         self._equipment = equipment
         self._pool = pool
@@ -106,12 +105,18 @@ class Runner:
             await finished_although_cancelled(self._pool.close())
         await asyncio.gather(*self._removals)
 
-    async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
+    async def run(
+        self,
+        request: RunRequest,
+        tell: Callable[[str], Awaitable[None]] | None = None,
+        spent: Callable[[RunUsage], None] | None = None,
+    ) -> RunResult:
         """Run a request to its end.
 
         Args:
             request: what to run.
             tell: gets a sentence for the person while the run has to wait for others.
+            spent: gets what a run has used that is stopped before it comes to a result.
 
         Raises:
             UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
@@ -119,7 +124,7 @@ class Runner:
             StartError: gVisor did not bring the interpreter up.
         """
         try:
-            return await self._run(request, tell or _untold)
+            return await self._run(request, tell or _untold, spent or _uncounted)
         except OSError as error:
             raise _host_refused(error, self._equipment.folder) from error
         except StartError as error:
@@ -130,10 +135,12 @@ class Runner:
             if self._pool is not None:
                 self._pool.refill()
 
-    async def _run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]]) -> RunResult:
+    async def _run(
+        self, request: RunRequest, tell: Callable[[str], Awaitable[None]], spent: Callable[[RunUsage], None]
+    ) -> RunResult:
         equipment, clock = self._equipment, asyncio.get_running_loop().time
         compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
-        enforced = enforceable(compiled.cgroup_limits, request.limits, equipment.cgroups, equipment.proof)
+        enforced = enforceable(_held_to(request, compiled), request.limits, equipment.cgroups, equipment.proof)
         asked = clock()
         async with AsyncExitStack() as slots:
             folder = equipment.folder / "slots"
@@ -142,21 +149,26 @@ class Runner:
             )
             permitted = clock()
             ready, pooled = await self._box_for(request, compiled, enforced)
+            begun = _Begun(
+                request=request,
+                compiled=compiled,
+                enforced=enforced,
+                ready=ready,
+                pooled=pooled,
+                queue_seconds=permitted - asked,
+                startup_seconds=clock() - permitted,
+            )
             try:
-                begun = _Begun(
-                    request=request,
-                    compiled=compiled,
-                    enforced=enforced,
-                    ready=ready,
-                    pooled=pooled,
-                    queue_seconds=permitted - asked,
-                    startup_seconds=clock() - permitted,
-                )
                 result = await self._served(begun)
             except BaseException:
-                await finished_although_cancelled(ready.remove())
+                try:
+                    with suppress(UnenforceableError):
+                        wall_seconds = clock() - permitted - begun.startup_seconds
+                        spent(self._usage(begun, _counters_of(ready), wall_seconds=wall_seconds))
+                finally:
+                    await finished_although_cancelled(ready.remove())
                 raise
-            await self._removed(ready)
+            self._remove_later(ready)
             return result
 
     async def _box_for(self, request: RunRequest, compiled: Compiled, enforced: Enforced) -> tuple[ReadyBox, bool]:
@@ -166,7 +178,7 @@ class Runner:
             cgroup_limits=enforced.cgroup_limits,
             equipment=self._equipment,
             language=request.language,
-            startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
+            startup_seconds=self._startup_seconds,
         )
         if self._pool is not None:
             asyncio.get_running_loop().call_later(_REFILL_SECONDS, self._pool.refill)
@@ -197,8 +209,7 @@ class Runner:
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
-        wall_seconds = clock() - handed_over
-        counters = ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+        usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -210,28 +221,35 @@ class Runner:
             output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
             runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            process_limit=_finite(limits[MAX_PROCESSES]),
+            memory_limit_bytes=ready.memory_limit_bytes,
             notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
-            gvisor=self._equipment.gvisor_words,
-            box_digest=ready.plan_digest,
-            pooled=begun.pooled,
             ended_by_administrator=ended_by_hand,
+            code_sha256=request.code_sha256,
+            **{field.name: getattr(usage, field.name) for field in fields(usage)},
+        )
+
+    def _usage(self, begun: _Begun, counters: Counters, *, wall_seconds: float) -> RunUsage:
+        counted = counters.cpu_seconds
+        return RunUsage(
+            gvisor=self._equipment.gvisor_words,
+            box_digest=begun.ready.plan_digest,
+            pooled=begun.pooled,
             queue_seconds=begun.queue_seconds,
             startup_seconds=begun.startup_seconds,
             wall_seconds=wall_seconds,
-            cpu_seconds=counters.cpu_seconds,
+            cpu_seconds=None if counted is None else max(counted - begun.ready.startup_cpu_seconds, 0.0),
             peak_memory_bytes=counters.peak_memory_bytes,
-            code_sha256=request.code_sha256,
         )
 
-    async def _removed(self, ready: ReadyBox) -> None:
-        """Remove a box whose code is at its end; a server that lives on does so while the result is on its way."""
-        if self._pool is None:
-            await finished_although_cancelled(ready.remove())
-            return
+    def _remove_later(self, ready: ReadyBox) -> None:
+        """Remove a box whose code is at its end, while the result is on its way."""
+        if ready.box is not None:
+            ready.box.kill()  # whoever gets the slot finds none of its code running
         removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
@@ -252,15 +270,29 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
         return Outcome.TIMED_OUT
     if ended_by_hand and not end.told_by_gvisor:
         return Outcome.KILLED
+    if counters.pids_limit_hits and end.exit_code and not end.told_by_gvisor:
+        return Outcome.TOO_MANY_PROCESSES
     if end.told_by_gvisor or (not asked and end.exit_code >= 0):
         return Outcome.ERROR if end.exit_code else Outcome.OK
-    if counters.pids_limit_hits:
-        return Outcome.TOO_MANY_PROCESSES
     return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+def _counters_of(ready: ReadyBox) -> Counters:
+    return ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+
+
+def _held_to(request: RunRequest, compiled: Compiled) -> CgroupLimits:
+    """What the box's cgroup is to be set to: what follows from the limits, but for what a probe asks for."""
+    stop = request.processes_hard_stop
+    return compiled.cgroup_limits if stop is None else replace(compiled.cgroup_limits, processes_hard_stop=stop)
 
 
 async def _untold(_: str) -> None:
     """Nobody listens."""
+
+
+def _uncounted(_: RunUsage) -> None:
+    """Nobody wants to know."""
 
 
 def _host_refused(error: OSError, folder: Path) -> StartError:
@@ -279,12 +311,6 @@ def _output_bytes(limits: EffectiveLimits) -> int:
 def _runtime_seconds(limits: EffectiveLimits) -> float | None:
     seconds = _finite(limits[MAX_RUNTIME_SECONDS])
     return None if seconds is None else float(seconds)
-
-
-def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
-    """How much longer than a whole CPU's start-up one may take that has only a share of it."""
-    cpus = limits[MAX_CPUS]
-    return 0.0 if isinstance(cpus, Unlimited) else _MOST_STARTUP_CPU_SECONDS / float(cpus)
 
 
 def _finite(number: int | Unlimited) -> int | None:

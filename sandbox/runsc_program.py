@@ -16,8 +16,9 @@ from types import MappingProxyType
 from sandbox.errors import InstallError
 
 HOW_TO_PRE_INSTALL = (
-    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
-    "gvisor-bin folder, where the release has one) into a folder of PATH"
+    "Run `sandbox install` as the user that runs code (where that command is not there: "
+    "`SANDBOX_AUTO_INSTALL=true python3 run_code.py --use-sample-code`), or `apt-get install runsc` as root, or put "
+    "runsc (with its gvisor-bin folder, where the release has one) into a folder of PATH"
 )
 _RUNSC_VERSION_LINE = re.compile(
     r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
@@ -73,7 +74,7 @@ def unusable_runsc(path: Path, reason: str) -> InstallError:
         key="runsc",
         origin=str(path),
         reason=reason,
-        remedy=f"Mend or remove it (a folder mounted noexec will not do). {HOW_TO_PRE_INSTALL}",
+        remedy=f"Mend or remove it (a folder mounted noexec will not do). Once none is left: {HOW_TO_PRE_INSTALL}",
     )
 
 

@@ -40,11 +40,12 @@ from policy.settings import (
 )
 from policy.situation import Situation
 from sandbox.account import FAILED_OUTCOME, STOPPED_OUTCOME, RunAccount
+from sandbox.announcing import Announce
 from sandbox.errors import SandboxError
 from sandbox.off_limits import named_folder
-from sandbox.outcome import RunResult
+from sandbox.outcome import RunResult, RunUsage
 from sandbox.packages import PackagesOrder
-from sandbox.prepared_runner import Announce, HostChoices, PreparedRunner
+from sandbox.prepared_runner import HostChoices, PreparedRunner
 from sandbox.release import ReleaseSource, release_source
 from sandbox.request import LANGUAGE_NAMES, RunRequest
 from sandbox.slots import QueueBounds
@@ -74,6 +75,9 @@ class _Progress:
 
     account: RunAccount
     notices: tuple[str, ...] = ()
+
+    def spent(self, usage: RunUsage) -> None:
+        self.account = replace(self.account, usage=usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +268,7 @@ class Session:
         choices = host_choices(situation.environment.settings)
         runner = await self._runner.ready(choices, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
-        return await runner.run(request, announce)
+        return await runner.run(request, announce, progress.spent)
 
     def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
         """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""

@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from sandbox.queue_lines import FullQueue, QueueLine, QueueTicket, drawn_ticket,
 
 _QUEUE_FOLDER = "queue"
 _INSTANCE_LINE = "instance"
+_PERSONS_SLOT = "person-"
 _PERSONS_SHARE = 4
 """One person may fill one part of so many of the queue."""
 _POLL_SECONDS_A_PLACE = 0.02
@@ -71,7 +72,8 @@ async def taken_slots(
     with ExitStack() as held:
         with closing(_Applicant(folder, limits, bounds, tell)) as applicant:
             for wanted in _wanted_slots(person, limits):
-                held.callback(_release, await applicant.slot(wanted))
+                slot = await applicant.slot(wanted)
+                held.callback(slot.release)
         yield
 
 
@@ -88,10 +90,62 @@ class _WantedSlot:
 def _wanted_slots(person: str, limits: EffectiveLimits) -> Iterator[_WantedSlot]:
     """The slots that a run needs, in the order in which everybody takes them; none where there is no limit."""
     hashed = hashlib.sha256(person.encode(errors="surrogatepass")).hexdigest()
-    for name, limit in ((f"person-{hashed}", MAX_CONCURRENT_RUNS), (_INSTANCE_LINE, MAX_INSTANCE_RUNS)):
+    for name, limit in ((f"{_PERSONS_SLOT}{hashed}", MAX_CONCURRENT_RUNS), (_INSTANCE_LINE, MAX_INSTANCE_RUNS)):
         count = limits[limit]
         if not isinstance(count, Unlimited):
             yield _WantedSlot(limit=limit, line=QueueLine(name=name, person=hashed, slots=count))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldSlot:
+    """A slot that is taken."""
+
+    path: Path
+    """Its file."""
+    descriptor: int
+    """Holds the file's lock; never below 3."""
+
+    def release(self) -> None:
+        """Free it, also where a process that was forked meanwhile still has a copy of the descriptor.
+
+        A person's file goes, so that not everybody who ever ran something leaves one. It goes while it is locked:
+        whoever has opened it meanwhile finds out, once they get the lock, that another or no file has the name.
+        """
+        if self.path.name.startswith(_PERSONS_SLOT):
+            with suppress(OSError):
+                self.path.unlink()
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        os.close(self.descriptor)
+
+
+def remove_free_slots(folder: Path) -> None:
+    """Remove the files of persons' slots that dead processes left.
+
+    Args:
+        folder: where the slot files are.
+    """
+    for path in folder.glob(f"{_PERSONS_SLOT}*"):
+        with suppress(OSError):
+            slot = _taken_slot(path)
+            if slot is not None:
+                slot.release()
+
+
+def _taken_slot(path: Path) -> _HeldSlot | None:
+    """A slot that was free, or `None`."""
+    while True:
+        with ExitStack() as given_back:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            given_back.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    given_back.pop_all()
+                    return _HeldSlot(path=path, descriptor=descriptor)
+        # Whoever held it has removed it since it was opened: there is another now, or none.
 
 
 class _Applicant:
@@ -110,21 +164,21 @@ class _Applicant:
         self._deadline = self._clock() + bounds.max_wait_seconds
         self._ticket: QueueTicket | None = None
 
-    async def slot(self, wanted: _WantedSlot) -> int:
-        """The descriptor of a slot, once it is this one's turn.
+    async def slot(self, wanted: _WantedSlot) -> _HeldSlot:
+        """A slot, once it is this one's turn.
 
         Raises:
             BusyError: too many wait already, or it took too long.
         """
-        descriptor = self._free_slot(wanted.line, self._before(wanted.line))
-        if descriptor is not None:
-            return descriptor
+        slot = self._free_slot(wanted.line, self._before(wanted.line))
+        if slot is not None:
+            return slot
         await self._line_up(wanted)
         while True:
             before = self._before(wanted.line)
-            descriptor = self._free_slot(wanted.line, before)
-            if descriptor is not None:
-                return descriptor
+            slot = self._free_slot(wanted.line, before)
+            if slot is not None:
+                return slot
             place = len(before) + 1
             self._refuse_if_late(wanted, f"its turn had not come, at place {place} of the queue,")
             self._teller.say(_place_sentence(wanted, place))
@@ -140,11 +194,11 @@ class _Applicant:
     def _before(self, line: QueueLine) -> frozenset[str]:
         return tickets_before(self._queue, line, self._ticket)
 
-    def _free_slot(self, line: QueueLine, before: frozenset[str]) -> int | None:
-        """The descriptor of a slot that was free and that nobody before this one could take, or `None`."""
+    def _free_slot(self, line: QueueLine, before: frozenset[str]) -> _HeldSlot | None:
+        """A slot that was free and that nobody before this one could take, or `None`."""
         first = max(map(slots_of_ticket, before), default=0)
         files = (self._folder / f"{line.name}-{number}" for number in range(first, line.slots))
-        return next((found for found in map(_locked, files) if found is not None), None)
+        return next((found for found in map(_taken_slot, files) if found is not None), None)
 
     async def _line_up(self, wanted: _WantedSlot) -> None:
         """Stand at the end of a line; whoever comes out of another one has been admitted already."""
@@ -231,20 +285,3 @@ def _busy(wanted: _WantedSlot, limits: EffectiveLimits, standing: str) -> BusyEr
         reason=f"as many runs are under way as are permitted at once ({permitted}), and {standing}",
         remedy="Try again when one has ended, or stop one",
     )
-
-
-def _locked(path: Path) -> int | None:
-    """The descriptor of a slot that was free, or `None`; descriptors below 3 are never among them."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _release(descriptor: int) -> None:
-    """Free a slot, also where a process that was forked meanwhile still has a copy of the descriptor."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)

@@ -29,8 +29,10 @@ from sandbox.starters import starter_command
 from sandbox.tree import FileTree
 from sandbox.tree_build import BOX_UID
 
-GVISOR_HEADROOM_BYTES = 64 << 20
-"""RAM on top of the limit for gVisor's own kernel, which shares the cgroup: measured at 25 to 45 MiB."""
+STARTUP_RAM_BYTES = 192 << 20
+"""RAM on top of the limit until a box is ready, for gVisor, the interpreter and what it imports beforehand."""
+GVISOR_GROWTH_BYTES = 16 << 20
+"""RAM on top of the limit and of what a ready box uses, for gVisor's own kernel, which grows while code runs."""
 GVISOR_THREADS = 1_024
 """Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
 HOST_THREADS_PER_GUEST_THREAD = 4
@@ -224,7 +226,7 @@ def _namespaces(mode: NetworkMode) -> list[dict[str, str]]:
 def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
     megabytes, cpus, processes = limits[MAX_RAM_MEGABYTES], limits[MAX_CPUS], limits[MAX_PROCESSES]
     return CgroupLimits(
-        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + GVISOR_HEADROOM_BYTES,
+        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + STARTUP_RAM_BYTES,
         cpu_thousandths=int(cpus * 1_000) if isinstance(cpus, Decimal) else None,
         processes_hard_stop=None
         if isinstance(processes, Unlimited)

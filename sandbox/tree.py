@@ -2,8 +2,9 @@
 
 Nothing of the caller (site-packages, working directory, home) is in it, and no host path. A tree lies at
 `<private folder>/trees/<digest>/`, its completion marker beside it. It is built in a temporary sibling under a lock and
-appears by one rename; what a crash leaves begins with `.building-` and goes at the next build. Packages that an
-administrator offers are no part of it, but the shared libraries that they need are.
+appears by one rename; what a crash leaves begins with `.building-` and goes with the trees that nobody has used for a
+week, at the next preparation. Packages that an administrator offers are no part of it, but the shared libraries that
+they need are.
 """
 
 import fcntl
@@ -11,8 +12,9 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from sandbox.tree_marker import (
     write_marker,
 )
 from sandbox.tree_plan import Interpreter, TreePlan, identity_digest, planned_tree
+from sandbox.used_trees import remove_unused_trees, used_tree
 
 TREES_FOLDER = "trees"
 BOX_PYTHON = "/usr/bin/python3"
@@ -73,16 +76,18 @@ def build_tree(
     try:
         trees = _folder_of_ours(folder) / TREES_FOLDER
         _folder_of_ours(trees)
-        if ready := _ready_tree(trees, plan):
-            return ready
-        with _tree_lock(trees):
-            # Another process may have built it while this one waited.
-            return _ready_tree(trees, plan) or _made_tree(trees, plan, report)
+        tree = _ready_tree(trees, plan)
+        if tree is None:
+            with _tree_lock(trees):
+                # Another process may have built it while this one waited.
+                tree = _ready_tree(trees, plan) or _made_tree(trees, plan, report)
     except OSError as error:
         origin = str(error.filename or folder)
         raise file_tree_error(
             origin, error.strerror or str(error), "Give this account a writable folder with space in it"
         ) from error
+    _remove_useless(trees)
+    return tree
 
 
 def _folder_of_ours(folder: Path) -> Path:
@@ -105,7 +110,8 @@ def _ready_tree(trees: Path, plan: TreePlan) -> FileTree | None:
     for path in sorted(trees.glob("*.json")):
         marker = believed_marker(path, plan_digest)
         if marker is not None and packages_digest in dict(marker.packages):
-            return _file_tree(trees, marker, packages_digest)
+            with suppress(OSError), used_tree(trees / marker.digest):  # unless it is being removed
+                return _file_tree(trees, marker, packages_digest)
     return None
 
 
@@ -122,11 +128,11 @@ def _file_tree(trees: Path, marker: TreeMarker, packages_digest: str) -> FileTre
 
 
 @contextmanager
-def _tree_lock(trees: Path) -> Iterator[None]:
-    """Let one process build at a time; the kernel frees the lock of one that dies."""
+def _tree_lock(trees: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Let one process build or remove at a time; the kernel frees the lock of one that dies."""
     descriptor = os.open(trees / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)
@@ -144,6 +150,13 @@ def _made_tree(trees: Path, plan: TreePlan, report: Callable[[str], None]) -> Fi
     marker = marker.remembering(packages_digest, choice.missing)
     write_marker(path, marker)
     return _file_tree(trees, marker, packages_digest)
+
+
+def _remove_useless(trees: Path) -> None:
+    """Remove trees that nobody uses any more, and what a crash left; while somebody builds, that is for later."""
+    with suppress(OSError), _tree_lock(trees, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        _remove_unfinished(trees)
+        remove_unused_trees(trees, now=time.time())
 
 
 def _remove_unfinished(trees: Path) -> None:

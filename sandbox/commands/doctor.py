@@ -23,19 +23,24 @@ from sandbox.doctor import (
     cgroup_checks,
     commands_check,
     enforced_otherwise,
+    error_check,
     gvisor_check,
     host_checks,
     imports_check,
+    missing_gvisor_check,
     probe_checks,
     start_check,
+    untried_checks,
 )
 from sandbox.equipment import Equipment, found_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
-from sandbox.gvisor import Runsc, auto_install_refused
+from sandbox.gvisor import Runsc
 from sandbox.host_facts import host_facts
 from sandbox.kept_launch import forget_launch
 from sandbox.launch import LaunchError
+from sandbox.preflight import HostFacts
+from sandbox.release import ReleaseSource
 from sandbox.session import Session, gvisor_source, packages_order
 
 VERDICT_STYLES = {Verdict.GOOD: "green", Verdict.WARNING: "yellow", Verdict.BAD: "red"}
@@ -66,41 +71,46 @@ def doctor_command(*, as_json: bool) -> None:
 
 
 async def _checked() -> list[Check]:
-    session = Session(os.environ, warn_on_terminal)
     facts = host_facts()
     checks = list(host_checks(facts.surroundings))
     try:
-        situation = session.situation()
-        checks.append(_policy_check(situation))
-        runsc = _runsc_without_installing(situation)
-        equipment = _equipment(runsc, situation)
+        situation = Session(os.environ, warn_on_terminal).situation()
     except PolicyError as error:
-        return [
-            *checks,
-            *(Check(name="policy", verdict=Verdict.BAD, detail=str(problem)) for problem in error.problems),
-        ]
-    except LaunchError as error:
-        checks += [gvisor_check(runsc, None), *cgroup_checks(find_cgroup_parent(), facts)]
-        return [*checks, start_check(error, runsc.version, facts), *enforced_otherwise()]
+        problems = (Check(name="policy", verdict=Verdict.BAD, detail=str(problem)) for problem in error.problems)
+        return [*checks, *problems, *_host_lacks(facts, ReleaseSource().version)]
+    return [*checks, _policy_check(situation), *await _checked_boxes(situation, facts), *enforced_otherwise()]
+
+
+async def _checked_boxes(situation: Situation, facts: HostFacts) -> list[Check]:
+    """Whether boxes run here and hold their limits; where none can be tried, what is known all the same."""
+    settings = situation.environment.settings
+    try:
+        source = gvisor_source(settings)
+        runsc = found_runsc(source, os.environ)
     except SandboxError as error:
-        detail = f"{error.reason} ({error.origin})"
-        return [*checks, Check(name=error.key, verdict=Verdict.BAD, detail=detail, remedy=error.remedy)]
-    checks += [gvisor_check(runsc, equipment.launch), *cgroup_checks(equipment.cgroups, facts)]
-    probed = [check async for check in probe_checks(equipment, facts)]
-    checks += probed
-    if all(check.verdict is Verdict.GOOD for check in probed):
-        checks.append(await commands_check(equipment))
-        modules = situation.environment.settings[POOL_IMPORTS]
-        checks += [await imports_check(equipment, modules)] if modules else []
-    return [*checks, *enforced_otherwise()]
-
-
-def _runsc_without_installing(situation: Situation) -> Runsc:
-    source = gvisor_source(situation.environment.settings)
-    runsc = found_runsc(source, os.environ)
+        return [error_check(error), *_host_lacks(facts, ReleaseSource().version)]
     if runsc is None:
-        raise auto_install_refused(source, "doctor installs nothing")
-    return runsc
+        return [missing_gvisor_check(source), *_host_lacks(facts, source.version)]
+    try:
+        equipment = _equipment(runsc, situation)
+    except LaunchError as error:
+        cgroups = cgroup_checks(find_cgroup_parent(), facts)
+        return [gvisor_check(runsc, source, None), *cgroups, start_check(error, runsc.version, facts)]
+    except SandboxError as error:
+        return [gvisor_check(runsc, source, None), error_check(error), *_host_lacks(facts, runsc.version)]
+    cgroups = cgroup_checks(equipment.cgroups, facts)
+    probed = [check async for check in probe_checks(equipment, facts)]
+    checks = [gvisor_check(runsc, source, equipment.launch), *cgroups, *probed]
+    if any(check.verdict is not Verdict.GOOD for check in probed):
+        return checks
+    modules = settings[POOL_IMPORTS]
+    imports = [await imports_check(equipment, modules)] if modules else []
+    return [*checks, await commands_check(equipment, source), *imports]
+
+
+def _host_lacks(facts: HostFacts, gvisor_version: str) -> tuple[Check, ...]:
+    """What is known of cgroups and of starting boxes without having started one."""
+    return (*cgroup_checks(find_cgroup_parent(), facts), *untried_checks(facts, gvisor_version))
 
 
 def _equipment(runsc: Runsc, situation: Situation) -> Equipment:

@@ -18,6 +18,9 @@ from sandbox.outcome import Outcome, RunResult
 from sandbox.request import LANGUAGE_NAMES, MAX_CODE_BYTES
 from sandbox.session import RunOrder, Session
 
+_ALWAYS_ANNOUNCED = ("Auto-installing", "Downloading", "Building", "Proving", ": place ")
+"""What takes so long that also whoever watches no terminal is told."""
+
 
 @click.command("run")
 @click.option(
@@ -40,7 +43,8 @@ def run_command(
 
     Its output and exit code are the code's own; 124 timed out, 137 killed or out of memory, 125 refused. Scopes of
     policy files hold as they would for the person you describe; what you do not say of them counts as undetermined,
-    so every scope that might be for them holds.
+    so every scope that might be for them holds. To the queue, `sandbox ps` and `sandbox kill` the run is your own
+    account's, whoever you describe.
 
     \b
     Examples:
@@ -108,7 +112,7 @@ def _code_file_error(name: str, reason: str, remedy: str) -> SandboxError:
 
 
 async def _announce_on_terminal(sentence: str) -> None:
-    if sys.stderr.isatty() or sentence.startswith(("Auto-installing", "Downloading", "Building", "Proving")):
+    if sys.stderr.isatty() or any(words in sentence for words in _ALWAYS_ANNOUNCED):
         click.secho(sentence, err=True, dim=True)
 
 

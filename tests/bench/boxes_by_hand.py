@@ -1,6 +1,6 @@
 """The reference: `runsc run` as somebody would write it by hand, with the very spec, tree, flags and cgroup limits.
 
-Folder and cgroups are made beforehand and removed afterwards, off the clock, which our own runs have on it.
+Folder and cgroups are made and removed around it, off the clock or on it, as whoever measures wants to have it.
 """
 
 import json

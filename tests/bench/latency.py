@@ -24,6 +24,7 @@ PACKAGE_HIT_TURNS = 15
 BURSTS = 6
 BURST_SIZE = 6
 BURST_POOL = 2
+BURST_WORDS = f"{BURST_SIZE} at once on a pool of {BURST_POOL}"
 MOST_COLD_RATIO = 1.10
 MOST_HIT_SECONDS = 0.010
 MOST_HIT_P99_SECONDS = 0.040
@@ -84,10 +85,9 @@ async def burst_rows(place: BenchPlace) -> list[Row]:
             await _filled(place, pool, BURST_POOL)
             runs = (_timed_run(runner, request) for _ in range(BURST_SIZE))
             taken.extend((seconds, result.pooled) for seconds, result in await asyncio.gather(*runs))
-    what = f"{BURST_SIZE} at once on a pool of {BURST_POOL}"
     return [
-        Row(what=f"{what}: its hits", sample=sample_of([seconds for seconds, pooled in taken if pooled])),
-        Row(what=f"{what}: the rest", sample=sample_of([seconds for seconds, pooled in taken if not pooled])),
+        Row(what=f"{BURST_WORDS}: its hits", sample=sample_of([seconds for seconds, pooled in taken if pooled])),
+        Row(what=f"{BURST_WORDS}: the rest", sample=sample_of([seconds for seconds, pooled in taken if not pooled])),
     ]
 
 

@@ -189,6 +189,6 @@ def _cells(row: Row | Skip) -> Iterator[str]:
 
 def _duration(seconds: float) -> str:
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
-        if seconds * factor >= 1:
+        if seconds * factor >= 0.9995:  # three digits of less read as 1
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.bench.latency import BURST_WORDS
 from tests.bench.measuring import Unit, amount_words
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,8 +29,9 @@ def main() -> None:
 
 
 def figures_table(document: dict[str, Any]) -> str:
-    """Everything that a goal was set for, as a table in Markdown, and what it was measured on."""
-    rows = [row for rows in document["sections"].values() for row in rows if row.get("goal")]
+    """Everything that a goal was set for, and bursts, as a table in Markdown, and what it was measured on."""
+    everything = [row for rows in document["sections"].values() for row in rows]
+    rows = [row for row in everything if row.get("goal") or row["what"].startswith(BURST_WORDS)]
     lines = ["| | median | p99 | beside the same by hand | asked for |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     return "\n".join([*lines, "", f"{document['machine']}. Measured on {document['measured_on']}.", ""])
@@ -49,8 +51,8 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
     yield row["what"]
     yield amount_words(sample["median"], unit)
     yield amount_words(sample["p99"], unit) if unit is Unit.SECONDS else ""
-    yield f"{row['ratio']:.2f} times"
-    yield f"{row['goal']}{'' if row['met'] else ' (missed)'}"
+    yield f"{row['ratio']:.2f} times" if row["ratio"] else ""
+    yield f"{row['goal']}{'' if row['met'] else ' (missed)'}" if row["goal"] else ""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Running code: latency, throughput, CPU and memory, each beside `runsc run` by hand in the same run, and peers."""
 
-import asyncio
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+
+import uvloop
 
 from tests.bench.capacity import memory_rows, throughput_rows
 from tests.bench.latency import burst_rows, cold_rows, hit_rows, package_rows
@@ -32,7 +33,7 @@ def sandbox_bench(results: Path) -> None:
     """Measure everything, print it, and write it as JSON and as a picture into a folder."""
     begun, load = datetime.now(UTC), os.getloadavg()
     try:
-        machine, sections = asyncio.run(_measured())
+        machine, sections = uvloop.run(_measured())  # the event loop that Open WebUI runs on
     except NoPlaceError as error:
         shown("Running code", [Skip(what="everything", reason=str(error))])
         return

@@ -1,7 +1,9 @@
 """What people and models see: no output comes to life, in a terminal or on the page, whatever it is."""
 
+import itertools
 import json
 import re
+import time
 import unicodedata
 from typing import Any
 
@@ -23,6 +25,22 @@ any_text = st.one_of(st.text(), st.text(st.sampled_from(SPECIALS), max_size=40))
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+HOSTILE_PIECES = ("\x90", "\x98", "\x9b", "\x9c", "\x9d", "\x9f", "\x1b", "\x1b]", "\x1b[", "\x07", "x", "0;")
+
+
+@pytest.mark.parametrize("first", HOSTILE_PIECES, ids=repr)
+def test_cleaning_hostile_output_takes_time_in_proportion_to_its_length(first: str) -> None:
+    """A quarter of a megabyte of such pieces once held up the whole server for minutes."""
+    for pieces in itertools.product([first], ["", *HOSTILE_PIECES], ["", *HOSTILE_PIECES]):
+        text = "".join(pieces)
+        text *= (1 << 16) // len(text)
+        begun = time.process_time()
+
+        cleaned(text)
+
+        assert time.process_time() - begun < 2, pieces  # proportional: 0.02 s; quadratic: 45 s
+
+
 def result_of(output: bytes = b"42\n", **changes: Any) -> RunResult:  # noqa: ANN401 -- fields of any type
     values: dict[str, Any] = {
         "outcome": Outcome.OK,
@@ -33,6 +51,8 @@ def result_of(output: bytes = b"42\n", **changes: Any) -> RunResult:  # noqa: AN
         "output_limit_kilobytes": 64,
         "runtime_limit_seconds": 30,
         "ram_limit_megabytes": 128,
+        "process_limit": 64,
+        "memory_limit_bytes": 170 << 20,
         "notices": (),
         "unenforced": (),
         "debug_allowed": False,

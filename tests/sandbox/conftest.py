@@ -142,7 +142,7 @@ def cache_home(equipment: Equipment, tmp_path_factory: pytest.TempPathFactory) -
     target = private_folder({"XDG_CACHE_HOME": str(home)})
     for name in ("gvisor", "trees"):
         if (source := equipment.folder / name).exists():
-            shutil.copytree(source, target / name, symlinks=True, copy_function=_linked)
+            shutil.copytree(source, target / name, symlinks=True, copy_function=linked)
     asyncio.run(_proved({**os.environ, "XDG_CACHE_HOME": str(home)}))
     return home
 
@@ -160,7 +160,8 @@ async def _proved(environ: Mapping[str, str]) -> None:
     await with_new_proof(prepared(runsc, environ, print))
 
 
-def _linked(source: str, target: str) -> None:
+def linked(source: str, target: str) -> None:
+    """Copy a file by a second name for it, where that can be."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

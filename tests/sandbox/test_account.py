@@ -79,8 +79,27 @@ async def test_stopping_a_run_does_not_keep_it_out_of_the_log(environ: Mapping[s
     with pytest.raises(asyncio.CancelledError):
         await running
 
-    assert [line["outcome"] for line in log_lines(tmp_path)] == ["ok", "stopped"]
-    assert log_lines(tmp_path)[1]["limits_digest"]
+    finished, stopped = log_lines(tmp_path)
+    assert (finished["outcome"], stopped["outcome"]) == ("ok", "stopped")
+    assert stopped["limits_digest"]
+
+
+@pytest.mark.gvisor
+async def test_what_a_stopped_run_used_is_in_the_log(environ: Mapping[str, str], tmp_path: Path) -> None:
+    session = Session({**environ, **logging_variables(tmp_path)}, no_warning)
+    await ran(session)
+
+    running = asyncio.create_task(ran(session, "while True: pass"))
+    await asyncio.sleep(2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    finished, stopped = log_lines(tmp_path)
+    assert (stopped["gvisor"], stopped["box_digest"]) == (finished["gvisor"], finished["box_digest"])
+    assert stopped["cpu_seconds"] > finished["cpu_seconds"]
+    assert stopped["peak_memory_bytes"] > 0
+    assert stopped["wall_seconds"] > finished["wall_seconds"]
 
 
 async def test_a_refused_run_is_in_the_log_with_what_it_was_refused_for(

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.control import ExitWatch
+from sandbox.launch import Launch
 from sandbox.ready_box import BoxPlan, ReadyBox
 from sandbox.spec import compile_run
 from tests.sandbox.conftest import Place, limits_of
@@ -125,6 +127,10 @@ for address in sys.argv[1:]:
 """
 
 
+def network_of(process: int | str) -> Path:
+    return Path(f"/proc/{process}/ns/net").readlink()
+
+
 @pytest.mark.gvisor
 async def test_neighbour_on_the_host_cannot_command_a_box(place: Place) -> None:
     async with waiting_box(place) as box:
@@ -139,8 +145,20 @@ async def test_neighbour_on_the_host_cannot_command_a_box(place: Place) -> None:
     assert said.count(b"closed") == len(addresses), said
 
 
+@pytest.mark.gvisor
+async def test_neighbour_cannot_command_a_rootless_box_that_root_started(place: Place) -> None:
+    launch = Launch(arguments=(*place.equipment.runsc.arguments, "--rootless"), rootless=True, platform="ptrace")
+    runsc = replace(place.equipment.runsc, arguments=launch.arguments)
+    rootless = replace(place, equipment=replace(place.equipment, runsc=runsc, launch=launch, proof=None))
+
+    async with waiting_box(rootless) as box:
+        networks = set(map(network_of, box.processes()))
+
+    assert network_of("self") not in networks
+
+
 def own_networks() -> tuple[Path, ...]:
-    return tuple(Path(f"/proc/{who}/ns/net").readlink() for who in ("self", "thread-self"))
+    return network_of("self"), network_of("thread-self")
 
 
 @pytest.mark.gvisor

@@ -26,13 +26,16 @@ from sandbox.doctor import (
     gvisor_check,
     host_checks,
     imports_check,
+    missing_gvisor_check,
     probe_checks,
     start_check,
+    untried_checks,
 )
 from sandbox.gvisor import Runsc, RunscOrigin
 from sandbox.launch import Launch, LaunchAttempt, LaunchError
 from sandbox.preflight import CGROUP_MOUNT, PIECES, HostFacts, Surroundings
 from sandbox.probes import PROBES
+from sandbox.release import ReleaseSource
 from tests.sandbox.conftest import Place
 from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
 
@@ -99,7 +102,7 @@ def test_every_limit_of_the_table_is_accounted_for() -> None:
     ],
 )
 def test_an_old_gvisor_or_one_of_unknown_age_is_a_warning_with_a_remedy(days_old: int | None, verdict: Verdict) -> None:
-    check = gvisor_check(runsc_of_age(days_old), LAUNCH)
+    check = gvisor_check(runsc_of_age(days_old), ReleaseSource(), LAUNCH)
 
     assert check.verdict is verdict
     assert bool(check.remedy) is (verdict is Verdict.WARNING)
@@ -110,11 +113,46 @@ def test_an_old_gvisor_or_one_of_unknown_age_is_a_warning_with_a_remedy(days_old
 @pytest.mark.gvisor
 @pytest.mark.parametrize(("suite", "version"), GVISOR_OF_SUITE.items())
 def test_what_debian_ships_is_said_to_be_old(suite: str, version: str) -> None:
-    check = gvisor_check(debians_runsc(suite), None)
+    check = gvisor_check(debians_runsc(suite), ReleaseSource(), None)
 
     assert check.verdict is Verdict.WARNING
     assert re.match(rf"{version}\.0 \(preinstalled, \d{{3,4}} days old\) at /", check.detail)
-    assert check.remedy.startswith("Use a newer release: `sandbox install`")
+    assert check.remedy.startswith("Use a newer release: `sandbox install` fetches 20260810; ")
+
+
+def test_the_remedy_for_an_old_release_is_not_to_install_it_again() -> None:
+    check = gvisor_check(runsc_of_age(OLD_GVISOR_DAYS + 1), ReleaseSource(version="20260810"), LAUNCH)
+
+    assert check.remedy == (
+        "Use a newer release: set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to one, then `sandbox install`"
+    )
+
+
+def test_a_missing_gvisor_is_named_as_such_with_how_to_get_one() -> None:
+    check = missing_gvisor_check(ReleaseSource(min_version="20240729"))
+
+    assert (check.name, check.verdict) == ("gVisor", Verdict.BAD)
+    assert "at least version 20240729" in check.detail
+    assert check.remedy.startswith("Run `sandbox install` as the user that runs code")
+    assert "run_code.py --use-sample-code" in check.remedy
+
+
+def test_a_missing_gvisor_that_no_installation_could_replace_has_a_remedy_of_its_own() -> None:
+    check = missing_gvisor_check(ReleaseSource(min_version="20991231"))
+
+    assert "sandbox install" not in check.remedy
+    assert "SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to a newer release" in check.remedy
+
+
+def test_where_no_box_was_tried_the_missing_piece_is_named_all_the_same() -> None:
+    refused = {"clone": 1, "unshare": 1}
+    facts = replace(CONTAINED, filtered=True, tried_as_root=refused, tried_rootless=refused)
+
+    (check,) = untried_checks(facts, "20260810")
+
+    assert check.verdict is Verdict.BAD
+    assert check.remedy.startswith("Missing: a system call filter that permits namespaces and mounts. ")
+    assert untried_checks(FREE, "20260810") == ()
 
 
 def test_where_no_box_starts_gvisor_is_quoted_and_the_one_missing_thing_named() -> None:

@@ -21,6 +21,7 @@ from sandbox.outcome import Outcome
 from sandbox.pool import Pool
 from sandbox.run_notes import RunState
 from sandbox.runner import Runner
+from sandbox.slots import remove_free_slots
 from tests.sandbox.caller import CallerOrders, called
 from tests.sandbox.conftest import PATIENCE, Place, eventually, request_of
 from tests.sandbox.pooled import pooled_runner, states_of_runs, up_to_date, waiting_boxes
@@ -106,6 +107,7 @@ async def all_is_removed(place: Place, before: frozenset[str]) -> None:
     """The boxes of a dead caller die by themselves; the next runner removes the rest."""
     await eventually(lambda: not place.processes(), 5 * PATIENCE)
     await remove_leftovers(place.runs, place.cgroups)
+    remove_free_slots(place.equipment.folder / "slots")
     await nothing_more_is_left(place, before)
 
 

@@ -11,6 +11,7 @@ from sandbox.cgroups import CgroupsUnavailable, make_cgroup
 from sandbox.leases import leased_runs, remove_leftovers
 from sandbox.outcome import Outcome
 from sandbox.run_notes import RunState
+from sandbox.slots import remove_free_slots
 from tests.sandbox.caller import CallerOrders, called
 from tests.sandbox.conftest import NO_LIMITS, PATIENCE, Place, eventually, request_of
 from tests.sandbox.noted_runs import OTHER_RUN, RUN, THIRD_RUN, abandoned_run, noted_run, stand_in
@@ -54,6 +55,7 @@ async def test_only_what_the_dead_of_two_processes_left_is_removed(place: Place)
         assert (await runner.run(request_of("print('still')"))).pooled
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
+    remove_free_slots(place.equipment.folder / "slots")
     await nothing_more_is_left(place, before)
 
 

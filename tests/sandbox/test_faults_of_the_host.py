@@ -19,6 +19,7 @@ import pytest
 from sandbox.errors import SandboxError, StartError, UnenforceableError
 from sandbox.outcome import Outcome, RunResult
 from sandbox.run_notes import RunState
+from sandbox.runner import Runner
 from tests.sandbox.caller import CallerOrders, called
 from tests.sandbox.conftest import PATIENCE, Place, eventually, ran, request_of
 from tests.sandbox.pooled import pooled_runner, states_of_runs
@@ -184,6 +185,21 @@ def few_descriptors(more: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_box_is_killed_at_its_deadline_though_no_descriptor_is_to_be_had(place: Place, *, pooled: bool) -> None:
+    await place.run("print(1)")
+    before = traces_of(place)
+
+    async with pooled_runner(place) if pooled else Runner(place.equipment) as runner:
+        run = asyncio.create_task(runner.run(request_of("while True: pass", max_runtime_seconds=3)))
+        await eventually(lambda: RunState.RUNNING in states_of_runs(place), 20 * PATIENCE)
+        with few_descriptors(0):
+            result = await run
+
+    assert result.outcome is Outcome.TIMED_OUT
+    await nothing_more_is_left(place, before)
 
 
 @pytest.mark.parametrize("more", range(20))

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,9 +27,11 @@ from sandbox.gvisor import (
     auto_install_refused,
     find_runsc,
     install_runsc,
+    upgraded_runsc,
 )
-from sandbox.release import ReleaseSource
+from sandbox.release import ReleaseSource, release_source
 from sandbox.runsc_program import offline_arguments, runsc_flags, runsc_version
+from tests.sandbox.test_main import NOTHING_SET, sandbox
 
 _MACHINE = os.uname().machine
 _UID = os.geteuid()
@@ -45,6 +48,9 @@ _FLAGS = """\
 def _script(version_line: str = "runsc version release-20260810.0", flags: str = "", more: str = "") -> str:
     said = flags.replace("\n", "\\n").replace("'", "")
     return f"#!/bin/sh\n{more}\ncase $1 in --version) echo '{version_line}';; flags) printf '{said}';; esac\n"
+
+
+_OLD = _script("runsc version 0.0~20221219.0")
 
 
 @dataclass
@@ -311,6 +317,102 @@ def test_own_release_comes_before_a_preinstalled_one(
     installed = install_runsc(folder, source, no_apt, _quietly)
 
     assert _find(folder, source, str(_put(tmp_path / "bin").parent)) == installed
+
+
+@pytest.fixture
+def old(folder: Path, tmp_path: Path) -> Runsc:
+    """A gVisor on this host that can be used, and is older than the release."""
+    found = _find(folder, ReleaseSource(), str(_put(tmp_path / "old", _OLD).parent))
+    assert found is not None
+    return found
+
+
+def test_older_gvisor_gives_way_to_the_release(releases: Releases, folder: Path, old: Runsc) -> None:
+    source = releases.publish(*_programs())
+
+    upgraded = upgraded_runsc(old, folder, source, _MACHINE, _quietly)
+
+    assert (upgraded.version, upgraded.origin) == ("20260810.0", RunscOrigin.RELEASE)
+    assert _find(folder, source, str(old.path.parent)) == upgraded
+    assert upgraded_runsc(old, folder, source, _MACHINE, _quietly) == upgraded
+    assert len(releases.asked) == 1
+
+
+@pytest.mark.parametrize("version", ["20260810.0", "20260810.1", "20261231.0"])
+def test_gvisor_as_new_as_the_release_is_left_alone(
+    releases: Releases, folder: Path, tmp_path: Path, version: str
+) -> None:
+    source = releases.publish(*_programs())
+    found = _find(folder, source, str(_put(tmp_path / "bin", _script(f"runsc version {version}")).parent))
+    assert found is not None
+
+    assert upgraded_runsc(found, folder, source, _MACHINE, _quietly) is found
+    assert releases.asked == []
+
+
+def test_older_gvisor_stays_where_the_release_host_is_out_of_reach_and_says_so(folder: Path, old: Runsc) -> None:
+    said = list[str]()
+
+    assert upgraded_runsc(old, folder, _unreachable(), _MACHINE, said.append) is old
+
+    assert said[-1].startswith("gVisor 20221219.0 stays, since release 20260810 cannot be had: ")
+    assert "out of reach" in said[-1]
+    assert len([sentence for sentence in said if "stays" in sentence]) == 1
+    assert _leftovers(folder) == []
+
+
+def test_older_gvisor_stays_where_the_release_is_refused(releases: Releases, folder: Path, old: Runsc) -> None:
+    said, swapped = list[str](), replace(releases.publish(*_programs()), sha512=((_MACHINE, "0" * 128),))
+
+    assert upgraded_runsc(old, folder, swapped, _MACHINE, said.append) is old
+
+    assert "its SHA-512 is " in said[-1]
+    assert _leftovers(folder) == []
+
+
+def test_silent_release_host_holds_up_an_upgrade_for_seconds_only(folder: Path, old: Runsc) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = ReleaseSource(url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+
+        assert upgraded_runsc(old, folder, source, _MACHINE, _quietly) is old
+
+    assert time.monotonic() - begun < 12
+
+
+def test_sandbox_install_replaces_an_older_gvisor(releases: Releases, old: Runsc, tmp_path: Path) -> None:
+    source = releases.publish(*_programs(_script("runsc version release-20260831.0")), version="20260831")
+    variables = {"SANDBOX_GVISOR_VERSION": source.version, "SANDBOX_GVISOR_SHA512": source.digest_for(_MACHINE)}
+    environ = {**NOTHING_SET, "HOME": str(tmp_path), "PATH": f"{old.path.parent}:/usr/bin:/bin", **variables}
+
+    away = sandbox("install", environ=environ, SANDBOX_GVISOR_URL=_unreachable().url)
+    near = sandbox("install", environ=environ, SANDBOX_GVISOR_URL=source.url)
+
+    assert (away.returncode, near.returncode) == (0, 0)
+    assert away.stdout.startswith("gVisor 20221219.0 (preinstalled")
+    assert "gVisor 20221219.0 stays, since release 20260831 cannot be had: " in away.stderr
+    assert near.stdout.startswith("gVisor 20260831.0 (release")
+
+
+def test_preinstalled_runsc_newer_than_the_release_satisfies_a_newer_minimum(folder: Path, tmp_path: Path) -> None:
+    path = _put(tmp_path / "bin", _script("runsc version release-20261231.0"))
+
+    found = _find(folder, release_source(machine=_MACHINE, min_version="20261201"), str(path.parent))
+
+    assert found is not None
+    assert found.path == path
+
+
+def test_minimum_that_no_installation_could_reach_is_told_before_anything_is_fetched(
+    folder: Path, no_apt: AptHost
+) -> None:
+    source, said = replace(_unreachable(), min_version="20261201"), list[str]()
+
+    with pytest.raises(InstallError, match="the release to install, 20260810, is older") as refusal:
+        install_runsc(folder, source, no_apt, said.append)
+
+    assert refusal.value.key == auto_install_refused(source, "environment").key == "SANDBOX_GVISOR_MIN_VERSION"
+    assert said == []
 
 
 def test_preinstalled_runsc_below_the_minimum_is_passed_over(folder: Path, tmp_path: Path) -> None:

@@ -135,6 +135,16 @@ def test_the_first_way_that_works_is_taken_after_one_start(tmp_path: Path, tree:
     assert list((tmp_path / "private" / "runs").iterdir()) == []
 
 
+@pytest.mark.gvisor
+def test_neighbour_cannot_reach_the_box_that_a_launch_is_tried_with(tmp_path: Path, tree: FileTree) -> None:
+    """Whoever could kill the first that is tried would have all later boxes started in a worse way."""
+    runsc = fake_runsc(tmp_path, f"readlink /proc/self/ns/net > {tmp_path}/network; {STARTS}")
+
+    found_launch(runsc, tree, tmp_path / "private")
+
+    assert (tmp_path / "network").read_text().strip() != str(Path("/proc/self/ns/net").readlink())
+
+
 def test_a_way_that_fails_is_followed_by_the_next(tmp_path: Path, tree: FileTree) -> None:
     script = f'case "$*" in *--platform=ptrace*) {STARTS};; *) echo "unknown system call" >&2; exit 128;; esac'
     found = found_launch(fake_runsc(tmp_path, script, FLAGS_OF_2024), tree, tmp_path / "private")

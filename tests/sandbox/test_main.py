@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from policy.limits import LIMITS
-from sandbox.cgroups import CgroupParent, find_cgroup_parent
+from sandbox.cgroups import CgroupController, CgroupParent, find_cgroup_parent
 from sandbox.leases import remove_leftovers
 from sandbox.main import main
 from sandbox.probes import PROBES
@@ -184,10 +184,10 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
         "limits_digest",
         "policies",
         "policy_refusal",
+        "ended_by_administrator",
         "gvisor",
         "box_digest",
         "pooled",
-        "ended_by_administrator",
         "queue_seconds",
         "startup_seconds",
         "wall_seconds",
@@ -459,17 +459,82 @@ def test_doctor_warns_of_a_refused_policy_set_in_whose_place_the_last_good_one_h
     assert "policy status" in verdicts[1]["remedy"]
 
 
-def test_doctor_installs_nothing_and_names_how_to(environ: Mapping[str, str]) -> None:
-    done = sandbox("doctor", environ=environ, **NEVER_RELEASED)
+@pytest.fixture
+def bare(tmp_path: Path) -> Mapping[str, str]:
+    """An environment with a private folder of its own in which nothing is, and a newest gVisor that starts nothing."""
+    runsc = tmp_path / "bin" / "runsc"
+    runsc.parent.mkdir()
+    runsc.write_text("#!/bin/sh\necho 'runsc version release-20261231.0'\n")
+    runsc.chmod(0o755)
+    return {"PATH": f"{runsc.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
 
+
+def told_by_doctor(environ: Mapping[str, str], **variables: str) -> Mapping[str, Mapping[str, str]]:
+    """The doctor's checks by name, where some failed."""
+    done = sandbox("doctor", "--json", environ=environ, **variables)
     assert done.returncode == 1
-    assert "failed" in done.stdout
-    assert "sandbox install" in done.stdout
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
 
-@pytest.mark.gvisor
-def test_install_leaves_a_gvisor_alone_that_is_there_already(environ: Mapping[str, str]) -> None:
-    done = sandbox("install", environ=environ, SANDBOX_AUTO_INSTALL="false")
+CGROUP_CHECKS = {f"cgroup {controller.value}" for controller in CgroupController}
+
+
+def test_doctor_installs_nothing_and_tells_of_the_host_what_it_can(bare: Mapping[str, str]) -> None:
+    checks = told_by_doctor(bare, **NEVER_RELEASED)
+
+    assert checks["gVisor"]["verdict"] == "failed"
+    assert checks["gVisor"]["remedy"].startswith("Run `sandbox install`")
+    assert "SANDBOX_AUTO_INSTALL" not in checks
+    assert set(checks) >= {"policy", *CGROUP_CHECKS}
+
+
+def test_doctor_shows_gvisor_and_cgroups_beside_a_bad_folder_of_packages(bare: Mapping[str, str]) -> None:
+    checks = told_by_doctor(bare, SANDBOX_PACKAGES_PATH="/nonexistent/packages")
+
+    assert checks["SANDBOX_PACKAGES_PATH"]["verdict"] == "failed"
+    assert checks["gVisor"]["detail"].startswith("20261231.0 (preinstalled")
+    assert set(checks) >= CGROUP_CHECKS
+
+
+def test_doctor_shows_cgroups_beside_a_bad_policy(bare: Mapping[str, str]) -> None:
+    checks = told_by_doctor(bare, SANDBOX_POLICY_REQUIRED="true")
+
+    assert checks["policy"]["verdict"] == "failed"
+    assert set(checks) >= CGROUP_CHECKS
+
+
+def test_doctor_takes_a_bad_setting_of_gvisor_for_what_it_is(bare: Mapping[str, str]) -> None:
+    checks = told_by_doctor(bare, SANDBOX_GVISOR_VERSION="20260810")
+
+    assert checks["SANDBOX_GVISOR_VERSION"]["verdict"] == "failed"
+    assert set(checks) >= CGROUP_CHECKS
+
+
+def test_a_minimum_above_the_release_is_refused_only_where_no_gvisor_reaches_it(bare: Mapping[str, str]) -> None:
+    minimum = {"SANDBOX_GVISOR_MIN_VERSION": "20261201"}
+    reached = told_by_doctor(bare, **minimum)
+    beyond = told_by_doctor(bare, SANDBOX_GVISOR_MIN_VERSION="20991231")
+
+    assert reached["gVisor"]["detail"].startswith("20261231.0 (preinstalled")
+    assert beyond["gVisor"]["remedy"].startswith("Set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512")
+
+
+def test_install_leaves_a_gvisor_alone_that_is_as_new_as_the_release(bare: Mapping[str, str]) -> None:
+    done = sandbox("install", environ=bare, SANDBOX_AUTO_INSTALL="false")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("gVisor ")
+    assert done.stdout.startswith("gVisor 20261231.0 (preinstalled, ")
+
+
+@pytest.mark.parametrize(("typed", "near"), [("dcotor", "doctor"), ("instal", "install")])
+def test_a_misspelt_command_is_told_which_one_is_near(typed: str, near: str) -> None:
+    done = sandbox(typed)
+
+    assert done.returncode == 2
+    assert f"No such command '{typed}'. Did you mean '{near}'?" in done.stderr
+
+
+def test_a_command_that_is_near_none_is_only_said_not_to_be_there() -> None:
+    done = sandbox("zzz")
+
+    assert (done.returncode, "Did you mean" in done.stderr) == (2, False)

@@ -19,6 +19,8 @@ def result_of(
         "output_limit_kilobytes": 1,
         "runtime_limit_seconds": 30,
         "ram_limit_megabytes": 128,
+        "process_limit": 64,
+        "memory_limit_bytes": 170 << 20,
         "notices": ("told",),
         "unenforced": ("max_cpus",),
         "debug_allowed": False,
@@ -129,6 +131,18 @@ def test_what_is_no_text_is_replaced_and_never_an_error(data: bytes, text: str) 
         (
             result_of(Outcome.OUT_OF_MEMORY, ram_limit_megabytes=None),
             "Python code was stopped because this host ran out of memory for it.",
+        ),
+        (
+            result_of(Outcome.OUT_OF_MEMORY, peak_memory_bytes=169 << 20),
+            "Python code was stopped at 128 megabytes, its RAM limit.",
+        ),
+        (
+            result_of(Outcome.OUT_OF_MEMORY, peak_memory_bytes=140 << 20),
+            "Python code was stopped because this host ran out of memory for it.",
+        ),
+        (
+            result_of(Outcome.TOO_MANY_PROCESSES),
+            "Python code was stopped at 64 processes and threads, its limit.",
         ),
         (result_of(Outcome.KILLED), "Python code was ended from outside before it was done."),
     ],

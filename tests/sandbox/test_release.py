@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -18,6 +18,7 @@ from sandbox.release import (
     DownloadLimits,
     OutOfReachError,
     ReleaseSource,
+    release_below_minimum,
     release_source,
     unpack_release,
     version_reaches,
@@ -281,6 +282,31 @@ def test_connection_closed_without_an_answer_is_out_of_reach(tmp_path: Path) -> 
         _unpacked(tmp_path, b"", lambda _: None)
 
 
+def test_host_that_does_not_answer_in_time_is_out_of_reach_and_its_late_answer_is_closed(tmp_path: Path) -> None:
+    asked, late, closed = Event(), Event(), Event()
+
+    def respond(request: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        assert late.wait(30)
+        _body(b"x")(request)
+        if not request.rfile.read(1):
+            closed.set()
+
+    with _serving(respond) as (url, _):
+        source = _source(url, b"x")
+        impatient = replace(source, limits=replace(_LIMITS, answer_seconds=0.3))
+        with pytest.raises(OutOfReachError, match=r"out of reach \(no answer within 0\.3 seconds\)"):
+            unpack_release(impatient, _MACHINE, tmp_path, lambda _: None)
+        assert asked.wait(30)
+        late.set()
+        assert closed.wait(30)
+
+
+def test_name_that_cannot_be_looked_up_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="official release is refused"):
+        unpack_release(_source(f"https://{'x' * 70}.example", b""), _MACHINE, tmp_path, lambda _: None)
+
+
 def test_unknown_host_is_out_of_reach(tmp_path: Path) -> None:
     with pytest.raises(OutOfReachError):
         unpack_release(_source("https://host.invalid", b""), _MACHINE, tmp_path, lambda _: None)
@@ -351,9 +377,15 @@ def test_version_that_is_no_release_is_refused(version: str) -> None:
         replace(ReleaseSource(), version=version)
 
 
-def test_pinned_release_below_the_minimum_is_refused() -> None:
-    with pytest.raises(InstallError, match="SANDBOX_GVISOR_MIN_VERSION"):
-        release_source(machine=_MACHINE, min_version="20270101")
+def test_minimum_above_the_release_to_install_is_an_error_only_of_installing() -> None:
+    source = release_source(machine=_MACHINE, min_version="20270101")
+
+    error = release_below_minimum(source)
+
+    assert error is not None
+    assert error.key == "SANDBOX_GVISOR_MIN_VERSION"
+    assert "SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to a newer release, or pre-install one" in error.remedy
+    assert release_below_minimum(release_source(machine=_MACHINE, min_version=source.version)) is None
 
 
 @pytest.mark.parametrize(

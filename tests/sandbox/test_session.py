@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,11 @@ import pytest
 from policy.errors import PolicyError
 from policy.requester import UNDETERMINED
 from sandbox.errors import InstallError, SandboxError
+from sandbox.folders import private_folder
 from sandbox.outcome import Outcome, RunResult
 from sandbox.session import RunOrder, Session, gvisor_source
 from tests.policy.factories import text_of
-from tests.sandbox.conftest import Place
+from tests.sandbox.conftest import PATIENCE, Place, linked
 
 STEPS = [
     "Checking if environment supports sandboxing...",
@@ -27,6 +29,22 @@ NEVER_RELEASED = {
     "SANDBOX_GVISOR_SHA512": "0" * 128,
     "SANDBOX_GVISOR_MIN_VERSION": "99991231",
 }
+
+
+def order_of(
+    code: str,
+    language: str = "python",
+    person: Mapping[str, object] = {},
+    administrator: Mapping[str, object] = {},
+) -> RunOrder:
+    return RunOrder(
+        language=language,
+        code=code,
+        person="somebody",
+        requester=UNDETERMINED,
+        untrusted_person_valves=person,
+        untrusted_admin_valves=administrator,
+    )
 
 
 @dataclass(frozen=True)
@@ -44,15 +62,7 @@ class Told:
         person: Mapping[str, object] = {},
         administrator: Mapping[str, object] = {},
     ) -> RunResult:
-        order = RunOrder(
-            language=language,
-            code=code,
-            person="somebody",
-            requester=UNDETERMINED,
-            untrusted_person_valves=person,
-            untrusted_admin_valves=administrator,
-        )
-        return await self.session.run(order, self.announce)
+        return await self.session.run(order_of(code, language, person, administrator), self.announce)
 
     async def announce(self, sentence: str) -> None:
         self.sentences.append(sentence)
@@ -88,6 +98,22 @@ async def test_a_run_says_each_step_in_order(environ: Mapping[str, str], languag
 
     assert result.output == "42\n"
     assert here.sentences == [*STEPS, f"Running {name} code in gVisor sandbox..."]
+
+
+@pytest.mark.gvisor
+async def test_person_who_is_slow_to_hear_holds_up_nobody(environ: Mapping[str, str]) -> None:
+    async def never_hears(sentence: str) -> None:
+        if sentence.startswith("Setting up"):
+            await asyncio.sleep(3600)
+
+    here = told(environ)
+    await here.run("print(1)")
+    slow = asyncio.create_task(here.session.run(order_of("print(2)"), never_hears))
+    await asyncio.sleep(0.1)
+
+    assert (await asyncio.wait_for(here.run("print(3)"), 20 * PATIENCE)).output == "3\n"
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
 
 
 @pytest.mark.gvisor
@@ -188,6 +214,52 @@ def test_equipment_that_vanished_is_not_taken_for_what_it_was(place: Place, tmp_
     assert place.equipment.intact()
     assert not replace(place.equipment, runsc=replace(place.equipment.runsc, path=gone)).intact()
     assert not replace(place.equipment, tree=replace(place.equipment.tree, root=gone)).intact()
+
+
+def put_gvisor(program: Path, version: str, real: Path) -> None:
+    """Put a gVisor that says it is of some version at a path, as a package does: whole, in the place of another."""
+    fresh = program.with_name("fresh")
+    said = f'[ "$1" != --version ] || {{ echo runsc version {version}; exit; }}'
+    fresh.write_text(f'#!/bin/sh\n{said}\nexec {real} "$@"\n')
+    fresh.chmod(0o755)
+    fresh.rename(program)
+
+
+@pytest.mark.gvisor
+async def test_a_gvisor_exchanged_under_a_running_server_is_proved_and_named_and_no_box_of_the_old_one_waits(
+    place: Place, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "runsc"
+    program.parent.mkdir()
+    real, trees = place.equipment.runsc.path, place.equipment.tree.root.parent
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    shutil.copytree(trees, private_folder(environ) / "trees", symlinks=True, copy_function=linked)
+    proving = "Proving on this host that each limit holds..."
+    put_gvisor(program, "20240101.0", real)
+    here = Told(Session({**environ, "SANDBOX_POOL_SIZE": "1"}, lambda _: None, keeps_boxes=True))
+
+    async with here.session:
+        results = [await here.run(), await pooled_run(here)]
+        put_gvisor(program, "20250101.0", real)
+        here.sentences.clear()
+        results += [await here.run()]
+        told_then = tuple(here.sentences)
+        results += [await pooled_run(here)]
+
+    assert [result.gvisor[:10] for result in results] == ["20240101.0", "20240101.0", "20250101.0", "20250101.0"]
+    assert [result.pooled for result in results] == [False, True, False, True]
+    assert proving in told_then
+    assert proving not in here.sentences[len(told_then) :]
+
+
+async def pooled_run(here: Told) -> RunResult:
+    """A run in a box that waited, as soon as one does."""
+    for _ in range(20 * PATIENCE):
+        await asyncio.sleep(0.5)
+        result = await here.run()
+        if result.pooled:
+            break
+    return result
 
 
 @pytest.mark.gvisor

@@ -13,7 +13,7 @@ import pytest
 from policy.effective import EffectiveLimits
 from policy.values import UNLIMITED
 from sandbox.errors import BusyError
-from sandbox.slots import QueueBounds, taken_slots
+from sandbox.slots import QueueBounds, remove_free_slots, taken_slots
 from tests.sandbox.conftest import limits_of
 
 SLOT_NAME = re.compile(r"(person-[0-9a-f]{64}|instance)-[0-9]+")
@@ -33,6 +33,33 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+RIVAL = """
+import asyncio, os, pathlib, sys, time
+from policy.effective import fixed_limits
+from sandbox.errors import BusyError
+from sandbox.slots import QueueBounds, taken_slots
+
+async def tell(sentence): pass
+
+async def main():
+    limits, bounds = fixed_limits({"max_concurrent_runs": 1}, "test"), QueueBounds(size=0, max_wait_seconds=0)
+    folder, held, end = pathlib.Path(sys.argv[1]), 0, time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        try:
+            async with taken_slots(folder / "slots", "ann", limits, bounds=bounds, tell=tell):
+                os.close(os.open(folder / "alone", os.O_CREAT | os.O_EXCL))
+                os.sched_yield()
+                (folder / "alone").unlink()
+                held += 1
+        except BusyError:
+            continue
+    print(held)
+
+asyncio.run(main())
+"""
+"""Takes the one slot of a person again and again, and fails if somebody else has it at the same time."""
 
 
 async def tell_nobody(sentence: str) -> None:
@@ -150,6 +177,43 @@ def test_a_killed_process_keeps_no_slot(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         asyncio.run(attempt(tmp_path, "ann", limits))
+
+
+async def test_persons_slot_leaves_no_file_behind(tmp_path: Path) -> None:
+    for person in ("ann", "bob", "cleo"):
+        async with at_once(tmp_path, person, limits_of(max_concurrent_runs=1, max_instance_runs=2)):
+            assert len(names_in(tmp_path)) == 2
+
+    assert names_in(tmp_path) == ["instance-0"]
+
+
+def test_slot_that_is_removed_and_made_anew_all_the_time_never_has_two_holders(tmp_path: Path) -> None:
+    rivals = [
+        subprocess.Popen([sys.executable, "-c", RIVAL, str(tmp_path), "1.5"], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    held = [rival.communicate(timeout=60)[0] for rival in rivals]
+
+    assert [rival.returncode for rival in rivals] == [0, 0, 0]
+    assert sum(map(int, held)) > 0
+
+
+def test_files_of_slots_that_killed_processes_left_are_removed_and_held_ones_stay(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        held = sorted(names_in(tmp_path))
+        remove_free_slots(tmp_path)
+        assert sorted(names_in(tmp_path)) == held
+        process.kill()
+    assert sorted(names_in(tmp_path)) == held
+
+    remove_free_slots(tmp_path)
+
+    assert names_in(tmp_path) == ["instance-0"]
+    remove_free_slots(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

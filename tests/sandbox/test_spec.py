@@ -19,7 +19,7 @@ from policy.limits import LIMITS
 from policy.values import UNLIMITED
 from sandbox.packages import BOX_PACKAGES, Packages
 from sandbox.request import RunRequest
-from sandbox.spec import GVISOR_HEADROOM_BYTES, THREADS_VARIABLES, Compiled, NetworkMode, compile_run, network_mode
+from sandbox.spec import STARTUP_RAM_BYTES, THREADS_VARIABLES, Compiled, NetworkMode, compile_run, network_mode
 from sandbox.tree import FileTree
 from tests.policy.factories import destinations, values_of
 from tests.sandbox.conftest import limits_of
@@ -224,7 +224,7 @@ def test_the_box_is_told_nothing_of_the_hosts_environment(monkeypatch: pytest.Mo
 def test_ram_is_limited_with_headroom_for_gvisor_and_nothing_more() -> None:
     compiled = compile_run("python", limits_of(max_ram_megabytes=100), TREE)
 
-    assert compiled.cgroup_limits.memory_bytes == (100 << 20) + GVISOR_HEADROOM_BYTES
+    assert compiled.cgroup_limits.memory_bytes == (100 << 20) + STARTUP_RAM_BYTES
 
 
 @pytest.mark.parametrize(("cpus", "thousandths"), [("0.01", 10), ("0.333", 333), ("1", 1_000), ("1024", 1_024_000)])

@@ -13,7 +13,7 @@ from sandbox.control import CONTROL_SOCKET_FOLDERS
 from sandbox.processes import process_family
 from tests.sandbox.conftest import Place, command_lines_with, eventually
 
-KEPT_FOR_GOOD = re.compile(r"(runs|slots(/queue|/(person-[0-9a-f]{64}|instance|waiting)-[0-9]+)?)")
+KEPT_FOR_GOOD = re.compile(r"(runs|slots(/queue|/(instance|waiting)-[0-9]+)?)")
 """What a private folder holds whether or not anything runs: files that are only ever locked."""
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 

@@ -136,6 +136,8 @@ async def own_place(equipment: Equipment) -> AsyncIterator[Place]:
     """A folder and a cgroup that nobody else uses, gone at the end."""
     assert isinstance(equipment.cgroups, CgroupParent)
     own = make_cgroup(equipment.cgroups, secrets.token_hex(16), NO_LIMITS)
+    for one in own.places:
+        os.utime(one.folder, (0, time.time() + 86_400))  # else a reaper of somebody else could take it for forgotten
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     inside = CgroupParent(places=own.places, missing=())
     try:

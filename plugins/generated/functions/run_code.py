@@ -6,91 +6,94 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 81 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 84 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py ............ line 172
-#   policy/destinations.py ....... line 508
-#   policy/positions.py .......... line 728
-#   policy/errors.py ............. line 954
-#   policy/keys.py ............... line 1087
-#   policy/requester.py .......... line 1299
-#   policy/shape.py .............. line 1441
-#   policy/shape_errors.py ....... line 1697
-#   policy/values.py ............. line 1781
-#   policy/limits.py ............. line 2133
-#   policy/settings.py ........... line 2379
-#   policy/remembered.py ......... line 2737
-#   policy/schema.py ............. line 2870
-#   policy/statements.py ......... line 3013
-#   policy/effective.py .......... line 3095
-#   policy/environment.py ........ line 3304
-#   policy/toml_words.py ......... line 3529
-#   policy/toml_text.py .......... line 3873
-#   policy/document.py ........... line 4147
-#   policy/refusals.py ........... line 4388
-#   policy/resolve.py ............ line 4568
-#   policy/signature_block.py .... line 4901
-#   policy/signatures.py ......... line 5104
-#   policy/situation.py .......... line 5229
-#   plugins/valves.py ............ line 5339
-#   policy/trusted_files.py ...... line 5460
-#   policy/load.py ............... line 5880
-#   policy/locks.py .............. line 6018
-#   policy/audit.py .............. line 6073
-#   policy/standing.py ........... line 6403
-#   policy/state_folder.py ....... line 6522
-#   policy/live.py ............... line 6616
-#   sandbox/cleaning.py .......... line 6841
-#   plugins/people.py ............ line 6862
-#   sandbox/control.py ........... line 6957
-#   sandbox/elf.py ............... line 7134
-#   sandbox/errors.py ............ line 7232
-#   sandbox/cgroups.py ........... line 7286
-#   sandbox/folders.py ........... line 8024
-#   sandbox/off_limits.py ........ line 8256
-#   sandbox/packages.py .......... line 8373
-#   sandbox/pipes.py ............. line 8533
-#   sandbox/processes.py ......... line 8661
-#   sandbox/ended_family.py ...... line 8745
-#   sandbox/queue_lines.py ....... line 8804
-#   sandbox/release.py ........... line 8972
-#   sandbox/debian.py ............ line 9332
-#   sandbox/request.py ........... line 9595
-#   sandbox/outcome.py ........... line 9672
-#   plugins/presentation.py ...... line 9887
-#   sandbox/account.py ........... line 9991
-#   sandbox/probes.py ............ line 10066
-#   sandbox/run_notes.py ......... line 10193
-#   sandbox/noted_cgroups.py ..... line 10360
-#   sandbox/leases.py ............ line 10429
-#   sandbox/runsc_program.py ..... line 10570
-#   sandbox/gvisor.py ............ line 10670
-#   sandbox/host_binding.py ...... line 10923
-#   sandbox/proof.py ............. line 10942
-#   sandbox/enforcing.py ......... line 11030
-#   sandbox/shared_libraries.py .. line 11117
-#   sandbox/slots.py ............. line 11272
-#   sandbox/starters.py .......... line 11510
-#   sandbox/box.py ............... line 11625
-#   sandbox/tree_plan.py ......... line 11911
-#   sandbox/tree_build.py ........ line 12152
-#   sandbox/tree_marker.py ....... line 12355
-#   sandbox/tree.py .............. line 12447
-#   sandbox/launch.py ............ line 12617
-#   sandbox/kept_launch.py ....... line 12865
-#   sandbox/equipment.py ......... line 12930
-#   sandbox/spec.py .............. line 13057
-#   sandbox/ready_box.py ......... line 13269
-#   sandbox/pool.py .............. line 13530
-#   sandbox/runner.py ............ line 13800
-#   sandbox/proving.py ........... line 14064
-#   sandbox/prepared_runner.py ... line 14115
-#   sandbox/session.py ........... line 14272
-#   plugins/host.py .............. line 14517
-#   plugins/self_test.py ......... line 14652
-#   plugins/function.py .......... line 14711
+#   plugins/blocks.py ............. line 177
+#   policy/destinations.py ........ line 513
+#   policy/positions.py ........... line 738
+#   policy/errors.py .............. line 964
+#   policy/keys.py ................ line 1097
+#   policy/requester.py ........... line 1309
+#   policy/shape.py ............... line 1451
+#   policy/shape_errors.py ........ line 1707
+#   policy/values.py .............. line 1791
+#   policy/limits.py .............. line 2143
+#   policy/settings.py ............ line 2389
+#   policy/remembered.py .......... line 2747
+#   policy/schema.py .............. line 2880
+#   policy/statements.py .......... line 3023
+#   policy/effective.py ........... line 3105
+#   policy/environment.py ......... line 3314
+#   policy/toml_words.py .......... line 3539
+#   policy/toml_text.py ........... line 3883
+#   policy/document.py ............ line 4157
+#   policy/refusals.py ............ line 4398
+#   policy/resolve.py ............. line 4578
+#   policy/signature_block.py ..... line 4911
+#   policy/signatures.py .......... line 5114
+#   policy/situation.py ........... line 5239
+#   plugins/valves.py ............. line 5349
+#   policy/trusted_files.py ....... line 5470
+#   policy/load.py ................ line 5890
+#   policy/locks.py ............... line 6028
+#   policy/audit.py ............... line 6083
+#   policy/standing.py ............ line 6413
+#   policy/state_folder.py ........ line 6532
+#   policy/live.py ................ line 6626
+#   sandbox/announcing.py ......... line 6851
+#   sandbox/cleaning.py ........... line 6889
+#   plugins/people.py ............. line 6911
+#   sandbox/control.py ............ line 7006
+#   sandbox/elf.py ................ line 7183
+#   sandbox/errors.py ............. line 7281
+#   sandbox/cgroups.py ............ line 7335
+#   sandbox/folders.py ............ line 8139
+#   sandbox/forgotten_cgroups.py .. line 8371
+#   sandbox/off_limits.py ......... line 8436
+#   sandbox/packages.py ........... line 8553
+#   sandbox/pipes.py .............. line 8713
+#   sandbox/processes.py .......... line 8841
+#   sandbox/ended_family.py ....... line 8944
+#   sandbox/queue_lines.py ........ line 9003
+#   sandbox/release.py ............ line 9171
+#   sandbox/debian.py ............. line 9576
+#   sandbox/request.py ............ line 9839
+#   sandbox/outcome.py ............ line 9918
+#   plugins/presentation.py ....... line 10154
+#   sandbox/account.py ............ line 10258
+#   sandbox/probes.py ............. line 10335
+#   sandbox/run_notes.py .......... line 10484
+#   sandbox/noted_cgroups.py ...... line 10651
+#   sandbox/leases.py ............. line 10720
+#   sandbox/runsc_program.py ...... line 10874
+#   sandbox/gvisor.py ............. line 10975
+#   sandbox/host_binding.py ....... line 11242
+#   sandbox/proof.py .............. line 11270
+#   sandbox/enforcing.py .......... line 11369
+#   sandbox/shared_libraries.py ... line 11456
+#   sandbox/slots.py .............. line 11611
+#   sandbox/starters.py ........... line 11886
+#   sandbox/box.py ................ line 12001
+#   sandbox/tree_plan.py .......... line 12300
+#   sandbox/tree_build.py ......... line 12541
+#   sandbox/tree_marker.py ........ line 12744
+#   sandbox/used_trees.py ......... line 12836
+#   sandbox/tree.py ............... line 12917
+#   sandbox/launch.py ............. line 13098
+#   sandbox/kept_launch.py ........ line 13355
+#   sandbox/equipment.py .......... line 13420
+#   sandbox/spec.py ............... line 13556
+#   sandbox/ready_box.py .......... line 13770
+#   sandbox/pool.py ............... line 14072
+#   sandbox/runner.py ............. line 14342
+#   sandbox/proving.py ............ line 14632
+#   sandbox/prepared_runner.py .... line 14685
+#   sandbox/session.py ............ line 14842
+#   plugins/host.py ............... line 15090
+#   plugins/self_test.py .......... line 15225
+#   plugins/function.py ........... line 15284
 
 import argparse
 import array
@@ -142,8 +145,9 @@ from bisect import bisect_right
 from codecs import getincrementaldecoder
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
@@ -153,6 +157,7 @@ from importlib.util import find_spec
 from itertools import count, islice
 from operator import getitem
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
 from urllib.parse import urlsplit
@@ -581,10 +586,11 @@ def parse_destination(text: str) -> Destination:
     return Destination(reach=_parse_reach(host), port=port)
 
 
-class _ReachIndex:
+class ReachIndex:
     """A set of destinations by reach, to find those that cover another without looking at all."""
 
     def __init__(self, items: Iterable[Destination]) -> None:
+        """Sort the items."""
         self._ports: dict[Reach, set[int | None]] = {}
         self._prefix_lengths: dict[int, set[int]] = {4: set(), 6: set()}
         for item in items:
@@ -597,6 +603,10 @@ class _ReachIndex:
         for wide in self._reaches_over(reach):
             if wide in self._ports:
                 yield self._ports[wide]
+
+    def permits(self, reach: Reach, port: int) -> bool:
+        """Whether some item here covers this host at this port."""
+        return any(None in ports or port in ports for ports in self.ports_over(reach))
 
     def covers_otherwise(self, item: Destination) -> bool:
         """Whether another item here covers this one."""
@@ -624,7 +634,7 @@ class _ReachIndex:
 def narrowed(items: Iterable[Destination]) -> frozenset[Destination]:
     """The same reach in the fewest items: without those that another one covers."""
     unique = frozenset(items)
-    index = _ReachIndex(unique)
+    index = ReachIndex(unique)
     return frozenset(item for item in unique if not index.covers_otherwise(item))
 
 
@@ -634,10 +644,10 @@ def meet_of_sets(one: frozenset[Destination], other: frozenset[Destination]) -> 
     Of two reaches that meet, one covers the other; so each item is held only against what may cover it, and two long
     lists cost their lengths, not the product.
     """
-    return narrowed((*_within(one, _ReachIndex(other)), *_within(other, _ReachIndex(one))))
+    return narrowed((*_within(one, ReachIndex(other)), *_within(other, ReachIndex(one))))
 
 
-def _within(items: Iterable[Destination], index: _ReachIndex) -> Iterator[Destination]:
+def _within(items: Iterable[Destination], index: ReachIndex) -> Iterator[Destination]:
     """The items, each as far as an item of the index covers its reach."""
     for item in items:
         for ports in index.ports_over(item.reach):
@@ -6838,6 +6848,44 @@ def _changes(look: Look) -> Iterator[int]:
     return (seen[-1] for seen in look if isinstance(seen, tuple))
 
 
+# ======== sandbox/announcing.py =======================================================================================
+# Tells a person step by step what is being done for them, without anybody else waiting for their page.
+
+
+Announce = Callable[[str], Awaitable[None]]
+
+
+class InTurn:
+    """Passes sentences on in their order, while whoever says them goes on; its context ends when all are told."""
+
+    def __init__(self, announce: Announce) -> None:
+        self._announce = announce
+        self._telling: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait until everything is told; where something went wrong, what is not told yet no longer matters."""
+        if self._telling is None:
+            return
+        if kind is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
+            return
+        await self._telling
+
+    async def tell(self, sentence: str) -> None:
+        """Say a sentence after those before it."""
+        self._telling = asyncio.create_task(self._told_after(self._telling, sentence))
+
+    async def _told_after(self, before: asyncio.Task[None] | None, sentence: str) -> None:
+        if before is not None:
+            await before
+        await self._announce(sentence)
+
+
 # ======== sandbox/cleaning.py =========================================================================================
 # Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
 #
@@ -6846,8 +6894,9 @@ def _changes(look: Look) -> Iterator[int]:
 
 _ESCAPE_SEQUENCE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it.
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c))?"
+    # A string that nothing ends is shown: output must not vanish because of two stray bytes in it. It holds none of
+    # what could begin another, so that no character is looked at once for each beginning before it.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\\\|\x9c))?"
     "|\x1b[ -/]*[0-~]"
 )
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -7297,6 +7346,7 @@ CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
 MEMBERSHIP_LOOKS = 5
+_PIDS_PINNED_AT_ONCE = 64
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -7334,6 +7384,8 @@ LIMIT_OF_CONTROLLER = {
     CgroupController.PIDS: "max_processes",
 }
 ACCOUNTING_CONTROLLER = "cpuacct"
+_MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
+_MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -7444,6 +7496,10 @@ class RunCgroup:
         """All processes in the run's cgroups; zombies are not among them."""
         return frozenset().union(*(cgroup_members(place.folder) for place in self.places))
 
+    def cpu_seconds(self) -> float | None:
+        """CPU time used so far; `None` where nothing counts it."""
+        return _cpu_seconds(self.places)
+
     def counters(self) -> Counters:
         """Read what was counted so far."""
         memory = _cgroup_place_of(self.places, CgroupController.MEMORY)
@@ -7455,6 +7511,35 @@ class RunCgroup:
             pids_limit_hits=_cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
         )
 
+    def hold_memory(self, more_bytes: int) -> int:
+        """Lower the memory limit to what is used now, and so much more; returns what the limit is then.
+
+        What the kernel caches of files counts as unused: it gives that up before it kills.
+
+        Raises:
+            UnenforceableError: the kernel does not tell what is used, or did not take the limit.
+        """
+        place = _cgroup_place_of(self.places, CgroupController.MEMORY)
+        used = _memory_used_bytes(place) if place else None
+        if place is None or used is None:
+            reason = f"no cgroup of {self.run_name} tells how much memory is used"
+            raise _unenforceable_controller(CgroupController.MEMORY, reason, CGROUP_DELEGATION_REMEDY)
+        before = _cgroup_number(place.folder / _MEMORY_LIMIT_FILES[place.version], "") or 0
+        lowered = CgroupLimits(
+            memory_bytes=min(used + more_bytes, before), cpu_thousandths=None, processes_hard_stop=None
+        )
+        _set_cgroup_limit(self.places, CgroupController.MEMORY, lowered)
+        return lowered.memory_pages_bytes
+
+    def hold_cpu(self, thousandths: int) -> None:
+        """Set the CPU limit anew.
+
+        Raises:
+            UnenforceableError: the kernel did not take it.
+        """
+        limits = CgroupLimits(memory_bytes=None, cpu_thousandths=thousandths, processes_hard_stop=None)
+        _set_cgroup_limit(self.places, CgroupController.CPU, limits)
+
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
         seen: set[int] = {os.getpid()}
@@ -7463,8 +7548,7 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            for pid in fresh:
-                _kill_cgroup_member(place.folder, pid)
+            _kill_cgroup_members(place.folder, sorted(fresh))
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -7605,11 +7689,17 @@ def make_cgroup(
 
 
 def cgroup_members(folder: Path) -> frozenset[int]:
-    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out."""
+    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
     try:
         words = _cgroup_text(folder / "cgroup.procs").split()
-    except OSError:
-        return frozenset()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENODEV}:
+            return frozenset()
+        raise
     return frozenset(map(int, words)) - {0}
 
 
@@ -7893,7 +7983,7 @@ def _cgroup_limit_files(
             yield "pids.max", str(limits.processes_hard_stop)
         case CgroupController.CPU if place.version is CgroupVersion.V1:
             yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
-            yield "cpu.cfs_quota_us", str(min(limits.cpu_quota, _quota_above(place.folder)))
+            yield "cpu.cfs_quota_us", str(_permitted_quota(place.folder, limits.cpu_quota))
         case CgroupController.CPU:
             yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
         case _:
@@ -7906,13 +7996,22 @@ def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, 
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
         wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
         _write_cgroup_file(place.folder / "memory.oom_control", "0")
-        required = "memory.limit_in_bytes"
     else:
         wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
-        required = "memory.max"
     for name, value in wanted:
-        if name == required or (place.folder / name).exists():
+        if name == _MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
             yield name, value
+
+
+def _permitted_quota(folder: Path, quota: int) -> int:
+    """The CPU quota that is asked for, or what those above permit; they are looked at only where it is too much."""
+    try:
+        _write_cgroup_file(folder / "cpu.cfs_quota_us", str(quota))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return min(quota, _quota_above(folder))
+    return quota
 
 
 def _quota_above(folder: Path) -> int:
@@ -7932,7 +8031,9 @@ def _cgroup_number(path: Path, key: str) -> int | None:
     """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
     try:
         lines = [line.split() for line in _cgroup_text(path).splitlines()]
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise  # it may well be there
         return None
     return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
 
@@ -7946,6 +8047,14 @@ def _oom_kills(place: CgroupPlace) -> int:
         reason = f"{place.folder / name} tells no oom_kill"
         raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
     return kills
+
+
+def _memory_used_bytes(place: CgroupPlace) -> int | None:
+    """Memory that cannot be had back: all that is charged but the cache of files."""
+    used = _cgroup_number(place.folder / _MEMORY_USAGE_FILES[place.version], "")
+    prefix = "total_" if place.version is CgroupVersion.V1 else ""
+    cached = [_cgroup_number(place.folder / "memory.stat", f"{prefix}{name}_file") for name in ("active", "inactive")]
+    return None if used is None else used - sum(number or 0 for number in cached)
 
 
 def _peak_memory_bytes(place: CgroupPlace) -> int | None:
@@ -7973,19 +8082,26 @@ def _cgroup_kill_written(folder: Path) -> bool:
     return True
 
 
-def _kill_cgroup_member(folder: Path, pid: int) -> None:
-    """Kill one process, if it still is in the cgroup once it is pinned: its number may belong to another by then."""
+def _kill_cgroup_members(folder: Path, pids: list[int]) -> None:
+    """Kill processes, if they still are in the cgroup once they are pinned: a number may belong to another by then."""
+    while pids:
+        with ExitStack() as pinned:
+            descriptors = {pid: _pinned_pid(pid, pinned) for pid in pids[:_PIDS_PINNED_AT_ONCE]}
+            for pid in cgroup_members(folder) & descriptors.keys():
+                if (descriptor := descriptors[pid]) is not None:
+                    with suppress(ProcessLookupError, PermissionError):
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        del pids[:_PIDS_PINNED_AT_ONCE]
+
+
+def _pinned_pid(pid: int, pinned: ExitStack) -> int | None:
+    """A descriptor that keeps meaning this process; `None` where it is gone."""
     try:
         descriptor = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if pid in cgroup_members(folder):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
-        return
-    finally:
-        os.close(descriptor)
+        return None
+    pinned.callback(os.close, descriptor)
+    return descriptor
 
 
 def _cgroup_folder_removed(folder: Path) -> bool:
@@ -8012,10 +8128,9 @@ def memory_left_bytes(cgroups: CgroupParent | CgroupsUnavailable) -> int | None:
 
 
 def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
-    v1 = version is CgroupVersion.V1
     try:
-        limit = _cgroup_number(folder / ("memory.limit_in_bytes" if v1 else "memory.max"), "")
-        used = _cgroup_number(folder / ("memory.usage_in_bytes" if v1 else "memory.current"), "")
+        limit = _cgroup_number(folder / _MEMORY_LIMIT_FILES[version], "")
+        used = _cgroup_number(folder / _MEMORY_USAGE_FILES[version], "")
     except ValueError:  # the word `max`
         return None
     return None if limit is None or used is None else max(limit - used, 0)
@@ -8251,6 +8366,71 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ======== sandbox/forgotten_cgroups.py ================================================================================
+# Empty cgroups of runs that no note leads to any more: a container that is made anew leaves them in its host's tree.
+#
+# Whoever made one cannot be asked, since its private folder is gone, so nothing is ever killed here. One goes if it is
+# named as runs are, made by the running user in one of our `sandbox-lockdown` folders, empty at two looks and older than
+# any start; the kernel itself refuses to remove a cgroup in which there is a process or another cgroup.
+
+
+FORGOTTEN_AFTER_SECONDS = 600.0
+"""How old one must be: no start takes so long, so nobody is about to put a process into it."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""Time for a neighbour, whose code has just ended, to read what was counted for it."""
+
+
+def forgotten_cgroups(cgroups: CgroupParent | CgroupsUnavailable, *, now: float) -> tuple[Path, ...]:
+    """The cgroups of runs that look forgotten: old, empty and our own; whether a lease names one is not asked here.
+
+    Args:
+        cgroups: where cgroups of runs are made.
+        now: seconds since 1970, to tell their age.
+    """
+    places = cgroups.places if isinstance(cgroups, CgroupParent) else ()
+    return tuple(
+        folder
+        for place in places
+        for folder in _folders_of_runs(place.folder / CGROUP_FOLDER)
+        if _is_old_and_ours(folder, now - FORGOTTEN_AFTER_SECONDS) and _is_empty(folder)
+    )
+
+
+async def remove_forgotten(found: tuple[Path, ...]) -> None:
+    """Remove those that are still empty after a moment, and the folders above them that hold no run any more.
+
+    Args:
+        found: out of `forgotten_cgroups`, none of them named by a lease.
+    """
+    if not found:
+        return
+    await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+    for folder in (*found, *{folder.parent for folder in found}):
+        with suppress(OSError):  # in use after all, or removed by somebody else
+            folder.rmdir()
+
+
+def _folders_of_runs(shared: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from (folder for folder in sorted(shared.iterdir()) if RUN_NAME_PATTERN.fullmatch(folder.name))
+
+
+def _is_old_and_ours(folder: Path, newest: float) -> bool:
+    """Whether this user made it before then; the kernel may tell a later time than that, never an earlier one."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and status.st_mtime < newest
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether no process is in it, those that this process namespace does not see included."""
+    with suppress(OSError):
+        return not (folder / "cgroup.procs").read_bytes()
+    return False
 
 
 # ======== sandbox/off_limits.py =======================================================================================
@@ -8725,6 +8905,25 @@ def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
             os.close(descriptor)
 
 
+def pinned_members(members: Callable[[], frozenset[int]]) -> dict[int, int]:
+    """Descriptors of the processes that belong together, by number, for whoever closes them.
+
+    Args:
+        members: who belongs to them now; asked again once they are pinned, since a number may mean another by then.
+    """
+    with ExitStack() as opened:
+        pinned: dict[int, int] = {}
+        for process_id in members():
+            with suppress(ProcessLookupError):
+                pinned[process_id] = os.pidfd_open(process_id)
+                opened.callback(os.close, pinned[process_id])
+        strangers = pinned.keys() - members()
+        opened.pop_all()
+    for process_id in strangers:
+        os.close(pinned.pop(process_id))
+    return pinned
+
+
 async def killed_processes(descriptors: Sequence[int], *, within_seconds: float) -> None:
     """Kill processes, and wait until they have ended, or could not be made to."""
     loop = asyncio.get_running_loop()
@@ -9004,9 +9203,11 @@ _DOWNLOAD_CHUNK_BYTES = _DOWNLOAD_MEBIBYTE
 _DOWNLOAD_QUIET_SECONDS = 15.0  # without an answer, or without a byte
 _DOWNLOAD_PROGRESS_SECONDS = 2.0
 _HTTP_OK = 200
-_PRE_INSTALL_GVISOR = (
-    "Install gVisor beforehand: run `sandbox install`, or `apt-get install runsc`, or put runsc on PATH"
+INSTALL_OTHERWISE = (
+    "Give this host a way out (https_proxy) or a mirror (SANDBOX_GVISOR_URL), or run `apt-get install runsc` as root, "
+    "or put runsc (with its gvisor-bin folder, where the release has one) into a folder of PATH"
 )
+"""What to do where installing failed, so that running the same again would not help."""
 
 
 class OutOfReachError(InstallError):
@@ -9025,6 +9226,8 @@ class DownloadLimits:
     """Most members of the archive."""
     seconds: float = 1800.0
     """Longest download."""
+    answer_seconds: float = 60.0
+    """Longest wait for the release host's first answer: name, connections, TLS and redirects together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9052,8 +9255,6 @@ class ReleaseSource:
         for _, digest in self.sha512:
             if re.fullmatch(r"[0-9a-f]{128}", digest) is None:
                 raise _bad_gvisor_setting("SANDBOX_GVISOR_SHA512", "it is not 128 lower-case hexadecimal digits")
-        if not version_reaches(self.version, self.min_version):
-            raise _bad_gvisor_setting("SANDBOX_GVISOR_MIN_VERSION", f"the release to install, {self.version}, is older")
 
     def digest_for(self, machine: str) -> str:
         """The SHA-512 of the archive for a machine, as `uname -m` names it."""
@@ -9097,6 +9298,19 @@ def release_source(
         version=version or _PINNED_RELEASE_VERSION,
         sha512=_PINNED_RELEASE_SHA512 if sha512 is None else ((machine, sha512),),
         min_version=min_version,
+    )
+
+
+def release_below_minimum(source: ReleaseSource) -> InstallError | None:
+    """Why no installation can help a host without a gVisor that is new enough; `None` where one can."""
+    if version_reaches(source.version, source.min_version):
+        return None
+    return _bad_gvisor_setting(
+        "SANDBOX_GVISOR_MIN_VERSION",
+        f"no usable gVisor of at least version {source.min_version} is on this host, and the release to install, "
+        f"{source.version}, is older",
+        "Set SANDBOX_GVISOR_VERSION and SANDBOX_GVISOR_SHA512 to a newer release, or pre-install one: put its runsc "
+        "into a folder of PATH",
     )
 
 
@@ -9174,8 +9388,7 @@ class _DownloadProgress:
 
 def _fetch_archive(source: ReleaseSource, machine: str, archive: Path, report: Callable[[str], None]) -> str:
     """Write the archive to a file and return its SHA-512."""
-    response = _opened_archive(source, machine)
-    with response:
+    with _answered_archive(source, machine) as response:
         length = response.headers.get("Content-Length", "")
         total = int(length) if re.fullmatch(r"[0-9]{1,18}", length, re.ASCII) else None
         if response.status != _HTTP_OK:
@@ -9189,6 +9402,35 @@ def _fetch_archive(source: ReleaseSource, machine: str, archive: Path, report: C
     if total is not None and size != total:
         raise _refused_release(source, machine, f"it ended after {size} of {total} bytes")
     return digest
+
+
+def _answered_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResponse:
+    """The host's answer, waited for no longer than permitted.
+
+    Asked in a thread, since a name's lookup knows no deadline, and a connection's holds for each address anew.
+    """
+    answer: Future[http.client.HTTPResponse] = Future()
+    Thread(target=_ask_for_archive, args=(source, machine, answer), daemon=True).start()
+    seconds = source.limits.answer_seconds
+    try:
+        return answer.result(timeout=seconds)
+    except TimeoutError as error:
+        if answer.cancel():
+            raise _host_out_of_reach(source.archive_url(machine), f"no answer within {seconds:g} seconds") from error
+        return answer.result()  # it came just now
+
+
+def _ask_for_archive(source: ReleaseSource, machine: str, answer: Future[http.client.HTTPResponse]) -> None:
+    try:
+        response = _opened_archive(source, machine)
+    except InstallError as error:
+        with suppress(InvalidStateError):  # nobody waits any more
+            answer.set_exception(error)
+        return
+    try:
+        answer.set_result(response)
+    except InvalidStateError:
+        response.close()
 
 
 def _opened_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResponse:
@@ -9217,6 +9459,8 @@ def _opened_archive(source: ReleaseSource, machine: str) -> http.client.HTTPResp
                 source, machine, f"the host's certificate is not valid: {cause.verify_message}"
             ) from error
         raise _host_out_of_reach(url, cause) from error
+    except ValueError as error:  # no name that can be looked up
+        raise _refused_release(source, machine, f"the address cannot be used: {error}") from error
     return response
 
 
@@ -9312,7 +9556,7 @@ def _refused_release(source: ReleaseSource, machine: str, reason: str) -> Instal
         key=f"gVisor {source.version}",
         origin=source.archive_url(machine),
         reason=f"the official release is refused: {reason}",
-        remedy=_PRE_INSTALL_GVISOR,
+        remedy=INSTALL_OTHERWISE,
     )
 
 
@@ -9321,7 +9565,7 @@ def _host_out_of_reach(url: str, cause: object) -> OutOfReachError:
         key="gVisor's release host",
         origin=urllib.parse.urlsplit(url).netloc,
         reason=f"the official release host is out of reach ({cause})",
-        remedy=_PRE_INSTALL_GVISOR,
+        remedy=INSTALL_OTHERWISE,
     )
 
 
@@ -9616,6 +9860,8 @@ class RunRequest:
     """Whose run it is; counts runs at once, and tells administrators who runs what. Never used as a name."""
     surface: str | None = None
     """`tool` or `function`; `None` where it came from neither."""
+    processes_hard_stop: int | None = None
+    """Processes of the host that the whole box may have, in place of what follows from the limits; for probes alone."""
 
     def __post_init__(self) -> None:
         """Refuse what no box could run, or what the limits do not permit."""
@@ -9675,6 +9921,9 @@ def _shown(untrusted: str) -> str:
 
 MOST_STREAM_CHANGES = 4_096
 """How often output may change between the streams with their order kept."""
+
+_COUNTED_ROUGHLY_BYTES = 1 << 20
+"""The kernel counts memory in batches, for each processor."""
 
 
 class Outcome(Enum):
@@ -9751,7 +10000,42 @@ class KeptOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
+class RunUsage:
+    """What a run used, and of what."""
+
+    gvisor: str
+    """Version and origin of the gVisor that ran it, with its age."""
+    box_digest: str
+    """SHA-256 of what its box was made from, which is also in the box's annotations."""
+    pooled: bool
+    """Whether its box had waited for it."""
+    queue_seconds: float
+    """How long it waited for runs before it."""
+    startup_seconds: float
+    """Until the interpreter was ready."""
+    wall_seconds: float
+    """From then to the end."""
+    cpu_seconds: float | None
+    """CPU time since the code was handed over, gVisor's own included; `None` where nothing counts it."""
+    peak_memory_bytes: int | None
+    """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, times to the millisecond."""
+        return {
+            "gvisor": self.gvisor,
+            "box_digest": self.box_digest,
+            "pooled": self.pooled,
+            "queue_seconds": round(self.queue_seconds, 3),
+            "startup_seconds": round(self.startup_seconds, 3),
+            "wall_seconds": round(self.wall_seconds, 3),
+            "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult(RunUsage):
     """All there is to say of a finished run."""
 
     outcome: Outcome
@@ -9770,6 +10054,10 @@ class RunResult:
     """The runtime limit; `None` where there was none."""
     ram_limit_megabytes: int | None
     """The RAM limit; `None` where there was none."""
+    process_limit: int | None
+    """The limit of processes and threads; `None` where there was none."""
+    memory_limit_bytes: int | None
+    """What its cgroup held it to, gVisor's share included; `None` where nothing did."""
     notices: tuple[str, ...]
     """What people should know: valves brought in, network not given."""
     unenforced: tuple[str, ...]
@@ -9780,24 +10068,8 @@ class RunResult:
     """Digest of the effective limits."""
     policies: tuple[tuple[str, int], ...]
     """Id and serial of each policy file that took part."""
-    gvisor: str
-    """Version and origin of the gVisor that ran it, with its age."""
-    box_digest: str
-    """SHA-256 of what its box was made from, which is also in the box's annotations."""
-    pooled: bool
-    """Whether its box had waited for it."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
-    queue_seconds: float
-    """How long it waited for runs before it."""
-    startup_seconds: float
-    """Until the interpreter was ready."""
-    wall_seconds: float
-    """From then to the end."""
-    cpu_seconds: float | None
-    """CPU time of the box, gVisor's own included; `None` where nothing counts it."""
-    peak_memory_bytes: int | None
-    """The most memory at once, gVisor's own included; `None` where nothing counts it."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -9827,6 +10099,8 @@ class RunResult:
     def _end_words(self) -> str:
         runtime = _counted(self.runtime_limit_seconds, "second")
         ram = _counted(self.ram_limit_megabytes, "megabyte")
+        limit = self.process_limit
+        processes = "what this host permits" if limit is None else f"{limit} processes and threads, its limit"
         outside = "by an administrator" if self.ended_by_administrator else "from outside"
         memory = f"at {ram}, its RAM limit" if self._ram_limit_reached else "because this host ran out of memory for it"
         return {
@@ -9834,7 +10108,7 @@ class RunResult:
             Outcome.ERROR: f"ended with {_exit_words(self.exit_code)}",
             Outcome.TIMED_OUT: f"was stopped after {runtime}, its runtime limit",
             Outcome.OUT_OF_MEMORY: f"was stopped {memory}",
-            Outcome.TOO_MANY_PROCESSES: "was stopped at its limit of processes and threads",
+            Outcome.TOO_MANY_PROCESSES: f"was stopped at {processes}",
             Outcome.KILLED: f"was ended {outside} before it was done",
             Outcome.GVISOR_FAILED: "was not finished: gVisor failed, or was ended from outside",
         }[self.outcome]
@@ -9842,9 +10116,9 @@ class RunResult:
     @property
     def _ram_limit_reached(self) -> bool:
         """Whether the memory that it used shows that it was its own limit, and not one above, that stopped it."""
-        if self.ram_limit_megabytes is None or self.peak_memory_bytes is None:
+        if self.memory_limit_bytes is None or self.peak_memory_bytes is None:
             return self.ram_limit_megabytes is not None
-        return self.peak_memory_bytes >= self.ram_limit_megabytes << 20
+        return self.peak_memory_bytes >= self.memory_limit_bytes - _COUNTED_ROUGHLY_BYTES
 
     def record(self) -> dict[str, Any]:
         """The run as JSON: everything but the output."""
@@ -9860,15 +10134,8 @@ class RunResult:
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
-            "gvisor": self.gvisor,
-            "box_digest": self.box_digest,
-            "pooled": self.pooled,
             "ended_by_administrator": self.ended_by_administrator,
-            "queue_seconds": round(self.queue_seconds, 3),
-            "startup_seconds": round(self.startup_seconds, 3),
-            "wall_seconds": round(self.wall_seconds, 3),
-            "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
-            "peak_memory_bytes": self.peak_memory_bytes,
+            **RunUsage.record(self),
             "audit_hash": self.audit_hash,
         }
 
@@ -10018,6 +10285,8 @@ class RunAccount:
     """What it ran under; `None` where it did not come to limits."""
     policy_refusal: str | None = None
     """The reason code of a policy set that is refused, while the last good one holds in its place."""
+    usage: RunUsage | None = None
+    """What it used until somebody stopped it; `None` where no code ran, or a result tells."""
 
     def of_result(self, result: RunResult) -> dict[str, Any]:
         """The account of a run that came to a result."""
@@ -10030,7 +10299,7 @@ class RunAccount:
 
     def of_end(self, outcome: str) -> dict[str, Any]:
         """The account of a run that ended without a result, as stopped or failed."""
-        return {**self._common(), "outcome": outcome}
+        return {**self._common(), "outcome": outcome, **(self.usage.record() if self.usage else {})}
 
     def _common(self) -> dict[str, Any]:
         code = str(self.code).encode(errors="surrogatepass")  # models hand over numbers too
@@ -10072,6 +10341,11 @@ def _refused_for(refusal: PolicyError | SandboxError) -> str:
 PROBE_PLACE = "probe of this host"
 _CPU_SHARE_AT_A_FIFTH = 0.3
 _PROCESSES_AT_EIGHT = 8
+_HARD_STOP = 384
+"""More than gVisor itself starts with (measured with two processors: 34), which grows with the processors."""
+_PROCESSES_PAST_THE_STOP = 480
+_STOPPED_OR_REFUSED = frozenset({Outcome.TOO_MANY_PROCESSES, Outcome.ERROR})
+"""gVisor ends where it can have no more threads; should a later one tell its guest instead, the shell gives up."""
 _PROBE_VALUES = {
     "require_resource_limiting": False,
     "debug": True,
@@ -10093,6 +10367,8 @@ class Probe:
     """What it tries."""
     values: Mapping[str, Any]
     """Values of limits that differ from the built-ins."""
+    processes_hard_stop: int | None = None
+    """Processes of the host that the whole box may have; `None` where the limits say."""
     held: Callable[[RunResult], bool]
     """Whether the limit held."""
     shows: str
@@ -10101,14 +10377,20 @@ class Probe:
     def request(self) -> RunRequest:
         """What to run."""
         limits = fixed_limits({**self.values, **_PROBE_VALUES}, PROBE_PLACE)
-        return RunRequest(language=self.language, code=self.code, limits=limits, person=PROBE_PLACE)
+        return RunRequest(
+            language=self.language,
+            code=self.code,
+            limits=limits,
+            person=PROBE_PLACE,
+            processes_hard_stop=self.processes_hard_stop,
+        )
 
 
 def _cpu_share(result: RunResult) -> float:
-    """CPU time for each second of the box's life, by the kernel's count; endless where nothing counted it."""
+    """CPU time for each second that the code ran, by the kernel's count; endless where nothing counted it."""
     if result.cpu_seconds is None:
         return math.inf
-    return result.cpu_seconds / (result.startup_seconds + result.wall_seconds)
+    return result.cpu_seconds / result.wall_seconds
 
 
 PROBES = (
@@ -10170,6 +10452,15 @@ PROBES = (
         values={**_CALM, "max_processes": 8},
         held=lambda result: result.output.strip().isdecimal() and int(result.output) < _PROCESSES_AT_EIGHT,
         shows="no more than 8 processes were to be had",
+    ),
+    Probe(
+        limit="max_processes",
+        language="bash",
+        code=f"for ((n = 0; n < {_PROCESSES_PAST_THE_STOP}; n++)); do (kill -STOP $BASHPID) & done; echo made",
+        values={**_CALM, "max_processes": UNLIMITED, "max_ram_megabytes": 512},
+        processes_hard_stop=_HARD_STOP,
+        held=lambda result: result.outcome in _STOPPED_OR_REFUSED and result.stream("stdout") != b"made\n",
+        shows=f"a box with more than {_HARD_STOP} processes on the host was stopped",
     ),
     Probe(
         limit="max_disk_megabytes",
@@ -10488,11 +10779,24 @@ def leased_runs(runs: Path) -> tuple[LeasedRun, ...]:
         return tuple(LeasedRun(folder=entry, held=not _is_free(entry)) for entry in entries if _is_own_folder(entry))
 
 
-async def remove_leftovers(runs: Path, cgroups: CgroupParent | CgroupsUnavailable) -> tuple[str, ...]:
-    """Remove the folders and cgroups of runs whose runner is dead; returns their names."""
-    abandoned = [run for run in await asyncio.to_thread(leased_runs, runs) if not run.held]
+async def remove_leftovers(
+    runs: Path, cgroups: CgroupParent | CgroupsUnavailable, *, clock: Callable[[], float] = time.time
+) -> tuple[str, ...]:
+    """Remove the folders and cgroups of runs whose runner is dead, and forgotten cgroups; returns the runs' names.
+
+    Args:
+        runs: where the folders are.
+        cgroups: where this process makes cgroups.
+        clock: tells seconds since 1970, for the age of cgroups.
+    """
+    # Looked for before the leases: a run has its folder before it has its cgroups.
+    forgotten = await asyncio.to_thread(forgotten_cgroups, cgroups, now=clock())
+    found = await asyncio.to_thread(leased_runs, runs)
+    abandoned = [run for run in found if not run.held]
     for run in abandoned:
         await asyncio.to_thread(remove_leftover, run, cgroups)
+    named = {run.folder.name for run in found}
+    await remove_forgotten(tuple(folder for folder in forgotten if folder.name not in named))
     return tuple(run.folder.name for run in abandoned)
 
 
@@ -10576,8 +10880,9 @@ def _opened_folder(folder: Path) -> int:
 
 
 HOW_TO_PRE_INSTALL = (
-    "Run `sandbox install` as the user that runs code, or `apt-get install runsc` as root, or put runsc (with its "
-    "gvisor-bin folder, where the release has one) into a folder of PATH"
+    "Run `sandbox install` as the user that runs code (where that command is not there: "
+    "`SANDBOX_AUTO_INSTALL=true python3 run_code.py --use-sample-code`), or `apt-get install runsc` as root, or put "
+    "runsc (with its gvisor-bin folder, where the release has one) into a folder of PATH"
 )
 _RUNSC_VERSION_LINE = re.compile(
     r"^runsc version (?:release-|0\.0~)?([0-9]{8}(?:\.[0-9]{1,4})?)(?![0-9])", re.ASCII | re.MULTILINE
@@ -10633,7 +10938,7 @@ def unusable_runsc(path: Path, reason: str) -> InstallError:
         key="runsc",
         origin=str(path),
         reason=reason,
-        remedy=f"Mend or remove it (a folder mounted noexec will not do). {HOW_TO_PRE_INSTALL}",
+        remedy=f"Mend or remove it (a folder mounted noexec will not do). Once none is left: {HOW_TO_PRE_INSTALL}",
     )
 
 
@@ -10742,18 +11047,15 @@ def install_runsc(folder: Path, source: ReleaseSource, host: AptHost, report: Ca
         report: gets a sentence at each step, for people.
 
     Raises:
-        InstallError: neither could be installed; nothing half-made is left behind.
+        InstallError: neither could be installed, or neither would be new enough; nothing half-made is left behind.
     """
+    too_old = release_below_minimum(source)
+    if too_old is not None:
+        raise too_old
     place = folder / "gvisor"
-    with _install_disk_errors(place):
-        place.mkdir(mode=0o700, exist_ok=True)
-        with folder_lock(
-            place,
-            wait_seconds=_INSTALL_LOCK_SECONDS,
-            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
-        ):
-            made_meanwhile = _installed_runsc(place, source, host.machine)
-            return made_meanwhile or _install_release_or_debian(place, source, host, report)
+    with _installing_alone(place, report):
+        made_meanwhile = _installed_runsc(place, source, host.machine)
+        return made_meanwhile or _install_release_or_debian(place, source, host, report)
 
 
 def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
@@ -10764,7 +11066,7 @@ def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
         origin: who decided so, such as `environment`.
     """
     least = f" of at least version {source.min_version}" if source.min_version else ""
-    return InstallError(
+    return release_below_minimum(source) or InstallError(
         key="SANDBOX_AUTO_INSTALL",
         origin=origin,
         reason=f"there is no usable gVisor{least} on this host, and installing one automatically is not permitted",
@@ -10772,14 +11074,24 @@ def auto_install_refused(source: ReleaseSource, origin: str) -> InstallError:
     )
 
 
+@contextmanager
+def _installing_alone(place: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the folder of installations; what the disk says against it becomes an error of ours."""
+    with _install_disk_errors(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        with folder_lock(
+            place,
+            wait_seconds=_INSTALL_LOCK_SECONDS,
+            on_wait=lambda: report("Waiting for another process that is installing gVisor…"),
+        ):
+            yield
+
+
 def _install_release_or_debian(
     place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]
 ) -> Runsc:
     try:
-        with partial_folder(place) as folder:
-            unpack_release(source, host.machine, folder, report)
-            made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
-            return _published_runsc(made, place / f"{source.version}-{host.machine}", report)
+        return _install_release(place, source, host.machine, report)
     except OutOfReachError as unreachable:
         report("The official gVisor release is out of reach, so Debian's package is tried…")
         try:
@@ -10789,8 +11101,15 @@ def _install_release_or_debian(
                 key="gVisor",
                 origin="this host",
                 reason=f"{unreachable.origin}: {unreachable.reason}; {refusal.key}: {refusal.reason}",
-                remedy=HOW_TO_PRE_INSTALL,
+                remedy=INSTALL_OTHERWISE,
             ) from refusal
+
+
+def _install_release(place: Path, source: ReleaseSource, machine: str, report: Callable[[str], None]) -> Runsc:
+    with partial_folder(place) as folder:
+        unpack_release(source, machine, folder, report)
+        made = _verified_runsc(folder, RunscOrigin.RELEASE, source.version)
+        return _published_runsc(made, place / f"{source.version}-{machine}", report)
 
 
 def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: Callable[[str], None]) -> Runsc:
@@ -10802,7 +11121,7 @@ def _install_debian(place: Path, source: ReleaseSource, host: AptHost, report: C
                 key="Debian's package runsc",
                 origin="apt",
                 reason=f"it is gVisor {made.version}, and SANDBOX_GVISOR_MIN_VERSION is {source.min_version}",
-                remedy=HOW_TO_PRE_INSTALL,
+                remedy=INSTALL_OTHERWISE,
             )
         return _published_runsc(made, place / f"debian-{package_version}", report)
 
@@ -10929,14 +11248,23 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def host_binding(runsc: Runsc) -> dict[str, str]:
     """This boot, kernel and user, and this very `runsc` with its arguments, at this moment. Source: proc(5)."""
-    program = runsc.path.stat()
     return {
         "boot": _BOOT_ID.read_text().strip(),
         "uid": str(os.geteuid()),
         "kernel": f"{platform.release()} {platform.version()}",
-        "runsc": f"{runsc.path} {runsc.version} {program.st_size} {program.st_mtime_ns} {program.st_ino}",
+        "runsc": f"{runsc.path} {runsc.version} {program_stamp(runsc.path)}",
         "arguments": " ".join(runsc.arguments),
     }
+
+
+def program_stamp(path: Path) -> str:
+    """What is different once a program was put in the place of another: size, time and inode.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
 # ======== sandbox/proof.py ============================================================================================
@@ -10946,9 +11274,11 @@ def host_binding(runsc: Runsc) -> dict[str, str]:
 # user can write. One that found a broken limit is not kept: the next start tries again.
 
 
-PROOF_FORMAT = 1
+PROOF_FORMAT = 2
 """Raised with every change of what is probed, or how."""
 PROOFS_FOLDER = "proofs"
+MOST_PROOFS_KEPT = 4
+"""Those used last, of this boot: one for each way in which boxes are run here."""
 PROBE_AGAIN_SECONDS = 60.0
 """How long a broken limit counts as broken before the host is probed once more."""
 
@@ -11003,8 +11333,9 @@ def kept_proof(folder: Path, binding: ProofBinding) -> HostProof | None:
         binding: what it must be bound to.
     """
     with suppress(OSError, ValueError):
-        kept = json.loads((folder / PROOFS_FOLDER / f"{binding.digest}.json").read_text())
-        if kept == dict(binding.facts):
+        path = folder / PROOFS_FOLDER / f"{binding.digest}.json"
+        if json.loads(path.read_text()) == dict(binding.facts):
+            os.utime(path)
             return HostProof(broken=MappingProxyType({}))
     return None
 
@@ -11022,9 +11353,17 @@ def keep_proof(folder: Path, binding: ProofBinding) -> None:
         partial = proofs / f".partial-{secrets.token_hex(8)}"
         partial.write_text(json.dumps(dict(binding.facts), indent=1, sort_keys=True))
         partial.rename(proofs / f"{binding.digest}.json")
-        for older in proofs.glob("*.json"):
-            if older.stem != binding.digest and json.loads(older.read_text()).get("boot") != binding.facts["boot"]:
-                older.unlink()
+        others = [path for path in proofs.glob("*.json") if path.stem != binding.digest]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for place, path in enumerate(others, start=1):
+            if place >= MOST_PROOFS_KEPT or not _is_of_boot(path, binding.facts["boot"]):
+                path.unlink()
+
+
+def _is_of_boot(path: Path, boot: str) -> bool:
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads(path.read_text()).get("boot") == boot)
+    return False
 
 
 # ======== sandbox/enforcing.py ========================================================================================
@@ -11284,6 +11623,7 @@ def _dlopened_beside(files: Mapping[str, Path]) -> dict[str, Path]:
 
 _QUEUE_FOLDER = "queue"
 _INSTANCE_LINE = "instance"
+_PERSONS_SLOT = "person-"
 _PERSONS_SHARE = 4
 """One person may fill one part of so many of the queue."""
 _POLL_SECONDS_A_PLACE = 0.02
@@ -11328,7 +11668,8 @@ async def taken_slots(
     with ExitStack() as held:
         with closing(_Applicant(folder, limits, bounds, tell)) as applicant:
             for wanted in _wanted_slots(person, limits):
-                held.callback(_release, await applicant.slot(wanted))
+                slot = await applicant.slot(wanted)
+                held.callback(slot.release)
         yield
 
 
@@ -11345,10 +11686,62 @@ class _WantedSlot:
 def _wanted_slots(person: str, limits: EffectiveLimits) -> Iterator[_WantedSlot]:
     """The slots that a run needs, in the order in which everybody takes them; none where there is no limit."""
     hashed = hashlib.sha256(person.encode(errors="surrogatepass")).hexdigest()
-    for name, limit in ((f"person-{hashed}", MAX_CONCURRENT_RUNS), (_INSTANCE_LINE, MAX_INSTANCE_RUNS)):
+    for name, limit in ((f"{_PERSONS_SLOT}{hashed}", MAX_CONCURRENT_RUNS), (_INSTANCE_LINE, MAX_INSTANCE_RUNS)):
         count = limits[limit]
         if not isinstance(count, Unlimited):
             yield _WantedSlot(limit=limit, line=QueueLine(name=name, person=hashed, slots=count))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldSlot:
+    """A slot that is taken."""
+
+    path: Path
+    """Its file."""
+    descriptor: int
+    """Holds the file's lock; never below 3."""
+
+    def release(self) -> None:
+        """Free it, also where a process that was forked meanwhile still has a copy of the descriptor.
+
+        A person's file goes, so that not everybody who ever ran something leaves one. It goes while it is locked:
+        whoever has opened it meanwhile finds out, once they get the lock, that another or no file has the name.
+        """
+        if self.path.name.startswith(_PERSONS_SLOT):
+            with suppress(OSError):
+                self.path.unlink()
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        os.close(self.descriptor)
+
+
+def remove_free_slots(folder: Path) -> None:
+    """Remove the files of persons' slots that dead processes left.
+
+    Args:
+        folder: where the slot files are.
+    """
+    for path in folder.glob(f"{_PERSONS_SLOT}*"):
+        with suppress(OSError):
+            slot = _taken_slot(path)
+            if slot is not None:
+                slot.release()
+
+
+def _taken_slot(path: Path) -> _HeldSlot | None:
+    """A slot that was free, or `None`."""
+    while True:
+        with ExitStack() as given_back:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            given_back.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    given_back.pop_all()
+                    return _HeldSlot(path=path, descriptor=descriptor)
+        # Whoever held it has removed it since it was opened: there is another now, or none.
 
 
 class _Applicant:
@@ -11367,21 +11760,21 @@ class _Applicant:
         self._deadline = self._clock() + bounds.max_wait_seconds
         self._ticket: QueueTicket | None = None
 
-    async def slot(self, wanted: _WantedSlot) -> int:
-        """The descriptor of a slot, once it is this one's turn.
+    async def slot(self, wanted: _WantedSlot) -> _HeldSlot:
+        """A slot, once it is this one's turn.
 
         Raises:
             BusyError: too many wait already, or it took too long.
         """
-        descriptor = self._free_slot(wanted.line, self._before(wanted.line))
-        if descriptor is not None:
-            return descriptor
+        slot = self._free_slot(wanted.line, self._before(wanted.line))
+        if slot is not None:
+            return slot
         await self._line_up(wanted)
         while True:
             before = self._before(wanted.line)
-            descriptor = self._free_slot(wanted.line, before)
-            if descriptor is not None:
-                return descriptor
+            slot = self._free_slot(wanted.line, before)
+            if slot is not None:
+                return slot
             place = len(before) + 1
             self._refuse_if_late(wanted, f"its turn had not come, at place {place} of the queue,")
             self._teller.say(_place_sentence(wanted, place))
@@ -11397,11 +11790,11 @@ class _Applicant:
     def _before(self, line: QueueLine) -> frozenset[str]:
         return tickets_before(self._queue, line, self._ticket)
 
-    def _free_slot(self, line: QueueLine, before: frozenset[str]) -> int | None:
-        """The descriptor of a slot that was free and that nobody before this one could take, or `None`."""
+    def _free_slot(self, line: QueueLine, before: frozenset[str]) -> _HeldSlot | None:
+        """A slot that was free and that nobody before this one could take, or `None`."""
         first = max(map(slots_of_ticket, before), default=0)
         files = (self._folder / f"{line.name}-{number}" for number in range(first, line.slots))
-        return next((found for found in map(_locked, files) if found is not None), None)
+        return next((found for found in map(_taken_slot, files) if found is not None), None)
 
     async def _line_up(self, wanted: _WantedSlot) -> None:
         """Stand at the end of a line; whoever comes out of another one has been admitted already."""
@@ -11488,23 +11881,6 @@ def _busy(wanted: _WantedSlot, limits: EffectiveLimits, standing: str) -> BusyEr
         reason=f"as many runs are under way as are permitted at once ({permitted}), and {standing}",
         remedy="Try again when one has ended, or stop one",
     )
-
-
-def _locked(path: Path) -> int | None:
-    """The descriptor of a slot that was free, or `None`; descriptors below 3 are never among them."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _release(descriptor: int) -> None:
-    """Free a slot, also where a process that was forked meanwhile still has a copy of the descriptor."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
 
 
 # ======== sandbox/starters.py =========================================================================================
@@ -11690,12 +12066,13 @@ class BoxEnd:
 class Box:
     """A started box, waiting for code."""
 
-    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder) -> None:
+    def __init__(self, process: Process, pipes: BoxPipes, folder: BoxFolder, *, rootless: bool) -> None:
         self._process = process
+        self._rootless = rootless
         self._pipes = pipes
         self._folder = folder
         self._watch: ExitWatch | None = None
-        self._halted: list[int] = []
+        self._pinned: dict[int, int] = {}  # kept from when it is ready, so that to kill it nothing more is needed
 
     @classmethod
     async def start(cls, runsc_command: Sequence[str], folder: BoxFolder, procs_files: Sequence[Path]) -> Self:
@@ -11738,7 +12115,7 @@ class Box:
             raise
         finally:
             pipes.close_child_ends()
-        return cls(process, pipes, folder)
+        return cls(process, pipes, folder, rootless="--rootless" in runsc_command)
 
     @property
     def process_id(self) -> int:
@@ -11774,14 +12151,16 @@ class Box:
         if first != READY:
             raise _start_error("gVisor said something else than that the interpreter is ready", first)
 
-    async def watch(self, box_processes: frozenset[int]) -> None:
+    async def watch(self, box_processes: Callable[[], frozenset[int]]) -> None:
         """Ask gVisor to tell how the code ends, once the box is ready; of its processes one must be listening.
 
         `runsc run` asks too, and takes the box apart with the answer; it is halted, so that ours is never lost to that.
         """
-        self._watch = await ExitWatch.opened(self._folder.state, self._folder.name, self._process.pid, box_processes)
+        state, name = self._folder.state, self._folder.name
+        self._watch = await ExitWatch.opened(state, name, self._process.pid, box_processes())
         if self._watch is not None:
-            self._halt_waiters(box_processes)
+            self._pinned = pinned_members(box_processes)
+            self._halt_waiters()
 
     async def serve(
         self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
@@ -11820,48 +12199,58 @@ class Box:
 
     async def end(self) -> None:
         """Kill the box, whatever it is doing, and wait until it is gone."""
+        self.kill()
         if self._process.returncode is None:
             # Without a cgroup to kill, nothing but this waits for the processes below `runsc run`. Its own process is
             # among them: asyncio's `kill` would reap one that has just ended, and then report a wrong exit code.
-            with pinned_processes(process_family(self._process.pid)) as descriptors:
-                await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
+            try:
+                with pinned_processes(process_family(self._process.pid)) as descriptors:
+                    await killed_processes(descriptors, within_seconds=_DRAIN_SECONDS)
+            except OSError:  # no descriptor is to be had
+                if not self._pinned:
+                    raise
         await self._process.wait()
+
+    def kill(self) -> None:
+        """Kill what is known of the box, at once; what it started since ends with that."""
+        kill_pinned(tuple(self._pinned.values()))
 
     async def close(self) -> None:
         """Kill the box if it still lives, and let go of its pipes."""
-        await self.end()
-        self._let_go()
+        try:
+            await self.end()
+        finally:
+            self._let_go()
 
     def abandon(self) -> None:
         """Kill the box and let go of its pipes, waiting for nothing: for when nobody is left to wait."""
-        if self._process.returncode is None:
-            with pinned_processes(process_family(self._process.pid)) as descriptors:
-                kill_pinned(descriptors)
+        self.kill()
+        with suppress(OSError):
+            if self._process.returncode is None:
+                with pinned_processes(process_family(self._process.pid)) as descriptors:
+                    kill_pinned(descriptors)
         self._let_go()
 
     def _let_go(self) -> None:
         if self._watch is not None:
             self._watch.close()
         self._pipes.close()
-        while self._halted:
-            os.close(self._halted.pop())
+        while self._pinned:
+            os.close(self._pinned.popitem()[1])
 
     async def _ended(self) -> BoxEnd:
         told = None if self._watch is None else await self._watch.exit_code()
         if told is not None:
             return BoxEnd(exit_code=told, told_by_gvisor=True, timed_out=False)
-        for descriptor in self._halted:
+        for descriptor in self._pinned.values():
             signal_pinned(descriptor, signal.SIGCONT)
         return BoxEnd(exit_code=await self._process.wait(), told_by_gvisor=False, timed_out=False)
 
-    def _halt_waiters(self, box_processes: frozenset[int]) -> None:
+    def _halt_waiters(self) -> None:
         """Halt `runsc run`, and where it started itself again in a user namespace, that one too."""
-        for process_id in box_processes:
-            with suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(process_id)
-                self._halted.append(descriptor)
-                if "run" in command_line(process_id):
-                    signal_pinned(descriptor, signal.SIGSTOP)
+        for process_id, descriptor in self._pinned.items():
+            if process_id == self._process.pid or (self._rootless and "run" in command_line(process_id)):
+                signal_pinned(descriptor, signal.SIGSTOP)
 
     async def _first_bytes(self, count: int) -> bytes:
         first = b""
@@ -12444,13 +12833,95 @@ def write_marker(path: Path, marker: TreeMarker) -> None:
     temporary.rmdir()
 
 
+# ======== sandbox/used_trees.py =======================================================================================
+# Which file trees are in use, and the removal of those that nobody has used for a week.
+#
+# Whoever starts a box holds a shared lock on its tree for as long as the box lives, and notes the time of use on its
+# marker, outside what a box sees. Whoever removes a tree needs the lock for themselves alone, and looks at the time
+# only once they have it: a tree is either used in time and stays, or it is gone, marker first, for whoever comes later.
+# Source: flock(2); the lock is on the tree's own folder, since a marker is replaced when more packages are known.
+
+
+UNUSED_TREE_SECONDS = 7 * 86_400.0
+"""How long a tree stays that nobody uses; building it again takes some seconds."""
+_TREE_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@contextmanager
+def used_tree(root: Path) -> Iterator[None]:
+    """Keep a tree from being removed for as long as the context lasts, and for a week from now.
+
+    Args:
+        root: its folder.
+
+    Raises:
+        FileNotFoundError: it is gone, or on its way.
+    """
+    with _tree_opened(root) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not _is_still(root, descriptor):
+            raise FileNotFoundError(errno.ENOENT, "the file tree is gone", str(root))
+        with suppress(OSError):  # a full disk, or no marker: then the lock alone keeps it
+            os.utime(root.with_suffix(".json"))
+        yield
+
+
+def remove_unused_trees(trees: Path, *, now: float) -> None:
+    """Remove the trees that nobody uses nor has used for a week; the caller holds the lock under which they are built.
+
+    Args:
+        trees: where they are.
+        now: seconds since 1970.
+    """
+    for root in sorted(trees.iterdir()):
+        if _TREE_NAME.fullmatch(root.name) and _last_use(root) < now - UNUSED_TREE_SECONDS:
+            with suppress(OSError):  # in use, or no folder of ours
+                _remove_if_unused(root, now - UNUSED_TREE_SECONDS)
+
+
+def _remove_if_unused(root: Path, before: float) -> None:
+    outgoing = root.with_name(f"{BUILDING_PREFIX}{secrets.token_hex(8)}")
+    with _tree_opened(root) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_still(root, descriptor) or _last_use(root) >= before:
+            return
+        root.with_suffix(".json").unlink(missing_ok=True)
+        root.rename(outgoing)
+    shutil.rmtree(outgoing)
+
+
+def _last_use(root: Path) -> float:
+    """When somebody used a tree, or built it where it has no marker; seconds since 1970."""
+    for path in (root.with_suffix(".json"), root):
+        with suppress(OSError):
+            return path.lstat().st_mtime
+    return 0.0
+
+
+def _is_still(root: Path, descriptor: int) -> bool:
+    """Whether what was opened still has its name: it may have been renamed before it was locked."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), root.lstat())
+    return False
+
+
+@contextmanager
+def _tree_opened(root: Path) -> Iterator[int]:
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 # ======== sandbox/tree.py =============================================================================================
 # The box's own file tree: a copy of interpreter, standard library and listed commands, built once and only read.
 #
 # Nothing of the caller (site-packages, working directory, home) is in it, and no host path. A tree lies at
 # `<private folder>/trees/<digest>/`, its completion marker beside it. It is built in a temporary sibling under a lock and
-# appears by one rename; what a crash leaves begins with `.building-` and goes at the next build. Packages that an
-# administrator offers are no part of it, but the shared libraries that they need are.
+# appears by one rename; what a crash leaves begins with `.building-` and goes with the trees that nobody has used for a
+# week, at the next preparation. Packages that an administrator offers are no part of it, but the shared libraries that
+# they need are.
 
 
 TREES_FOLDER = "trees"
@@ -12497,16 +12968,18 @@ def build_tree(
     try:
         trees = _folder_of_ours(folder) / TREES_FOLDER
         _folder_of_ours(trees)
-        if ready := _ready_tree(trees, plan):
-            return ready
-        with _tree_lock(trees):
-            # Another process may have built it while this one waited.
-            return _ready_tree(trees, plan) or _made_tree(trees, plan, report)
+        tree = _ready_tree(trees, plan)
+        if tree is None:
+            with _tree_lock(trees):
+                # Another process may have built it while this one waited.
+                tree = _ready_tree(trees, plan) or _made_tree(trees, plan, report)
     except OSError as error:
         origin = str(error.filename or folder)
         raise file_tree_error(
             origin, error.strerror or str(error), "Give this account a writable folder with space in it"
         ) from error
+    _remove_useless(trees)
+    return tree
 
 
 def _folder_of_ours(folder: Path) -> Path:
@@ -12529,7 +13002,8 @@ def _ready_tree(trees: Path, plan: TreePlan) -> FileTree | None:
     for path in sorted(trees.glob("*.json")):
         marker = believed_marker(path, plan_digest)
         if marker is not None and packages_digest in dict(marker.packages):
-            return _file_tree(trees, marker, packages_digest)
+            with suppress(OSError), used_tree(trees / marker.digest):  # unless it is being removed
+                return _file_tree(trees, marker, packages_digest)
     return None
 
 
@@ -12546,11 +13020,11 @@ def _file_tree(trees: Path, marker: TreeMarker, packages_digest: str) -> FileTre
 
 
 @contextmanager
-def _tree_lock(trees: Path) -> Iterator[None]:
-    """Let one process build at a time; the kernel frees the lock of one that dies."""
+def _tree_lock(trees: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Let one process build or remove at a time; the kernel frees the lock of one that dies."""
     descriptor = os.open(trees / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)
@@ -12568,6 +13042,13 @@ def _made_tree(trees: Path, plan: TreePlan, report: Callable[[str], None]) -> Fi
     marker = marker.remembering(packages_digest, choice.missing)
     write_marker(path, marker)
     return _file_tree(trees, marker, packages_digest)
+
+
+def _remove_useless(trees: Path) -> None:
+    """Remove trees that nobody uses any more, and what a crash left; while somebody builds, that is for later."""
+    with suppress(OSError), _tree_lock(trees, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        _remove_unfinished(trees)
+        remove_unused_trees(trees, now=time.time())
 
 
 def _remove_unfinished(trees: Path) -> None:
@@ -12768,6 +13249,14 @@ def _launch_platforms(platform_flag: str, wanted: str | None) -> Iterator[tuple[
             yield name, (f"--platform={name}",)
 
 
+def own_network_command() -> tuple[str, ...]:
+    """Goes before `runsc`: a network namespace of its own, out of reach of other users, whom its socket would obey.
+
+    Without the right to make one there is no such word, and whoever is in the same namespace may reach that socket.
+    """
+    return ("unshare", "--net", "--") if _may_start_as_root() else ()
+
+
 def _may_start_as_root() -> bool:
     """Whether this process is root and may make namespaces and mounts. Source: capabilities(7), proc(5)."""
     status = Path("/proc/self/status").read_text()
@@ -12799,7 +13288,8 @@ def _why_no_box(runsc: Runsc, launch: Launch, tree: FileTree, private: Path, sec
 def _probe_command(runsc: Runsc, launch: Launch, folder: BoxFolder) -> tuple[str, ...]:
     """As boxes are started: tied to our life, with nothing in the environment, in a root of its own."""
     return (
-        *("setpriv", "--pdeathsig", "KILL", "--", "env", "-i", str(runsc.path), *launch.arguments),
+        *("setpriv", "--pdeathsig", "KILL", "--", *own_network_command(), "env", "-i"),
+        *(str(runsc.path), *launch.arguments),
         *("--network=none", "--ignore-cgroups", f"--root={folder.state}"),
         *("run", f"--bundle={folder.bundle}", folder.name),
     )
@@ -12959,6 +13449,8 @@ class Equipment:
     """What the administrator offers to code beside the tree."""
     pool_imports: tuple[str, ...] = ()
     """Modules that the interpreters of waiting boxes import beforehand."""
+    runsc_stamp: str | None = None
+    """The program of `runsc` as it was when it was found; `None` where nobody looked."""
 
     @property
     def gvisor_words(self) -> str:
@@ -12966,9 +13458,15 @@ class Equipment:
         return runsc_words(self.runsc)
 
     def intact(self) -> bool:
-        """Whether what was found is still there, and packages are still those that were offered."""
+        """Whether what was found is still there: gVisor the same program, packages still those that were offered."""
         unchanged = self.packages is None or self.packages.unchanged()
-        return unchanged and self.runsc.path.exists() and self.tree.root.exists()
+        return unchanged and self._same_runsc() and self.tree.root.exists()
+
+    def _same_runsc(self) -> bool:
+        """Whether no other program stands in its place: what was found out of this one does not hold for that."""
+        with suppress(OSError):
+            return program_stamp(self.runsc.path) == self.runsc_stamp
+        return False
 
 
 def runsc_words(runsc: Runsc) -> str:
@@ -13026,7 +13524,7 @@ def prepared(
                 reason="it is not there, and without it no box can be started",
                 remedy="Install it: on Debian `apt-get install util-linux dash`",
             )
-    folder = private_folder(environ)
+    folder, stamp = private_folder(environ), program_stamp(runsc.path)
     interpreter = Interpreter.current()
     packages = None
     if order is not None:
@@ -13041,6 +13539,7 @@ def prepared(
         folder=folder,
         packages=packages,
         launch=launch,
+        runsc_stamp=stamp,
     )
 
 
@@ -13063,8 +13562,10 @@ def _launch_here(runsc: Runsc, tree: FileTree, folder: Path, gvisor_platform: st
 # Source: OCI runtime specification 1.0.2; `runsc flags`.
 
 
-GVISOR_HEADROOM_BYTES = 64 << 20
-"""RAM on top of the limit for gVisor's own kernel, which shares the cgroup: measured at 25 to 45 MiB."""
+STARTUP_RAM_BYTES = 192 << 20
+"""RAM on top of the limit until a box is ready, for gVisor, the interpreter and what it imports beforehand."""
+GVISOR_GROWTH_BYTES = 16 << 20
+"""RAM on top of the limit and of what a ready box uses, for gVisor's own kernel, which grows while code runs."""
 GVISOR_THREADS = 1_024
 """Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
 HOST_THREADS_PER_GUEST_THREAD = 4
@@ -13258,7 +13759,7 @@ def _namespaces(mode: NetworkMode) -> list[dict[str, str]]:
 def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
     megabytes, cpus, processes = limits[MAX_RAM_MEGABYTES], limits[MAX_CPUS], limits[MAX_PROCESSES]
     return CgroupLimits(
-        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + GVISOR_HEADROOM_BYTES,
+        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + STARTUP_RAM_BYTES,
         cpu_thousandths=int(cpus * 1_000) if isinstance(cpus, Decimal) else None,
         processes_hard_stop=None
         if isinstance(processes, Unlimited)
@@ -13276,9 +13777,12 @@ W = TypeVar("W")
 
 _LEAST_FREE_BYTES = 1 << 16
 _LEAST_FREE_FILES = 8
+_CPU_THOUSANDTHS_OF_START = 1_000
 _DESCRIPTORS_TO_REMOVE = 4
 """Measured: two are enough."""
-BOX_FORMAT = 1
+_REMOVAL_TRIES_SECONDS = 30.0
+_PAUSE_BETWEEN_TRIES_SECONDS = 0.05
+BOX_FORMAT = 2
 """Raised with every change of how boxes are started and served."""
 
 
@@ -13330,10 +13834,14 @@ class ReadyBox:
     """Seconds since 1970."""
     cgroup: RunCgroup | None = None
     """Its own, where there is one."""
+    startup_cpu_seconds: float = 0.0
+    """CPU time that it took until then."""
+    memory_limit_bytes: int | None = None
+    """What its cgroup holds it to once it is ready, gVisor's share included; `None` where nothing does."""
     box: Box | None = None
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
-    """The lock on its folder."""
+    """The locks on its folder and, shared, on the file tree that it sees."""
     set_aside: ExitStack = field(default_factory=ExitStack)
     """Descriptors that its removal will need, so that a process that has run out of them can still clean up."""
 
@@ -13364,6 +13872,12 @@ class ReadyBox:
     def usable(self) -> bool:
         """Whether code could be handed to it now: it lives, and no administrator is about to end it."""
         return self.box is not None and self.box.alive and not ended_by_administrator(self.folder.path)
+
+    def processes(self) -> frozenset[int]:
+        """Its processes on this host; each is in all of its cgroups."""
+        if self.cgroup is not None:
+            return cgroup_members(self.cgroup.places[0].folder)
+        return process_family(self.box.process_id) if self.box is not None else frozenset()
 
     @property
     def answers(self) -> bool:
@@ -13404,13 +13918,26 @@ class ReadyBox:
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
         self.set_aside.close()
+        given_up = time.monotonic() + _REMOVAL_TRIES_SECONDS
         with self.lease:
-            if self.cgroup is not None:
-                await self.cgroup.kill()
-            if self.box is not None:
-                await self.box.close()
-            if self.cgroup is None or await _cgroup_removed(self.cgroup):
-                await asyncio.to_thread(_folder_removed, self.folder)
+            while True:
+                try:
+                    await self._remove_once()
+                except OSError:
+                    # Others have taken what was set aside, or the kernel refuses for now.
+                    if time.monotonic() >= given_up:
+                        raise
+                    await asyncio.sleep(_PAUSE_BETWEEN_TRIES_SECONDS)
+                else:
+                    return
+
+    async def _remove_once(self) -> None:
+        if self.cgroup is not None:
+            await self.cgroup.kill()
+        if self.box is not None:
+            await self.box.close()
+        if self.cgroup is None or await _cgroup_removed(self.cgroup):
+            await asyncio.to_thread(_folder_removed, self.folder)
 
     @classmethod
     def _leased(cls, plan: BoxPlan) -> Self:
@@ -13419,6 +13946,7 @@ class ReadyBox:
         with ExitStack() as set_aside, ExitStack() as lease:
             for _ in range(_DESCRIPTORS_TO_REMOVE):
                 set_aside.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            lease.enter_context(used_tree(plan.equipment.tree.root))
             path = lease.enter_context(leased_folder(plan.equipment.folder / RUNS_FOLDER, name))
             return cls(
                 plan_digest=plan.digest,
@@ -13436,7 +13964,7 @@ class ReadyBox:
             # Named before it is made: whoever kills us in between leaves a note that leads to it.
             self.cgroup = cgroups.run_cgroup(self.folder.name)
             self.note(RunState.STARTING)
-            make_cgroup(cgroups, self.folder.name, plan.cgroup_limits)
+            make_cgroup(cgroups, self.folder.name, _limits_of_start(plan.cgroup_limits))
         else:
             self.note(RunState.STARTING)
         box = await finished_although_cancelled(self._start_box(plan))
@@ -13444,14 +13972,27 @@ class ReadyBox:
         if self.cgroup is not None and plan.equipment.proof is None:
             # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
             _prove_membership(self.cgroup, box.process_id)
-        await box.watch(self.cgroup.processes() if self.cgroup else process_family(box.process_id))
+        await box.watch(self.processes)
+        self._hold(plan.cgroup_limits)
         self.startup_seconds = time.monotonic() - begun
+
+    def _hold(self, limits: CgroupLimits) -> None:
+        """Tighten what a start had more of than any code will."""
+        if self.cgroup is None:
+            return
+        self.startup_cpu_seconds = self.cgroup.cpu_seconds() or 0.0
+        if limits.memory_bytes is not None:
+            code_bytes = limits.memory_bytes - STARTUP_RAM_BYTES
+            self.memory_limit_bytes = self.cgroup.hold_memory(code_bytes + GVISOR_GROWTH_BYTES)
+        if limits.cpu_thousandths is not None:
+            self.cgroup.hold_cpu(limits.cpu_thousandths)
 
     async def _start_box(self, plan: BoxPlan) -> Box:
         """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
         runsc = plan.equipment.runsc
+        own_network = own_network_command() if plan.compiled.network is NetworkMode.LOOPBACK else ()
         self.box = await Box.start(
-            (*_own_network(plan), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            (*own_network, str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
             self.folder,
             self.cgroup.procs_files if self.cgroup else (),
         )
@@ -13466,10 +14007,10 @@ async def _cgroup_removed(cgroup: RunCgroup) -> bool:
     return not await cgroup.remove()
 
 
-def _own_network(plan: BoxPlan) -> tuple[str, ...]:
-    """Around gVisor of a box without network: out of reach of other users of this host, whom its socket would obey."""
-    rootless = plan.equipment.launch is not None and plan.equipment.launch.rootless
-    return () if rootless or plan.compiled.network is not NetworkMode.LOOPBACK else ("unshare", "--net", "--")
+def _limits_of_start(limits: CgroupLimits) -> CgroupLimits:
+    """What holds until a box is ready: a whole CPU, so that a small share of one makes no start last for minutes."""
+    cpu = limits.cpu_thousandths
+    return replace(limits, cpu_thousandths=None if cpu is None else max(cpu, _CPU_THOUSANDTHS_OF_START))
 
 
 def _prove_membership(cgroup: RunCgroup, process_id: int) -> None:
@@ -13509,7 +14050,8 @@ def _folder_removed(folder: BoxFolder) -> None:
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
-    shutil.rmtree(folder.path, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder.path)
 
 
 async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
@@ -13807,7 +14349,6 @@ async def _removed(waiting: _Waiting) -> None:
 
 _OUTPUT_UNIT_BYTES = 1 << 10
 _REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
-_MOST_STARTUP_CPU_SECONDS = 1.0  # measured: 0.25
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
 
@@ -13849,7 +14390,7 @@ class Runner:
             equipment: what the host has.
             pool: where boxes wait; this runner ends it. Without one each run starts a box.
             bounds: how many runs may wait for a slot, and for how long.
-            startup_seconds: how long a box on a whole CPU may take to start.
+            startup_seconds: how long a box may take to start.
         """
         self._equipment = equipment
         self._pool = pool
@@ -13876,12 +14417,18 @@ class Runner:
             await finished_although_cancelled(self._pool.close())
         await asyncio.gather(*self._removals)
 
-    async def run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]] | None = None) -> RunResult:
+    async def run(
+        self,
+        request: RunRequest,
+        tell: Callable[[str], Awaitable[None]] | None = None,
+        spent: Callable[[RunUsage], None] | None = None,
+    ) -> RunResult:
         """Run a request to its end.
 
         Args:
             request: what to run.
             tell: gets a sentence for the person while the run has to wait for others.
+            spent: gets what a run has used that is stopped before it comes to a result.
 
         Raises:
             UnenforceableError: a limit cannot be enforced here, and the limits do not permit going without.
@@ -13889,7 +14436,7 @@ class Runner:
             StartError: gVisor did not bring the interpreter up.
         """
         try:
-            return await self._run(request, tell or _untold)
+            return await self._run(request, tell or _untold, spent or _uncounted)
         except OSError as error:
             raise _host_refused(error, self._equipment.folder) from error
         except StartError as error:
@@ -13900,10 +14447,12 @@ class Runner:
             if self._pool is not None:
                 self._pool.refill()
 
-    async def _run(self, request: RunRequest, tell: Callable[[str], Awaitable[None]]) -> RunResult:
+    async def _run(
+        self, request: RunRequest, tell: Callable[[str], Awaitable[None]], spent: Callable[[RunUsage], None]
+    ) -> RunResult:
         equipment, clock = self._equipment, asyncio.get_running_loop().time
         compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
-        enforced = enforceable(compiled.cgroup_limits, request.limits, equipment.cgroups, equipment.proof)
+        enforced = enforceable(_held_to(request, compiled), request.limits, equipment.cgroups, equipment.proof)
         asked = clock()
         async with AsyncExitStack() as slots:
             folder = equipment.folder / "slots"
@@ -13912,21 +14461,26 @@ class Runner:
             )
             permitted = clock()
             ready, pooled = await self._box_for(request, compiled, enforced)
+            begun = _Begun(
+                request=request,
+                compiled=compiled,
+                enforced=enforced,
+                ready=ready,
+                pooled=pooled,
+                queue_seconds=permitted - asked,
+                startup_seconds=clock() - permitted,
+            )
             try:
-                begun = _Begun(
-                    request=request,
-                    compiled=compiled,
-                    enforced=enforced,
-                    ready=ready,
-                    pooled=pooled,
-                    queue_seconds=permitted - asked,
-                    startup_seconds=clock() - permitted,
-                )
                 result = await self._served(begun)
             except BaseException:
-                await finished_although_cancelled(ready.remove())
+                try:
+                    with suppress(UnenforceableError):
+                        wall_seconds = clock() - permitted - begun.startup_seconds
+                        spent(self._usage(begun, _counters_of(ready), wall_seconds=wall_seconds))
+                finally:
+                    await finished_although_cancelled(ready.remove())
                 raise
-            await self._removed(ready)
+            self._remove_later(ready)
             return result
 
     async def _box_for(self, request: RunRequest, compiled: Compiled, enforced: Enforced) -> tuple[ReadyBox, bool]:
@@ -13936,7 +14490,7 @@ class Runner:
             cgroup_limits=enforced.cgroup_limits,
             equipment=self._equipment,
             language=request.language,
-            startup_seconds=self._startup_seconds + _slowed_startup_seconds(request.limits),
+            startup_seconds=self._startup_seconds,
         )
         if self._pool is not None:
             asyncio.get_running_loop().call_later(_REFILL_SECONDS, self._pool.refill)
@@ -13967,8 +14521,7 @@ class Runner:
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
-        wall_seconds = clock() - handed_over
-        counters = ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+        usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -13980,28 +14533,35 @@ class Runner:
             output_limit_kilobytes=_output_bytes(limits) // _OUTPUT_UNIT_BYTES,
             runtime_limit_seconds=_finite(limits[MAX_RUNTIME_SECONDS]),
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
+            process_limit=_finite(limits[MAX_PROCESSES]),
+            memory_limit_bytes=ready.memory_limit_bytes,
             notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
-            gvisor=self._equipment.gvisor_words,
-            box_digest=ready.plan_digest,
-            pooled=begun.pooled,
             ended_by_administrator=ended_by_hand,
+            code_sha256=request.code_sha256,
+            **{field.name: getattr(usage, field.name) for field in fields(usage)},
+        )
+
+    def _usage(self, begun: _Begun, counters: Counters, *, wall_seconds: float) -> RunUsage:
+        counted = counters.cpu_seconds
+        return RunUsage(
+            gvisor=self._equipment.gvisor_words,
+            box_digest=begun.ready.plan_digest,
+            pooled=begun.pooled,
             queue_seconds=begun.queue_seconds,
             startup_seconds=begun.startup_seconds,
             wall_seconds=wall_seconds,
-            cpu_seconds=counters.cpu_seconds,
+            cpu_seconds=None if counted is None else max(counted - begun.ready.startup_cpu_seconds, 0.0),
             peak_memory_bytes=counters.peak_memory_bytes,
-            code_sha256=request.code_sha256,
         )
 
-    async def _removed(self, ready: ReadyBox) -> None:
-        """Remove a box whose code is at its end; a server that lives on does so while the result is on its way."""
-        if self._pool is None:
-            await finished_although_cancelled(ready.remove())
-            return
+    def _remove_later(self, ready: ReadyBox) -> None:
+        """Remove a box whose code is at its end, while the result is on its way."""
+        if ready.box is not None:
+            ready.box.kill()  # whoever gets the slot finds none of its code running
         removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
@@ -14022,15 +14582,29 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
         return Outcome.TIMED_OUT
     if ended_by_hand and not end.told_by_gvisor:
         return Outcome.KILLED
+    if counters.pids_limit_hits and end.exit_code and not end.told_by_gvisor:
+        return Outcome.TOO_MANY_PROCESSES
     if end.told_by_gvisor or (not asked and end.exit_code >= 0):
         return Outcome.ERROR if end.exit_code else Outcome.OK
-    if counters.pids_limit_hits:
-        return Outcome.TOO_MANY_PROCESSES
     return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+def _counters_of(ready: ReadyBox) -> Counters:
+    return ready.cgroup.counters() if ready.cgroup else _NOTHING_COUNTED
+
+
+def _held_to(request: RunRequest, compiled: Compiled) -> CgroupLimits:
+    """What the box's cgroup is to be set to: what follows from the limits, but for what a probe asks for."""
+    stop = request.processes_hard_stop
+    return compiled.cgroup_limits if stop is None else replace(compiled.cgroup_limits, processes_hard_stop=stop)
 
 
 async def _untold(_: str) -> None:
     """Nobody listens."""
+
+
+def _uncounted(_: RunUsage) -> None:
+    """Nobody wants to know."""
 
 
 def _host_refused(error: OSError, folder: Path) -> StartError:
@@ -14049,12 +14623,6 @@ def _output_bytes(limits: EffectiveLimits) -> int:
 def _runtime_seconds(limits: EffectiveLimits) -> float | None:
     seconds = _finite(limits[MAX_RUNTIME_SECONDS])
     return None if seconds is None else float(seconds)
-
-
-def _slowed_startup_seconds(limits: EffectiveLimits) -> float:
-    """How much longer than a whole CPU's start-up one may take that has only a share of it."""
-    cpus = limits[MAX_CPUS]
-    return 0.0 if isinstance(cpus, Unlimited) else _MOST_STARTUP_CPU_SECONDS / float(cpus)
 
 
 def _finite(number: int | Unlimited) -> int | None:
@@ -14080,6 +14648,8 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
     Raises:
         StartError: no box starts here at all.
     """
+    # Before anything runs: a gVisor that is exchanged meanwhile does not get the proof of the one before.
+    binding = proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups)
     turns = asyncio.Semaphore(_PROBES_AT_ONCE)
     async with Runner(replace(equipment, proof=None)) as runner:
         try:
@@ -14094,7 +14664,7 @@ async def with_new_proof(equipment: Equipment) -> Equipment:
     broken = MappingProxyType({name: reason for name, reason in found if reason})
     proof = HostProof(broken=broken, found_at=time.monotonic())
     if not proof.broken:
-        keep_proof(equipment.folder, proof_binding(equipment.runsc, equipment.tree.digest, equipment.cgroups))
+        keep_proof(equipment.folder, binding)
     return replace(equipment, proof=proof)
 
 
@@ -14117,8 +14687,6 @@ async def _broken_reason(probe: Probe, runner: Runner, turns: asyncio.Semaphore)
 #
 # Owned by a session, and ends with it.
 
-
-Announce = Callable[[str], Awaitable[None]]
 
 _MEMORY_INFORMATION = Path("/proc/meminfo")
 
@@ -14168,8 +14736,9 @@ class PreparedRunner:
         Raises:
             SandboxError: something is missing that no setting can do without.
         """
-        async with self._preparing:
-            equipment = await self._prepared(choices, limits, announce)
+        async with InTurn(announce) as teller, self._preparing:
+            # Whoever is slow to hear waits alone: the lock is not held for that.
+            equipment = await self._prepared(choices, limits, teller.tell)
             loop = asyncio.get_running_loop()
             if self._runner is None or self._loop is not loop or self._equipment is not equipment:
                 await self.close()
@@ -14215,6 +14784,7 @@ class PreparedRunner:
             return kept
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
+        await asyncio.to_thread(remove_free_slots, equipment.folder / "slots")
         equipment = replace(equipment, pool_imports=choices.pool_imports)
         equipment = await asyncio.to_thread(with_kept_proof, equipment)
         if equipment.proof is None:
@@ -14300,6 +14870,9 @@ class _Progress:
 
     account: RunAccount
     notices: tuple[str, ...] = ()
+
+    def spent(self, usage: RunUsage) -> None:
+        self.account = replace(self.account, usage=usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14490,7 +15063,7 @@ class Session:
         choices = host_choices(situation.environment.settings)
         runner = await self._runner.ready(choices, limits, announce)
         await announce(f"Running {LANGUAGE_NAMES[order.language]} code in gVisor sandbox...")
-        return await runner.run(request, announce)
+        return await runner.run(request, announce, progress.spent)
 
     def _limits(self, order: RunOrder) -> tuple[Situation, EffectiveLimits]:
         """What holds here, and for this order; not for the event loop, since a policy may name many destinations."""

@@ -96,6 +96,10 @@ def test_wrong_usage_is_told_with_exit_code_2(policy: Command, arguments: list[s
     assert sorted(Path().iterdir()) == before
 
 
+def test_misspelt_command_is_answered_with_the_one_that_is_near(policy: Command) -> None:
+    assert "No such command 'expain'. Did you mean 'explain'?" in policy("expain").err
+
+
 def test_unknown_valve_is_answered_with_all_there_are(policy: Command) -> None:
     ended = policy("explain", "--valve", "MAX_CPU=1")
 
