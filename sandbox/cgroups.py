@@ -228,7 +228,7 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            _kill_cgroup_members(place.folder, sorted(fresh))
+            _kill_cgroup_members(place.folder, sorted(fresh, reverse=True))  # gVisor's kernel before its servants
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:

@@ -160,7 +160,7 @@ def _still_leased(each: _Struck, now: float) -> EndedRun | None:
 def _kill_box_processes(folder: Path) -> frozenset[int]:
     """Kill each process of a run's box that its command line proves; returns those that were there just before."""
     found = box_processes(folder)
-    for number in found:
+    for number in sorted(found, reverse=True):  # gVisor's kernel before its servants
         with suppress(OSError):
             _kill_box_process(number, folder)
     return found

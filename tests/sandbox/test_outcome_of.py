@@ -29,6 +29,7 @@ def end_with(exit_code: int, *, told: bool = False, timed_out: bool = False) -> 
         pytest.param(end_with(-9), counted(), True, True, Outcome.KILLED, id="killed-by-hand"),
         pytest.param(end_with(2), counted(), True, True, Outcome.KILLED, id="by-hand-and-gvisor-failed"),
         pytest.param(end_with(0, told=True), counted(), True, True, Outcome.OK, id="by-hand-too-late"),
+        pytest.param(end_with(137, told=True), counted(), True, True, Outcome.KILLED, id="by-hand-gofer-first"),
         pytest.param(end_with(2), counted(pids_limit_hits=1), True, False, Outcome.TOO_MANY_PROCESSES, id="pids"),
         pytest.param(
             end_with(2), counted(pids_limit_hits=1), False, False, Outcome.TOO_MANY_PROCESSES, id="pids-not-asked"

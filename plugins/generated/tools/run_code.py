@@ -87,12 +87,12 @@ license: Apache-2.0
 #   sandbox/ready_box.py .......... line 13418
 #   sandbox/pool.py ............... line 13720
 #   sandbox/runner.py ............. line 13990
-#   sandbox/proving.py ............ line 14280
-#   sandbox/prepared_runner.py .... line 14333
-#   sandbox/session.py ............ line 14490
-#   plugins/host.py ............... line 14738
-#   plugins/self_test.py .......... line 14873
-#   plugins/tool.py ............... line 14932
+#   sandbox/proving.py ............ line 14285
+#   sandbox/prepared_runner.py .... line 14338
+#   sandbox/session.py ............ line 14495
+#   plugins/host.py ............... line 14743
+#   plugins/self_test.py .......... line 14878
+#   plugins/tool.py ............... line 14937
 
 import argparse
 import array
@@ -7240,7 +7240,7 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            _kill_cgroup_members(place.folder, sorted(fresh))
+            _kill_cgroup_members(place.folder, sorted(fresh, reverse=True))  # gVisor's kernel before its servants
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -13997,6 +13997,8 @@ async def _removed(waiting: _Waiting) -> None:
 
 _OUTPUT_UNIT_BYTES = 1 << 10
 _REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
+_EXIT_OF_A_LOST_GOFER = 137
+"""What gVisor itself tells where the process that serves its files is killed before it is."""
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
 _NO_QUEUE = QueueBounds(size=0, max_wait_seconds=0)
 
@@ -14128,7 +14130,7 @@ class Runner:
                 finally:
                     await finished_although_cancelled(ready.remove())
                 raise
-            self._remove_later(ready)
+            await self._removed(ready)
             return result
 
     async def _box_for(self, request: RunRequest, compiled: Compiled, enforced: Enforced) -> tuple[ReadyBox, bool]:
@@ -14206,8 +14208,11 @@ class Runner:
             peak_memory_bytes=counters.peak_memory_bytes,
         )
 
-    def _remove_later(self, ready: ReadyBox) -> None:
-        """Remove a box whose code is at its end, while the result is on its way."""
+    async def _removed(self, ready: ReadyBox) -> None:
+        """Remove a box whose code is at its end; a server that lives on does so while the result is on its way."""
+        if self._pool is None:
+            await finished_although_cancelled(ready.remove())
+            return
         if ready.box is not None:
             ready.box.kill()  # whoever gets the slot finds none of its code running
         removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
@@ -14228,7 +14233,7 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
         return Outcome.OUT_OF_MEMORY
     if end.timed_out:
         return Outcome.TIMED_OUT
-    if ended_by_hand and not end.told_by_gvisor:
+    if ended_by_hand and (not end.told_by_gvisor or end.exit_code == _EXIT_OF_A_LOST_GOFER):
         return Outcome.KILLED
     if counters.pids_limit_hits and end.exit_code and not end.told_by_gvisor:
         return Outcome.TOO_MANY_PROCESSES
