@@ -4,6 +4,7 @@ Whoever starts one owns it until it is removed. It serves one request, whoever a
 """
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -306,8 +307,9 @@ def _folder_removed(folder: BoxFolder) -> None:
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder.path)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.path.exists():
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder.path))
 
 
 async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:

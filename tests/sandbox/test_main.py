@@ -207,7 +207,7 @@ def test_a_signal_to_the_command_ends_the_box_tidies_up_and_says_nothing_of_our_
 ) -> None:
     with endless(environ) as process:
         process.send_signal(number)
-        _, words = process.communicate(timeout=10)
+        _, words = process.communicate(timeout=30)
 
         assert process.returncode == 137
         assert b'File "/' not in words

@@ -86,14 +86,14 @@ license: Apache-2.0
 #   sandbox/equipment.py .......... line 13420
 #   sandbox/spec.py ............... line 13556
 #   sandbox/ready_box.py .......... line 13770
-#   sandbox/pool.py ............... line 14072
-#   sandbox/runner.py ............. line 14342
-#   sandbox/proving.py ............ line 14637
-#   sandbox/prepared_runner.py .... line 14690
-#   sandbox/session.py ............ line 14847
-#   plugins/host.py ............... line 15095
-#   plugins/self_test.py .......... line 15230
-#   plugins/function.py ........... line 15289
+#   sandbox/pool.py ............... line 14073
+#   sandbox/runner.py ............. line 14343
+#   sandbox/proving.py ............ line 14638
+#   sandbox/prepared_runner.py .... line 14691
+#   sandbox/session.py ............ line 14848
+#   plugins/host.py ............... line 15096
+#   plugins/self_test.py .......... line 15231
+#   plugins/function.py ........... line 15290
 
 import argparse
 import array
@@ -14050,8 +14050,9 @@ def _folder_removed(folder: BoxFolder) -> None:
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder.path)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.path.exists():
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder.path))
 
 
 async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:

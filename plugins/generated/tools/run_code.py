@@ -85,14 +85,14 @@ license: Apache-2.0
 #   sandbox/equipment.py .......... line 13068
 #   sandbox/spec.py ............... line 13204
 #   sandbox/ready_box.py .......... line 13418
-#   sandbox/pool.py ............... line 13720
-#   sandbox/runner.py ............. line 13990
-#   sandbox/proving.py ............ line 14285
-#   sandbox/prepared_runner.py .... line 14338
-#   sandbox/session.py ............ line 14495
-#   plugins/host.py ............... line 14743
-#   plugins/self_test.py .......... line 14878
-#   plugins/tool.py ............... line 14937
+#   sandbox/pool.py ............... line 13721
+#   sandbox/runner.py ............. line 13991
+#   sandbox/proving.py ............ line 14286
+#   sandbox/prepared_runner.py .... line 14339
+#   sandbox/session.py ............ line 14496
+#   plugins/host.py ............... line 14744
+#   plugins/self_test.py .......... line 14879
+#   plugins/tool.py ............... line 14938
 
 import argparse
 import array
@@ -13698,8 +13698,9 @@ def _folder_removed(folder: BoxFolder) -> None:
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder.path)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.path.exists():
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder.path))
 
 
 async def finished_although_cancelled(work: Coroutine[Any, Any, W]) -> W:
