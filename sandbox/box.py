@@ -184,7 +184,7 @@ class Box:
         state, name = self._folder.state, self._folder.name
         self._watch = await ExitWatch.opened(state, name, self._process.pid, box_processes())
         if self._watch is not None:
-            self._pinned = pinned_members(box_processes)
+            self._pinned = pinned_members(box_processes(), box_processes)
             self._halt_waiters()
 
     async def serve(

@@ -11,22 +11,22 @@ import asyncio
 import errno
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias, assert_never
 
 from sandbox.errors import UnenforceableError
+from sandbox.processes import kill_members
 
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
 MEMBERSHIP_LOOKS = 5
-_PIDS_PINNED_AT_ONCE = 64
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -228,7 +228,8 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            _kill_cgroup_members(place.folder, sorted(fresh, reverse=True))  # gVisor's kernel before its servants
+            # gVisor's kernel before its servants, which are older.
+            kill_members(sorted(fresh, reverse=True), partial(cgroup_members, place.folder))
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -760,28 +761,6 @@ def _cgroup_kill_written(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _kill_cgroup_members(folder: Path, pids: list[int]) -> None:
-    """Kill processes, if they still are in the cgroup once they are pinned: a number may belong to another by then."""
-    while pids:
-        with ExitStack() as pinned:
-            descriptors = {pid: _pinned_pid(pid, pinned) for pid in pids[:_PIDS_PINNED_AT_ONCE]}
-            for pid in cgroup_members(folder) & descriptors.keys():
-                if (descriptor := descriptors[pid]) is not None:
-                    with suppress(ProcessLookupError, PermissionError):
-                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        del pids[:_PIDS_PINNED_AT_ONCE]
-
-
-def _pinned_pid(pid: int, pinned: ExitStack) -> int | None:
-    """A descriptor that keeps meaning this process; `None` where it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    pinned.callback(os.close, descriptor)
-    return descriptor
 
 
 def _cgroup_folder_removed(folder: Path) -> bool:

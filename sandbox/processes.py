@@ -4,9 +4,11 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+_PINNED_AT_ONCE = 64
 
 
 def process_family(process_id: int) -> frozenset[int]:
@@ -72,15 +74,32 @@ def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
             os.close(descriptor)
 
 
-def pinned_members(members: Callable[[], frozenset[int]]) -> dict[int, int]:
+def kill_members(process_ids: Sequence[int], members: Callable[[], frozenset[int]]) -> None:
+    """Kill processes in this order, as far as they still belong together once they are pinned; waiting for nothing.
+
+    Args:
+        process_ids: who did just before.
+        members: who does now.
+    """
+    for begin in range(0, len(process_ids), _PINNED_AT_ONCE):
+        pinned = pinned_members(process_ids[begin : begin + _PINNED_AT_ONCE], members)
+        try:
+            kill_pinned(tuple(pinned.values()))
+        finally:
+            for descriptor in pinned.values():
+                os.close(descriptor)
+
+
+def pinned_members(process_ids: Iterable[int], members: Callable[[], frozenset[int]]) -> dict[int, int]:
     """Descriptors of the processes that belong together, by number, for whoever closes them.
 
     Args:
-        members: who belongs to them now; asked again once they are pinned, since a number may mean another by then.
+        process_ids: who did just before.
+        members: who does now; asked once they are pinned, since a number may mean another by then.
     """
     with ExitStack() as opened:
         pinned: dict[int, int] = {}
-        for process_id in members():
+        for process_id in process_ids:
             with suppress(ProcessLookupError):
                 pinned[process_id] = os.pidfd_open(process_id)
                 opened.callback(os.close, pinned[process_id])

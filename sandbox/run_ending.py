@@ -6,7 +6,6 @@ Source: pidfd_open(2): a descriptor keeps meaning its process, whatever becomes 
 """
 
 import os
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.leases import LeasedRun, lease_held, remove_leftover
 from sandbox.noted_cgroups import every_cgroup
+from sandbox.processes import kill_members
 from sandbox.run_notes import (
     RunState,
     mark_ended_by_administrator,
@@ -160,20 +160,12 @@ def _still_leased(each: _Struck, now: float) -> EndedRun | None:
 def _kill_box_processes(folder: Path) -> frozenset[int]:
     """Kill each process of a run's box that its command line proves; returns those that were there just before."""
     found = box_processes(folder)
-    for number in sorted(found, reverse=True):  # gVisor's kernel before its servants
-        with suppress(OSError):
-            _kill_box_process(number, folder)
+    with suppress(OSError):
+        # gVisor's kernel before its servants, which are older.
+        kill_members(
+            sorted(found, reverse=True), lambda: frozenset(number for number in found if _serves_folder(number, folder))
+        )
     return found
-
-
-def _kill_box_process(number: int, folder: Path) -> None:
-    descriptor = os.pidfd_open(number)
-    try:
-        # Only what is asked after pinning is about the process that the descriptor means.
-        if _serves_folder(number, folder):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    finally:
-        os.close(descriptor)
 
 
 def _serves_folder(number: int, folder: Path) -> bool:

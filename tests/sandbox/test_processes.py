@@ -1,13 +1,14 @@
 """Processes of this host are held on to by descriptors, never by numbers that may come to mean another."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox.processes import pinned_members
+from sandbox.processes import kill_members, pinned_members, process_family
 
 
 def open_descriptors() -> int:
@@ -24,7 +25,7 @@ def sleeper() -> Iterator[int]:
 
 
 def test_members_are_pinned_by_their_numbers(sleeper: int) -> None:
-    pinned = pinned_members(lambda: frozenset({sleeper, 1 << 22}))
+    pinned = pinned_members([sleeper, 1 << 22], lambda: frozenset({sleeper, 1 << 22}))
 
     assert list(pinned) == [sleeper]
     os.close(pinned[sleeper])
@@ -32,21 +33,32 @@ def test_members_are_pinned_by_their_numbers(sleeper: int) -> None:
 
 def test_process_that_got_the_number_of_a_member_is_not_pinned(sleeper: int) -> None:
     descriptors = open_descriptors()
-    answers = iter([frozenset({sleeper}), frozenset[int]()])
 
-    assert pinned_members(lambda: next(answers)) == {}
+    assert pinned_members([sleeper], frozenset[int]) == {}
     assert open_descriptors() == descriptors
 
 
 def test_nothing_stays_pinned_where_members_cannot_be_told_any_more(sleeper: int) -> None:
     descriptors = open_descriptors()
-    answers = iter([frozenset({sleeper})])
 
     def members() -> frozenset[int]:
-        for answer in answers:
-            return answer
         raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011 -- its kind is all there is to it
-        pinned_members(members)
+        pinned_members([sleeper], members)
+    assert open_descriptors() == descriptors
+
+
+def test_process_that_got_the_number_of_a_member_is_not_killed(sleeper: int) -> None:
+    kill_members([sleeper], frozenset[int])
+
+    assert process_family(sleeper) == {sleeper}
+
+
+def test_members_are_killed_and_nothing_stays_pinned(sleeper: int) -> None:
+    descriptors = open_descriptors()
+
+    kill_members([sleeper], lambda: frozenset({sleeper}))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(sleeper, 0)[1]) == -signal.SIGKILL
     assert open_descriptors() == descriptors

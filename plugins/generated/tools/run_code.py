@@ -47,52 +47,52 @@ license: Apache-2.0
 #   sandbox/control.py ............ line 6698
 #   sandbox/elf.py ................ line 6875
 #   sandbox/errors.py ............. line 6973
-#   sandbox/cgroups.py ............ line 7027
-#   sandbox/folders.py ............ line 7831
-#   sandbox/forgotten_cgroups.py .. line 8063
-#   sandbox/off_limits.py ......... line 8128
-#   sandbox/packages.py ........... line 8245
-#   sandbox/pipes.py .............. line 8405
-#   sandbox/processes.py .......... line 8533
-#   sandbox/ended_family.py ....... line 8636
-#   sandbox/queue_lines.py ........ line 8695
-#   sandbox/release.py ............ line 8863
-#   sandbox/debian.py ............. line 9268
-#   sandbox/request.py ............ line 9531
-#   sandbox/outcome.py ............ line 9610
-#   plugins/presentation.py ....... line 9846
-#   sandbox/account.py ............ line 9906
-#   sandbox/probes.py ............. line 9983
-#   sandbox/run_notes.py .......... line 10132
-#   sandbox/noted_cgroups.py ...... line 10299
-#   sandbox/leases.py ............. line 10368
-#   sandbox/runsc_program.py ...... line 10522
-#   sandbox/gvisor.py ............. line 10623
-#   sandbox/host_binding.py ....... line 10890
-#   sandbox/proof.py .............. line 10918
-#   sandbox/enforcing.py .......... line 11017
-#   sandbox/shared_libraries.py ... line 11104
-#   sandbox/slots.py .............. line 11259
-#   sandbox/starters.py ........... line 11534
-#   sandbox/box.py ................ line 11649
-#   sandbox/tree_plan.py .......... line 11948
-#   sandbox/tree_build.py ......... line 12189
-#   sandbox/tree_marker.py ........ line 12392
-#   sandbox/used_trees.py ......... line 12484
-#   sandbox/tree.py ............... line 12565
-#   sandbox/launch.py ............. line 12746
-#   sandbox/kept_launch.py ........ line 13003
-#   sandbox/equipment.py .......... line 13068
-#   sandbox/spec.py ............... line 13204
-#   sandbox/ready_box.py .......... line 13418
-#   sandbox/pool.py ............... line 13721
-#   sandbox/runner.py ............. line 13991
-#   sandbox/proving.py ............ line 14286
-#   sandbox/prepared_runner.py .... line 14339
-#   sandbox/session.py ............ line 14496
-#   plugins/host.py ............... line 14744
-#   plugins/self_test.py .......... line 14879
-#   plugins/tool.py ............... line 14938
+#   sandbox/folders.py ............ line 7027
+#   sandbox/off_limits.py ......... line 7259
+#   sandbox/packages.py ........... line 7376
+#   sandbox/pipes.py .............. line 7536
+#   sandbox/processes.py .......... line 7664
+#   sandbox/cgroups.py ............ line 7787
+#   sandbox/ended_family.py ....... line 8569
+#   sandbox/forgotten_cgroups.py .. line 8628
+#   sandbox/queue_lines.py ........ line 8693
+#   sandbox/release.py ............ line 8861
+#   sandbox/debian.py ............. line 9266
+#   sandbox/request.py ............ line 9529
+#   sandbox/outcome.py ............ line 9608
+#   plugins/presentation.py ....... line 9844
+#   sandbox/account.py ............ line 9904
+#   sandbox/probes.py ............. line 9981
+#   sandbox/run_notes.py .......... line 10130
+#   sandbox/noted_cgroups.py ...... line 10297
+#   sandbox/leases.py ............. line 10366
+#   sandbox/runsc_program.py ...... line 10520
+#   sandbox/gvisor.py ............. line 10621
+#   sandbox/host_binding.py ....... line 10888
+#   sandbox/proof.py .............. line 10916
+#   sandbox/enforcing.py .......... line 11015
+#   sandbox/shared_libraries.py ... line 11102
+#   sandbox/slots.py .............. line 11257
+#   sandbox/starters.py ........... line 11532
+#   sandbox/box.py ................ line 11647
+#   sandbox/tree_plan.py .......... line 11946
+#   sandbox/tree_build.py ......... line 12187
+#   sandbox/tree_marker.py ........ line 12390
+#   sandbox/used_trees.py ......... line 12482
+#   sandbox/tree.py ............... line 12563
+#   sandbox/launch.py ............. line 12744
+#   sandbox/kept_launch.py ........ line 13001
+#   sandbox/equipment.py .......... line 13066
+#   sandbox/spec.py ............... line 13202
+#   sandbox/ready_box.py .......... line 13416
+#   sandbox/pool.py ............... line 13719
+#   sandbox/runner.py ............. line 13989
+#   sandbox/proving.py ............ line 14284
+#   sandbox/prepared_runner.py .... line 14337
+#   sandbox/session.py ............ line 14494
+#   plugins/host.py ............... line 14742
+#   plugins/self_test.py .......... line 14877
+#   plugins/tool.py ............... line 14936
 
 import argparse
 import array
@@ -151,7 +151,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from filecmp import cmp
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from importlib.util import find_spec
 from itertools import count, islice
 from operator import getitem
@@ -7024,6 +7024,766 @@ class InstallError(SandboxError):
     """gVisor is missing and could not be installed."""
 
 
+# ======== sandbox/folders.py ==========================================================================================
+# The private folder of the running user, and folders that appear whole or not at all.
+#
+# What is run from here was checked once, so nobody else may be able to swap it afterwards: every folder on the way,
+# symbolic links included, must belong to root or to the running user and be writable by nobody else. `/tmp` and its like
+# are refused as a place to create anything, since a cleaner may remove what stood there and let somebody else put
+# theirs. Half-made things live beside their destination under one prefix; whoever holds the lock removes the leftovers.
+# Source: XDG Base Directory Specification 0.8.
+
+
+PARTIAL_PREFIX = ".partial-"
+
+_PRIVATE_FOLDER_NAME = "sandbox-lockdown"
+_MOST_SYMBOLIC_LINKS = 40  # as the kernel's own ELOOP limit
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_LOCK_POLL_SECONDS = 0.2
+
+
+class UnsafeFolderError(SandboxError):
+    """Somebody other than root and the running user could replace what stands at a path."""
+
+
+def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path:
+    """The running user's own cache folder for this project, created 0700 where missing, free of symbolic links.
+
+    Args:
+        environ: where `XDG_CACHE_HOME` and `HOME` are looked up; by default this process's.
+        uid: the user it must belong to; by default the effective one.
+
+    Raises:
+        UnsafeFolderError: somebody else could replace the folder or what it holds.
+        SandboxError: there is no home, or the folder cannot be made.
+    """
+    owner = os.geteuid() if uid is None else uid
+    wanted = private_folder_path(os.environ if environ is None else environ, owner)
+    try:
+        folder = _made_folder(wanted, owner)
+    except OSError as error:
+        raise SandboxError(
+            key="private folder",
+            origin=str(wanted),
+            reason=f"it cannot be made or read: {error.strerror}",
+            remedy="Set XDG_CACHE_HOME to an absolute path that this user can write",
+        ) from error
+    _refuse_shared_folder(folder, owner)
+    return folder
+
+
+def private_folder_path(environ: Mapping[str, str], uid: int) -> Path:
+    """Where the private folder of a user is or would be; nothing is made, and nothing there is trusted yet.
+
+    Raises:
+        SandboxError: there is no home.
+    """
+    return _cache_home(environ, uid) / _PRIVATE_FOLDER_NAME
+
+
+def trusted_path(path: Path, uid: int, *, group_may_write: bool = False) -> Path:
+    """The path with every symbolic link followed, none of whose folders anybody but root and `uid` can alter.
+
+    Args:
+        path: absolute; its last component may be missing, as may folders before it.
+        uid: the running user.
+        group_may_write: accept root's folders that a group can write, as Debian's `/usr/local` once was.
+
+    Raises:
+        UnsafeFolderError: a folder or link on the way is somebody else's, or writable by others.
+    """
+    here, rest, links = Path("/"), list(reversed(path.parts[1:])), 0
+    while rest:
+        part = rest.pop()
+        following = here.parent if part == ".." else here / part
+        try:
+            found = following.lstat()
+        except FileNotFoundError:
+            return following.joinpath(*reversed(rest))
+        if not stat.S_ISLNK(found.st_mode):
+            _refuse_replaceable(following, found, uid, group_may_write=group_may_write)
+            here = following
+            continue
+        links += 1
+        if links > _MOST_SYMBOLIC_LINKS or found.st_uid not in {0, uid}:
+            raise _unsafe_folder(following, f"it is a symbolic link of uid {found.st_uid}, or one of too many")
+        target = following.readlink()
+        here = Path("/") if target.is_absolute() else here
+        rest.extend(reversed([part for part in target.parts if part != "/"]))
+    return here
+
+
+@contextmanager
+def folder_lock(folder: Path, *, wait_seconds: float, on_wait: Callable[[], None]) -> Iterator[bool]:
+    """Hold the folder's lock, and say whether somebody else held it before; leftovers of crashes are removed.
+
+    Raises:
+        TimeoutError: it stayed held for `wait_seconds`.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        waited = _flocked(descriptor, wait_seconds, on_wait)
+        for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield waited
+    finally:
+        os.close(descriptor)  # which also unlocks
+
+
+@contextmanager
+def partial_folder(beside: Path) -> Iterator[Path]:
+    """Lend a new empty folder (0700) in `beside`, gone again at the end unless it was published."""
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=beside))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(made: Path, destination: Path) -> None:
+    """Put a finished folder in its place in one step, on disk before it shows; an older one there is removed."""
+    for folder, _, names in os.walk(made):
+        for name in names:
+            _flush_to_disk(Path(folder, name))
+        _flush_to_disk(Path(folder))
+    if destination.exists():
+        outgoing = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=destination.parent))
+        destination.rename(outgoing / "replaced")
+        shutil.rmtree(outgoing, ignore_errors=True)
+    made.rename(destination)
+    _flush_to_disk(destination.parent)
+
+
+def _cache_home(environ: Mapping[str, str], uid: int) -> Path:
+    chosen = environ.get("XDG_CACHE_HOME", "")
+    if chosen.startswith("/"):  # the specification has relative ones ignored
+        return Path(chosen)
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        home = _home_of(uid)
+    if not Path(home).is_dir():
+        raise SandboxError(
+            key="private folder",
+            origin=home,
+            reason="the running user's home does not exist",
+            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
+        )
+    return Path(home, ".cache")
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        raise SandboxError(
+            key="private folder",
+            origin="this host",
+            reason=f"HOME is not set and uid {uid} is not in the password database",
+            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
+        ) from None
+
+
+def _made_folder(wanted: Path, uid: int) -> Path:
+    if wanted.is_symlink():
+        raise _unsafe_folder(wanted, "it is a symbolic link")
+    folder = trusted_path(wanted, uid)
+    missing = [folder, *folder.parents]
+    for parent in reversed([path for path in missing if not path.exists()]):
+        if parent.parent.stat().st_mode & stat.S_ISVTX:
+            raise _unsafe_folder(parent, "it would be made in a folder where everybody makes things")
+        # somebody else may be making it at this moment; whose it is gets checked below
+        parent.mkdir(mode=0o700, exist_ok=True)
+    return trusted_path(folder, uid)
+
+
+def _refuse_shared_folder(folder: Path, uid: int) -> None:
+    found = folder.lstat()
+    if found.st_uid != uid:
+        raise _unsafe_folder(folder, f"it belongs to uid {found.st_uid}, not to the running uid {uid}")
+    if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+        folder.chmod(stat.S_IRWXU)
+
+
+def _refuse_replaceable(path: Path, found: os.stat_result, uid: int, *, group_may_write: bool) -> None:
+    if found.st_uid not in {0, uid}:
+        raise _unsafe_folder(path, f"it belongs to uid {found.st_uid}, who could replace what is in it")
+    if group_may_write and found.st_uid == 0 and not found.st_mode & stat.S_IWOTH:
+        return
+    if not found.st_mode & _OTHERS_MAY_WRITE:
+        _refuse_visitor(path, found, uid)
+    elif not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        raise _unsafe_folder(path, f"others can write it (mode {stat.S_IMODE(found.st_mode):04o})")
+
+
+def _refuse_visitor(path: Path, found: os.stat_result, uid: int) -> None:
+    """Refuse what stands in a sticky folder, unless it is a private folder that this user put there on purpose."""
+    if not path.parent.lstat().st_mode & stat.S_ISVTX:
+        return
+    if found.st_uid != uid or stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        raise _unsafe_folder(path, "it stands where everybody makes things, and is not a 0700 folder of this user")
+
+
+def _unsafe_folder(path: Path, reason: str) -> UnsafeFolderError:
+    return UnsafeFolderError(
+        key="folder",
+        origin=str(path),
+        reason=reason,
+        remedy="Mend its owner and mode, or set XDG_CACHE_HOME to a folder that only root and this user can write",
+    )
+
+
+def _flocked(descriptor: int, wait_seconds: float, on_wait: Callable[[], None]) -> bool:
+    deadline, waited = time.monotonic() + wait_seconds, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"somebody else held the lock for {wait_seconds:.0f} seconds") from None
+        else:
+            return waited
+        if not waited:
+            waited = True
+            on_wait()
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ======== sandbox/off_limits.py =======================================================================================
+# Folders of the host that no box may see, and whether a folder that is to be offered overlaps one of them.
+#
+# Deciding is a pure function over values. Gathering them (password database, environment, where Open WebUI lies) is at
+# the end of this module; the settings that name folders are read by the session. One folder under two names, as bind
+# mounts make it, is one folder: device and inode tell.
+#
+# Source: Open WebUI 0.12, `env.py` (`DATA_DIR`, `DATABASE_URL`) and `__init__.py` (`WEBUI_SECRET_KEY_FILE`).
+
+
+SYSTEM_FOLDERS = ("/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/var")
+"""What a host keeps there is state, secrets or devices, and never packages."""
+GATHERING_FOLDERS = ("/", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr", "/usr/local")  # noqa: S108 -- nothing is made in it
+"""Packages may have a folder of their own in one of these; the whole holds much else, and what others put there."""
+FIRST_PERSONS_UID = 1_000
+NOBODY_UID = 65_534
+"""Accounts of people lie between these two, and root's is 0. Source: Debian policy 9.2.2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFolder:
+    """A folder, or a file, and what people call it."""
+
+    name: str
+    """For the one who reads why something was refused."""
+    path: Path
+    """Absolute, symbolic links followed."""
+    identities: tuple[tuple[int, int], ...] = ()
+    """Device and inode of it and of each folder above it, nearest first; empty where it is not there."""
+    inside_allowed: bool = False
+    """Whether a folder within it may be offered all the same, so long as it does not hold the whole."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """It and each folder above it, nearest first."""
+        return (self.path, *self.path.parents)
+
+
+def overlapped(offered: NamedFolder, off_limits: tuple[NamedFolder, ...]) -> tuple[NamedFolder, str] | None:
+    """The first of some folders that a folder overlaps, and how: a verb that stands between the two."""
+    for named in off_limits:
+        if offered.path == named.path or offered.identities[:1] == named.identities[:1] != ():
+            return named, "is"
+        if offered.path in named.paths or _stands_in(offered.identities[:1], named.identities):
+            return named, "contains"
+        within = named.path in offered.paths or _stands_in(named.identities[:1], offered.identities)
+        if within and not named.inside_allowed:
+            return named, "lies within"
+    return None
+
+
+def _stands_in(first: tuple[tuple[int, int], ...], chain: tuple[tuple[int, int], ...]) -> bool:
+    return bool(first) and first[0] in chain
+
+
+def named_folder(name: str, path: str | Path, *, inside_allowed: bool = False) -> NamedFolder:
+    """Name a folder or file as it stands on this host; it may be missing."""
+    real = Path(os.path.realpath(path))
+    identities: list[tuple[int, int]] = []
+    for place in (real, *real.parents):
+        try:
+            status = place.stat()
+        except OSError:
+            identities.clear()
+            break
+        identities.append((status.st_dev, status.st_ino))
+    return NamedFolder(name=name, path=real, identities=tuple(identities), inside_allowed=inside_allowed)
+
+
+def host_off_limits(environ: Mapping[str, str], private: Path) -> tuple[NamedFolder, ...]:
+    """Everything that no box may see on this host, besides what settings name.
+
+    Args:
+        environ: this process's environment, where Open WebUI's own variables may name its data.
+        private: the runner's own folder.
+    """
+    return (
+        *(named_folder("where much else lies", path, inside_allowed=True) for path in GATHERING_FOLDERS),
+        *(named_folder("one of the system's own folders", path) for path in SYSTEM_FOLDERS),
+        named_folder("the sandbox's private folder", private),
+        *_open_webui_folders(environ),
+        *_homes(environ),
+        named_folder("the folder that this process works in", Path.cwd(), inside_allowed=True),
+    )
+
+
+def _open_webui_folders(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
+    """Where Open WebUI keeps its data, or keeps it where nothing else is said; it is found without importing it."""
+    for variable in ("DATA_DIR", "WEBUI_SECRET_KEY_FILE"):
+        if path := environ.get(variable):
+            yield named_folder(f"Open WebUI's own ({variable})", path)
+    database = urlsplit(environ.get("DATABASE_URL", ""))
+    if database.scheme.startswith("sqlite") and len(database.path) > 1:
+        yield named_folder("Open WebUI's own (DATABASE_URL)", database.path[1:])
+    for place in _open_webui_places():
+        yield named_folder("Open WebUI itself, which holds its data", place)
+        yield named_folder("Open WebUI's data", place.parent / "data")
+
+
+def _open_webui_places() -> tuple[Path, ...]:
+    try:
+        found = find_spec("open_webui")
+    except ValueError:  # loaded in a way that hides where it came from
+        return ()
+    return tuple(map(Path, found.submodule_search_locations or ())) if found else ()
+
+
+def _homes(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
+    """The homes of root, of people, and of this process; an account whose home is `/` has none."""
+    if environ.get("HOME", "").startswith("/"):
+        yield named_folder("this process's home (HOME)", environ["HOME"], inside_allowed=environ["HOME"] == "/")
+    for account in pwd.getpwall():
+        person = account.pw_uid == 0 or FIRST_PERSONS_UID <= account.pw_uid < NOBODY_UID
+        if person and account.pw_dir.startswith("/") and os.path.realpath(account.pw_dir) != "/":
+            yield named_folder(f"the home of {account.pw_name}", account.pw_dir)
+
+
+# ======== sandbox/packages.py =========================================================================================
+# Packages that an administrator offers to code in boxes: one folder, mounted read-only at one place.
+#
+# The folder is a virtual environment's `site-packages`, or one as `pip install --target` makes. It is refused where
+# somebody else could change it, where code could not read it, and where it overlaps what no box may see. Nothing in it is
+# run or imported here, and `.pth` files are run nowhere: they are for an interpreter's own `site-packages` alone.
+#
+# Source: PEP 405 (`pyvenv.cfg`); Python's `site` module.
+
+
+PACKAGES_VARIABLE = "SANDBOX_PACKAGES_PATH"
+BOX_PACKAGES = "/opt/packages"
+"""Where a box has them."""
+COMPILED_FOLDER = "__pycache__"
+"""Made and changed by whoever imports, and no package: it tells nothing of what is installed."""
+_OTHERS_READ = stat.S_IROTH | stat.S_IXOTH
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagesOrder:
+    """What an administrator wants offered."""
+
+    path: Path
+    """The folder, as the setting names it: absolute."""
+    off_limits: tuple[NamedFolder, ...]
+    """What settings name that no box may see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """A folder of packages that may be offered."""
+
+    path: Path
+    """As the administrator named it."""
+    folder: Path
+    """What is mounted: it holds the packages themselves, and no symbolic link leads to it."""
+    library_name: str
+    """Of the Python that boxes run (`python3.11`)."""
+    digest: str
+    """SHA-256 in lower-case hexadecimal, another one as soon as something is installed, removed or replaced."""
+
+    def unchanged(self) -> bool:
+        """Whether the path still leads to the same folder with the same packages; takes about a millisecond."""
+        try:
+            return self == found_packages(self.path, self.library_name)
+        except SandboxError:
+            return False
+
+
+def offered_packages(
+    order: PackagesOrder, library_name: str, off_limits: tuple[NamedFolder, ...], uid: int
+) -> Packages:
+    """The packages of a folder, once nothing speaks against offering it.
+
+    Args:
+        order: what the administrator wants.
+        library_name: of the interpreter in the box (`python3.11`).
+        off_limits: what no box may see, besides what the order names.
+        uid: the running user.
+
+    Raises:
+        SandboxError: it is missing, is no folder, is for another Python, others than root and this user can change it,
+            code could not read it, or it overlaps something off limits.
+    """
+    packages = found_packages(order.path, library_name)
+    # First of all, so that nobody is advised to change owners and modes of what are no packages.
+    _refuse_overlap(packages, (*order.off_limits, *off_limits))
+    try:
+        for place in (order.path, packages.folder):
+            trusted_path(place, uid)
+        _refuse_unfit(packages.folder, order.path, uid)
+    except OSError as error:
+        raise _unreadable_packages(order.path, error) from error
+    except UnsafeFolderError as error:
+        remedy = "Let root or this user own it and every folder above it, and `chmod go-w` them"
+        raise _packages_error(order.path, f"{error.origin}: {error.reason}", remedy) from error
+    return packages
+
+
+def found_packages(path: Path, library_name: str) -> Packages:
+    """Describe a folder of packages, whoever may change it and whatever it overlaps.
+
+    Raises:
+        SandboxError: it is missing, is no folder, or is for another Python.
+    """
+    try:
+        folder = Path(os.path.realpath(_site_folder(path, library_name)))
+        return Packages(path=path, folder=folder, library_name=library_name, digest=_contents_digest(folder))
+    except OSError as error:
+        raise _unreadable_packages(path, error) from error
+
+
+def _site_folder(path: Path, library_name: str) -> Path:
+    """The folder that holds the packages: of a virtual environment, the one for the box's own Python."""
+    if not path.exists():
+        raise _packages_error(path, "there is no such folder", "Make it, or mount it into the container")
+    if not path.is_dir():
+        raise _packages_error(path, "it is a file", "Name a folder: code can import no archive")
+    if not (path / "pyvenv.cfg").is_file():
+        return path
+    site = path / "lib" / library_name / "site-packages"
+    if not site.is_dir():
+        others = ", ".join(sorted(one.parent.name for one in path.glob("lib/python*/site-packages"))) or "no Python"
+        raise _packages_error(
+            path,
+            f"it is a virtual environment of {others}, and boxes run {library_name}",
+            f"Make it with {library_name}: `{library_name} -m venv {path}`",
+        )
+    return site
+
+
+def _contents_digest(folder: Path) -> str:
+    with os.scandir(folder) as entries:
+        lines = sorted(_entry_line(entry) for entry in entries if entry.name != COMPILED_FOLDER)
+    return hashlib.sha256("\n".join((str(folder), *lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _entry_line(entry: os.DirEntry[str]) -> str:
+    status = entry.stat(follow_symlinks=False)
+    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return f"{entry.name}\0{stat.S_IFMT(status.st_mode)}\0{status.st_mtime_ns}\0{size}"
+
+
+def _refuse_overlap(packages: Packages, off_limits: tuple[NamedFolder, ...]) -> None:
+    found = overlapped(named_folder("packages", packages.folder), off_limits)
+    if found is not None:
+        named, verb = found
+        raise _packages_error(
+            packages.path,
+            f"it {verb} {named.path}, {named.name}, which code must not see",
+            "Keep packages in a folder of their own, such as /opt/sandbox-packages",
+        )
+
+
+def _refuse_unfit(folder: Path, path: Path, uid: int) -> None:
+    """Refuse what the box's account cannot read, being neither root nor the owner, and what others can change.
+
+    Of what lies in the folder only the top is looked at: an installer gives everything below the same owner and mode.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _OTHERS_READ != _OTHERS_READ:
+        reason = f"code in a box cannot read {folder} (mode {mode:04o})"
+        raise _packages_error(path, reason, f"Open it for reading: `chmod -R a+rX {path}`")
+    for place in (folder, *folder.iterdir()):
+        status = place.lstat()
+        if status.st_uid not in {0, uid} or (status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode)):
+            reason = f"others can change {place} (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
+            raise _packages_error(path, reason, f"`chown -R root {path}` and `chmod -R go-w {path}`")
+
+
+def _unreadable_packages(path: Path, error: OSError) -> SandboxError:
+    remedy = "Make it readable for the account that runs the server"
+    return _packages_error(path, f"it cannot be read: {error.strerror}", remedy)
+
+
+def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
+    return SandboxError(key=PACKAGES_VARIABLE, origin=str(path), reason=reason, remedy=remedy)
+
+
+# ======== sandbox/pipes.py ============================================================================================
+# The three pipes between a runner and its box, made here so that they are pipes under every event loop.
+#
+# uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
+# through `/dev/stdin`, which shells and people's code do. Our ends never block the event loop, and what is in a pipe can
+# be read without waiting for its end, since a box takes some time to be gone.
+
+
+_READ_BYTES = 1 << 16
+
+
+class _PipeEnd:
+    """Our end of a pipe, which never blocks."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of it, whatever is still in it; a box that reads from it reads its end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class OutputPipe(_PipeEnd):
+    """Our end of a pipe that the box writes to."""
+
+    async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
+        """Wait for something to come; empty at the end."""
+        while (data := self.read_now(most_bytes)) is None:
+            await _ready_for(self._descriptor, writing=False)
+        return data
+
+    def read_now(self, most_bytes: int = _READ_BYTES) -> bytes | None:
+        """What is there already: empty at the end, `None` where there is nothing yet."""
+        try:
+            return os.read(self._descriptor, most_bytes)
+        except BlockingIOError:
+            return None
+
+
+class InputPipe(_PipeEnd):
+    """Our end of a pipe that the box reads from."""
+
+    async def write_all(self, data: bytes) -> None:
+        """Write everything and close; a box that is gone takes nothing, and that is no error here."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:
+                    await _ready_for(self._descriptor, writing=True)
+        except BrokenPipeError:
+            return
+        finally:
+            self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxPipes:
+    """The ends of the pipes."""
+
+    child_ends: tuple[int, int, int]
+    """Descriptors for the child's standard input, output and error."""
+    stdin: InputPipe
+    """Ours, to write to."""
+    stdout: OutputPipe
+    """Ours, to read."""
+    stderr: OutputPipe
+    """Ours, to read."""
+
+    @classmethod
+    def opened(cls) -> Self:
+        """Make the pipes; the caller closes both sides, each at its time.
+
+        Raises:
+            OSError: this process has no descriptors left; it keeps none of these then.
+        """
+        with ExitStack() as opened:
+            (stdin_end, own_stdin), (own_stdout, stdout_end), (own_stderr, stderr_end) = (
+                _pipe(opened) for _ in range(3)
+            )
+            opened.pop_all()
+        return cls(
+            child_ends=(stdin_end, stdout_end, stderr_end),
+            stdin=InputPipe(own_stdin),
+            stdout=OutputPipe(own_stdout),
+            stderr=OutputPipe(own_stderr),
+        )
+
+    def close_child_ends(self) -> None:
+        """Leave the child's ends to the child, so that the pipes end when it does."""
+        for descriptor in self.child_ends:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of our ends, whatever is still in them."""
+        for end in (self.stdin, self.stdout, self.stderr):
+            end.close()
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    """The reading and the writing end of a new pipe, both closed with what they are noted in."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+    return ends
+
+
+async def _ready_for(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor can be read or written without waiting."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    add(descriptor, _told, ready)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+def _told(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+# ======== sandbox/processes.py ========================================================================================
+# Processes of this host: who descends from whom, and ending them without mistaking a reused number for one of them.
+
+
+_PINNED_AT_ONCE = 64
+
+
+def process_family(process_id: int) -> frozenset[int]:
+    """A process and all its descendants that have not ended. Source: proc(5), `stat`."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    itself = frozenset() if state in "ZX" else frozenset({process_id})
+    return itself.union(*map(process_family, child_processes(process_id)))
+
+
+def child_processes(process_id: int) -> tuple[int, ...]:
+    """The children of all threads of a process. Source: proc(5), `task/[tid]/children`."""
+    try:
+        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(child for thread in threads for child in _children_of_thread(thread))
+
+
+def _children_of_thread(thread: Path) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+def command_line(process_id: int) -> tuple[str, ...]:
+    """The words that a process was started with; none where it is gone. Source: proc(5), `cmdline`."""
+    try:
+        return tuple(Path(f"/proc/{process_id}/cmdline").read_text(errors="replace").split("\0"))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+
+
+def signal_pinned(descriptor: int, number: signal.Signals) -> None:
+    """Signal a pinned process, if it is still there.
+
+    gVisor's kernel may run as nobody, whom root without CAP_KILL cannot signal; it dies with `runsc run` all the same.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        signal.pidfd_send_signal(descriptor, number)
+
+
+def kill_pinned(descriptors: Sequence[int]) -> None:
+    """Kill pinned processes, waiting for nothing."""
+    for descriptor in descriptors:
+        signal_pinned(descriptor, signal.SIGKILL)
+
+
+@contextmanager
+def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
+    descriptors: list[int] = []
+    try:
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(process_id))
+        yield tuple(descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def kill_members(process_ids: Sequence[int], members: Callable[[], frozenset[int]]) -> None:
+    """Kill processes in this order, as far as they still belong together once they are pinned; waiting for nothing.
+
+    Args:
+        process_ids: who did just before.
+        members: who does now.
+    """
+    for begin in range(0, len(process_ids), _PINNED_AT_ONCE):
+        pinned = pinned_members(process_ids[begin : begin + _PINNED_AT_ONCE], members)
+        try:
+            kill_pinned(tuple(pinned.values()))
+        finally:
+            for descriptor in pinned.values():
+                os.close(descriptor)
+
+
+def pinned_members(process_ids: Iterable[int], members: Callable[[], frozenset[int]]) -> dict[int, int]:
+    """Descriptors of the processes that belong together, by number, for whoever closes them.
+
+    Args:
+        process_ids: who did just before.
+        members: who does now; asked once they are pinned, since a number may mean another by then.
+    """
+    with ExitStack() as opened:
+        pinned: dict[int, int] = {}
+        for process_id in process_ids:
+            with suppress(ProcessLookupError):
+                pinned[process_id] = os.pidfd_open(process_id)
+                opened.callback(os.close, pinned[process_id])
+        strangers = pinned.keys() - members()
+        opened.pop_all()
+    for process_id in strangers:
+        os.close(pinned.pop(process_id))
+    return pinned
+
+
+async def killed_processes(descriptors: Sequence[int], *, within_seconds: float) -> None:
+    """Kill processes, and wait until they have ended, or could not be made to."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + within_seconds, 0.001
+    kill_pinned(descriptors)
+    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 # ======== sandbox/cgroups.py ==========================================================================================
 # Control groups of one run: found, made, proved, counted, ended and removed by the runner itself.
 #
@@ -7038,7 +7798,6 @@ CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
 MEMBERSHIP_LOOKS = 5
-_PIDS_PINNED_AT_ONCE = 64
 CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
 
@@ -7240,7 +7999,8 @@ class RunCgroup:
             seen |= fresh
             if place.version is CgroupVersion.V2 and _cgroup_kill_written(place.folder):
                 continue
-            _kill_cgroup_members(place.folder, sorted(fresh, reverse=True))  # gVisor's kernel before its servants
+            # gVisor's kernel before its servants, which are older.
+            kill_members(sorted(fresh, reverse=True), partial(cgroup_members, place.folder))
         return frozenset(seen - {os.getpid()})
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
@@ -7774,28 +8534,6 @@ def _cgroup_kill_written(folder: Path) -> bool:
     return True
 
 
-def _kill_cgroup_members(folder: Path, pids: list[int]) -> None:
-    """Kill processes, if they still are in the cgroup once they are pinned: a number may belong to another by then."""
-    while pids:
-        with ExitStack() as pinned:
-            descriptors = {pid: _pinned_pid(pid, pinned) for pid in pids[:_PIDS_PINNED_AT_ONCE]}
-            for pid in cgroup_members(folder) & descriptors.keys():
-                if (descriptor := descriptors[pid]) is not None:
-                    with suppress(ProcessLookupError, PermissionError):
-                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        del pids[:_PIDS_PINNED_AT_ONCE]
-
-
-def _pinned_pid(pid: int, pinned: ExitStack) -> int | None:
-    """A descriptor that keeps meaning this process; `None` where it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    pinned.callback(os.close, descriptor)
-    return descriptor
-
-
 def _cgroup_folder_removed(folder: Path) -> bool:
     try:
         folder.rmdir()
@@ -7828,236 +8566,63 @@ def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
     return None if limit is None or used is None else max(limit - used, 0)
 
 
-# ======== sandbox/folders.py ==========================================================================================
-# The private folder of the running user, and folders that appear whole or not at all.
+# ======== sandbox/ended_family.py =====================================================================================
+# A command of which nothing is left afterwards, whatever it started and however it hangs.
 #
-# What is run from here was checked once, so nobody else may be able to swap it afterwards: every folder on the way,
-# symbolic links included, must belong to root or to the running user and be writable by nobody else. `/tmp` and its like
-# are refused as a place to create anything, since a cleaner may remove what stood there and let somebody else put
-# theirs. Half-made things live beside their destination under one prefix; whoever holds the lock removes the leftovers.
-# Source: XDG Base Directory Specification 0.8.
+# It blocks, unlike the box's own ending, and needs no cgroup: what the command started is found below it.
+# Source: pidfd_open(2), proc(5).
 
 
-PARTIAL_PREFIX = ".partial-"
-
-_PRIVATE_FOLDER_NAME = "sandbox-lockdown"
-_MOST_SYMBOLIC_LINKS = 40  # as the kernel's own ELOOP limit
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_LOCK_POLL_SECONDS = 0.2
-
-
-class UnsafeFolderError(SandboxError):
-    """Somebody other than root and the running user could replace what stands at a path."""
-
-
-def private_folder(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path:
-    """The running user's own cache folder for this project, created 0700 where missing, free of symbolic links.
-
-    Args:
-        environ: where `XDG_CACHE_HOME` and `HOME` are looked up; by default this process's.
-        uid: the user it must belong to; by default the effective one.
-
-    Raises:
-        UnsafeFolderError: somebody else could replace the folder or what it holds.
-        SandboxError: there is no home, or the folder cannot be made.
-    """
-    owner = os.geteuid() if uid is None else uid
-    wanted = private_folder_path(os.environ if environ is None else environ, owner)
-    try:
-        folder = _made_folder(wanted, owner)
-    except OSError as error:
-        raise SandboxError(
-            key="private folder",
-            origin=str(wanted),
-            reason=f"it cannot be made or read: {error.strerror}",
-            remedy="Set XDG_CACHE_HOME to an absolute path that this user can write",
-        ) from error
-    _refuse_shared_folder(folder, owner)
-    return folder
-
-
-def private_folder_path(environ: Mapping[str, str], uid: int) -> Path:
-    """Where the private folder of a user is or would be; nothing is made, and nothing there is trusted yet.
-
-    Raises:
-        SandboxError: there is no home.
-    """
-    return _cache_home(environ, uid) / _PRIVATE_FOLDER_NAME
-
-
-def trusted_path(path: Path, uid: int, *, group_may_write: bool = False) -> Path:
-    """The path with every symbolic link followed, none of whose folders anybody but root and `uid` can alter.
-
-    Args:
-        path: absolute; its last component may be missing, as may folders before it.
-        uid: the running user.
-        group_may_write: accept root's folders that a group can write, as Debian's `/usr/local` once was.
-
-    Raises:
-        UnsafeFolderError: a folder or link on the way is somebody else's, or writable by others.
-    """
-    here, rest, links = Path("/"), list(reversed(path.parts[1:])), 0
-    while rest:
-        part = rest.pop()
-        following = here.parent if part == ".." else here / part
-        try:
-            found = following.lstat()
-        except FileNotFoundError:
-            return following.joinpath(*reversed(rest))
-        if not stat.S_ISLNK(found.st_mode):
-            _refuse_replaceable(following, found, uid, group_may_write=group_may_write)
-            here = following
-            continue
-        links += 1
-        if links > _MOST_SYMBOLIC_LINKS or found.st_uid not in {0, uid}:
-            raise _unsafe_folder(following, f"it is a symbolic link of uid {found.st_uid}, or one of too many")
-        target = following.readlink()
-        here = Path("/") if target.is_absolute() else here
-        rest.extend(reversed([part for part in target.parts if part != "/"]))
-    return here
+_FAMILY_END_SECONDS = 5.0
+_FAMILY_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @contextmanager
-def folder_lock(folder: Path, *, wait_seconds: float, on_wait: Callable[[], None]) -> Iterator[bool]:
-    """Hold the folder's lock, and say whether somebody else held it before; leftovers of crashes are removed.
-
-    Raises:
-        TimeoutError: it stayed held for `wait_seconds`.
-    """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        waited = _flocked(descriptor, wait_seconds, on_wait)
-        for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield waited
-    finally:
-        os.close(descriptor)  # which also unlocks
-
-
-@contextmanager
-def partial_folder(beside: Path) -> Iterator[Path]:
-    """Lend a new empty folder (0700) in `beside`, gone again at the end unless it was published."""
-    folder = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=beside))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def publish_folder(made: Path, destination: Path) -> None:
-    """Put a finished folder in its place in one step, on disk before it shows; an older one there is removed."""
-    for folder, _, names in os.walk(made):
-        for name in names:
-            _flush_to_disk(Path(folder, name))
-        _flush_to_disk(Path(folder))
-    if destination.exists():
-        outgoing = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=destination.parent))
-        destination.rename(outgoing / "replaced")
-        shutil.rmtree(outgoing, ignore_errors=True)
-    made.rename(destination)
-    _flush_to_disk(destination.parent)
-
-
-def _cache_home(environ: Mapping[str, str], uid: int) -> Path:
-    chosen = environ.get("XDG_CACHE_HOME", "")
-    if chosen.startswith("/"):  # the specification has relative ones ignored
-        return Path(chosen)
-    home = environ.get("HOME", "")
-    if not home.startswith("/"):
-        home = _home_of(uid)
-    if not Path(home).is_dir():
-        raise SandboxError(
-            key="private folder",
-            origin=home,
-            reason="the running user's home does not exist",
-            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
-        )
-    return Path(home, ".cache")
-
-
-def _home_of(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        raise SandboxError(
-            key="private folder",
-            origin="this host",
-            reason=f"HOME is not set and uid {uid} is not in the password database",
-            remedy="Set HOME or XDG_CACHE_HOME to a folder of this user",
-        ) from None
-
-
-def _made_folder(wanted: Path, uid: int) -> Path:
-    if wanted.is_symlink():
-        raise _unsafe_folder(wanted, "it is a symbolic link")
-    folder = trusted_path(wanted, uid)
-    missing = [folder, *folder.parents]
-    for parent in reversed([path for path in missing if not path.exists()]):
-        if parent.parent.stat().st_mode & stat.S_ISVTX:
-            raise _unsafe_folder(parent, "it would be made in a folder where everybody makes things")
-        # somebody else may be making it at this moment; whose it is gets checked below
-        parent.mkdir(mode=0o700, exist_ok=True)
-    return trusted_path(folder, uid)
-
-
-def _refuse_shared_folder(folder: Path, uid: int) -> None:
-    found = folder.lstat()
-    if found.st_uid != uid:
-        raise _unsafe_folder(folder, f"it belongs to uid {found.st_uid}, not to the running uid {uid}")
-    if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
-        folder.chmod(stat.S_IRWXU)
-
-
-def _refuse_replaceable(path: Path, found: os.stat_result, uid: int, *, group_may_write: bool) -> None:
-    if found.st_uid not in {0, uid}:
-        raise _unsafe_folder(path, f"it belongs to uid {found.st_uid}, who could replace what is in it")
-    if group_may_write and found.st_uid == 0 and not found.st_mode & stat.S_IWOTH:
-        return
-    if not found.st_mode & _OTHERS_MAY_WRITE:
-        _refuse_visitor(path, found, uid)
-    elif not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
-        raise _unsafe_folder(path, f"others can write it (mode {stat.S_IMODE(found.st_mode):04o})")
-
-
-def _refuse_visitor(path: Path, found: os.stat_result, uid: int) -> None:
-    """Refuse what stands in a sticky folder, unless it is a private folder that this user put there on purpose."""
-    if not path.parent.lstat().st_mode & stat.S_ISVTX:
-        return
-    if found.st_uid != uid or stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        raise _unsafe_folder(path, "it stands where everybody makes things, and is not a 0700 folder of this user")
-
-
-def _unsafe_folder(path: Path, reason: str) -> UnsafeFolderError:
-    return UnsafeFolderError(
-        key="folder",
-        origin=str(path),
-        reason=reason,
-        remedy="Mend its owner and mode, or set XDG_CACHE_HOME to a folder that only root and this user can write",
+def ended_family(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command that writes both its outputs to one pipe, and end it with all that it started."""
+    process = subprocess.Popen(
+        command,
+        cwd="/",
+        env={"PATH": _FAMILY_PATH},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
-
-
-def _flocked(descriptor: int, wait_seconds: float, on_wait: Callable[[], None]) -> bool:
-    deadline, waited = time.monotonic() + wait_seconds, False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"somebody else held the lock for {wait_seconds:.0f} seconds") from None
-        else:
-            return waited
-        if not waited:
-            waited = True
-            on_wait()
-        time.sleep(_LOCK_POLL_SECONDS)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield process
     finally:
-        os.close(descriptor)
+        _end_family(process.pid)
+        process.communicate()
+
+
+def _end_family(process_id: int) -> None:
+    """Kill a process with all its descendants: held still first, so that none forks away meanwhile."""
+    pinned: dict[int, int] = {}
+    try:
+        while fresh := process_family(process_id) - pinned.keys():
+            for member in fresh:
+                with suppress(ProcessLookupError):
+                    pinned[member] = os.pidfd_open(member)
+                    signal_pinned(pinned[member], signal.SIGSTOP)
+        for descriptor in pinned.values():
+            signal_pinned(descriptor, signal.SIGKILL)
+        _wait_for_pinned(tuple(pinned.values()))
+    finally:
+        for descriptor in pinned.values():
+            os.close(descriptor)
+
+
+def _wait_for_pinned(descriptors: tuple[int, ...]) -> None:
+    """Wait until processes have ended, or could not be made to. Source: pidfd_open(2)."""
+    poll, deadline = select.poll(), time.monotonic() + _FAMILY_END_SECONDS
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    left = len(descriptors)
+    while left and (ended := poll.poll(max(deadline - time.monotonic(), 0.0) * 1_000)):
+        for descriptor, _ in ended:
+            poll.unregister(descriptor)
+        left -= len(ended)
 
 
 # ======== sandbox/forgotten_cgroups.py ================================================================================
@@ -8123,573 +8688,6 @@ def _is_empty(folder: Path) -> bool:
     with suppress(OSError):
         return not (folder / "cgroup.procs").read_bytes()
     return False
-
-
-# ======== sandbox/off_limits.py =======================================================================================
-# Folders of the host that no box may see, and whether a folder that is to be offered overlaps one of them.
-#
-# Deciding is a pure function over values. Gathering them (password database, environment, where Open WebUI lies) is at
-# the end of this module; the settings that name folders are read by the session. One folder under two names, as bind
-# mounts make it, is one folder: device and inode tell.
-#
-# Source: Open WebUI 0.12, `env.py` (`DATA_DIR`, `DATABASE_URL`) and `__init__.py` (`WEBUI_SECRET_KEY_FILE`).
-
-
-SYSTEM_FOLDERS = ("/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/var")
-"""What a host keeps there is state, secrets or devices, and never packages."""
-GATHERING_FOLDERS = ("/", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr", "/usr/local")  # noqa: S108 -- nothing is made in it
-"""Packages may have a folder of their own in one of these; the whole holds much else, and what others put there."""
-FIRST_PERSONS_UID = 1_000
-NOBODY_UID = 65_534
-"""Accounts of people lie between these two, and root's is 0. Source: Debian policy 9.2.2."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedFolder:
-    """A folder, or a file, and what people call it."""
-
-    name: str
-    """For the one who reads why something was refused."""
-    path: Path
-    """Absolute, symbolic links followed."""
-    identities: tuple[tuple[int, int], ...] = ()
-    """Device and inode of it and of each folder above it, nearest first; empty where it is not there."""
-    inside_allowed: bool = False
-    """Whether a folder within it may be offered all the same, so long as it does not hold the whole."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """It and each folder above it, nearest first."""
-        return (self.path, *self.path.parents)
-
-
-def overlapped(offered: NamedFolder, off_limits: tuple[NamedFolder, ...]) -> tuple[NamedFolder, str] | None:
-    """The first of some folders that a folder overlaps, and how: a verb that stands between the two."""
-    for named in off_limits:
-        if offered.path == named.path or offered.identities[:1] == named.identities[:1] != ():
-            return named, "is"
-        if offered.path in named.paths or _stands_in(offered.identities[:1], named.identities):
-            return named, "contains"
-        within = named.path in offered.paths or _stands_in(named.identities[:1], offered.identities)
-        if within and not named.inside_allowed:
-            return named, "lies within"
-    return None
-
-
-def _stands_in(first: tuple[tuple[int, int], ...], chain: tuple[tuple[int, int], ...]) -> bool:
-    return bool(first) and first[0] in chain
-
-
-def named_folder(name: str, path: str | Path, *, inside_allowed: bool = False) -> NamedFolder:
-    """Name a folder or file as it stands on this host; it may be missing."""
-    real = Path(os.path.realpath(path))
-    identities: list[tuple[int, int]] = []
-    for place in (real, *real.parents):
-        try:
-            status = place.stat()
-        except OSError:
-            identities.clear()
-            break
-        identities.append((status.st_dev, status.st_ino))
-    return NamedFolder(name=name, path=real, identities=tuple(identities), inside_allowed=inside_allowed)
-
-
-def host_off_limits(environ: Mapping[str, str], private: Path) -> tuple[NamedFolder, ...]:
-    """Everything that no box may see on this host, besides what settings name.
-
-    Args:
-        environ: this process's environment, where Open WebUI's own variables may name its data.
-        private: the runner's own folder.
-    """
-    return (
-        *(named_folder("where much else lies", path, inside_allowed=True) for path in GATHERING_FOLDERS),
-        *(named_folder("one of the system's own folders", path) for path in SYSTEM_FOLDERS),
-        named_folder("the sandbox's private folder", private),
-        *_open_webui_folders(environ),
-        *_homes(environ),
-        named_folder("the folder that this process works in", Path.cwd(), inside_allowed=True),
-    )
-
-
-def _open_webui_folders(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
-    """Where Open WebUI keeps its data, or keeps it where nothing else is said; it is found without importing it."""
-    for variable in ("DATA_DIR", "WEBUI_SECRET_KEY_FILE"):
-        if path := environ.get(variable):
-            yield named_folder(f"Open WebUI's own ({variable})", path)
-    database = urlsplit(environ.get("DATABASE_URL", ""))
-    if database.scheme.startswith("sqlite") and len(database.path) > 1:
-        yield named_folder("Open WebUI's own (DATABASE_URL)", database.path[1:])
-    for place in _open_webui_places():
-        yield named_folder("Open WebUI itself, which holds its data", place)
-        yield named_folder("Open WebUI's data", place.parent / "data")
-
-
-def _open_webui_places() -> tuple[Path, ...]:
-    try:
-        found = find_spec("open_webui")
-    except ValueError:  # loaded in a way that hides where it came from
-        return ()
-    return tuple(map(Path, found.submodule_search_locations or ())) if found else ()
-
-
-def _homes(environ: Mapping[str, str]) -> Iterator[NamedFolder]:
-    """The homes of root, of people, and of this process; an account whose home is `/` has none."""
-    if environ.get("HOME", "").startswith("/"):
-        yield named_folder("this process's home (HOME)", environ["HOME"], inside_allowed=environ["HOME"] == "/")
-    for account in pwd.getpwall():
-        person = account.pw_uid == 0 or FIRST_PERSONS_UID <= account.pw_uid < NOBODY_UID
-        if person and account.pw_dir.startswith("/") and os.path.realpath(account.pw_dir) != "/":
-            yield named_folder(f"the home of {account.pw_name}", account.pw_dir)
-
-
-# ======== sandbox/packages.py =========================================================================================
-# Packages that an administrator offers to code in boxes: one folder, mounted read-only at one place.
-#
-# The folder is a virtual environment's `site-packages`, or one as `pip install --target` makes. It is refused where
-# somebody else could change it, where code could not read it, and where it overlaps what no box may see. Nothing in it is
-# run or imported here, and `.pth` files are run nowhere: they are for an interpreter's own `site-packages` alone.
-#
-# Source: PEP 405 (`pyvenv.cfg`); Python's `site` module.
-
-
-PACKAGES_VARIABLE = "SANDBOX_PACKAGES_PATH"
-BOX_PACKAGES = "/opt/packages"
-"""Where a box has them."""
-COMPILED_FOLDER = "__pycache__"
-"""Made and changed by whoever imports, and no package: it tells nothing of what is installed."""
-_OTHERS_READ = stat.S_IROTH | stat.S_IXOTH
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackagesOrder:
-    """What an administrator wants offered."""
-
-    path: Path
-    """The folder, as the setting names it: absolute."""
-    off_limits: tuple[NamedFolder, ...]
-    """What settings name that no box may see."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packages:
-    """A folder of packages that may be offered."""
-
-    path: Path
-    """As the administrator named it."""
-    folder: Path
-    """What is mounted: it holds the packages themselves, and no symbolic link leads to it."""
-    library_name: str
-    """Of the Python that boxes run (`python3.11`)."""
-    digest: str
-    """SHA-256 in lower-case hexadecimal, another one as soon as something is installed, removed or replaced."""
-
-    def unchanged(self) -> bool:
-        """Whether the path still leads to the same folder with the same packages; takes about a millisecond."""
-        try:
-            return self == found_packages(self.path, self.library_name)
-        except SandboxError:
-            return False
-
-
-def offered_packages(
-    order: PackagesOrder, library_name: str, off_limits: tuple[NamedFolder, ...], uid: int
-) -> Packages:
-    """The packages of a folder, once nothing speaks against offering it.
-
-    Args:
-        order: what the administrator wants.
-        library_name: of the interpreter in the box (`python3.11`).
-        off_limits: what no box may see, besides what the order names.
-        uid: the running user.
-
-    Raises:
-        SandboxError: it is missing, is no folder, is for another Python, others than root and this user can change it,
-            code could not read it, or it overlaps something off limits.
-    """
-    packages = found_packages(order.path, library_name)
-    # First of all, so that nobody is advised to change owners and modes of what are no packages.
-    _refuse_overlap(packages, (*order.off_limits, *off_limits))
-    try:
-        for place in (order.path, packages.folder):
-            trusted_path(place, uid)
-        _refuse_unfit(packages.folder, order.path, uid)
-    except OSError as error:
-        raise _unreadable_packages(order.path, error) from error
-    except UnsafeFolderError as error:
-        remedy = "Let root or this user own it and every folder above it, and `chmod go-w` them"
-        raise _packages_error(order.path, f"{error.origin}: {error.reason}", remedy) from error
-    return packages
-
-
-def found_packages(path: Path, library_name: str) -> Packages:
-    """Describe a folder of packages, whoever may change it and whatever it overlaps.
-
-    Raises:
-        SandboxError: it is missing, is no folder, or is for another Python.
-    """
-    try:
-        folder = Path(os.path.realpath(_site_folder(path, library_name)))
-        return Packages(path=path, folder=folder, library_name=library_name, digest=_contents_digest(folder))
-    except OSError as error:
-        raise _unreadable_packages(path, error) from error
-
-
-def _site_folder(path: Path, library_name: str) -> Path:
-    """The folder that holds the packages: of a virtual environment, the one for the box's own Python."""
-    if not path.exists():
-        raise _packages_error(path, "there is no such folder", "Make it, or mount it into the container")
-    if not path.is_dir():
-        raise _packages_error(path, "it is a file", "Name a folder: code can import no archive")
-    if not (path / "pyvenv.cfg").is_file():
-        return path
-    site = path / "lib" / library_name / "site-packages"
-    if not site.is_dir():
-        others = ", ".join(sorted(one.parent.name for one in path.glob("lib/python*/site-packages"))) or "no Python"
-        raise _packages_error(
-            path,
-            f"it is a virtual environment of {others}, and boxes run {library_name}",
-            f"Make it with {library_name}: `{library_name} -m venv {path}`",
-        )
-    return site
-
-
-def _contents_digest(folder: Path) -> str:
-    with os.scandir(folder) as entries:
-        lines = sorted(_entry_line(entry) for entry in entries if entry.name != COMPILED_FOLDER)
-    return hashlib.sha256("\n".join((str(folder), *lines)).encode(errors="surrogateescape")).hexdigest()
-
-
-def _entry_line(entry: os.DirEntry[str]) -> str:
-    status = entry.stat(follow_symlinks=False)
-    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return f"{entry.name}\0{stat.S_IFMT(status.st_mode)}\0{status.st_mtime_ns}\0{size}"
-
-
-def _refuse_overlap(packages: Packages, off_limits: tuple[NamedFolder, ...]) -> None:
-    found = overlapped(named_folder("packages", packages.folder), off_limits)
-    if found is not None:
-        named, verb = found
-        raise _packages_error(
-            packages.path,
-            f"it {verb} {named.path}, {named.name}, which code must not see",
-            "Keep packages in a folder of their own, such as /opt/sandbox-packages",
-        )
-
-
-def _refuse_unfit(folder: Path, path: Path, uid: int) -> None:
-    """Refuse what the box's account cannot read, being neither root nor the owner, and what others can change.
-
-    Of what lies in the folder only the top is looked at: an installer gives everything below the same owner and mode.
-    """
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & _OTHERS_READ != _OTHERS_READ:
-        reason = f"code in a box cannot read {folder} (mode {mode:04o})"
-        raise _packages_error(path, reason, f"Open it for reading: `chmod -R a+rX {path}`")
-    for place in (folder, *folder.iterdir()):
-        status = place.lstat()
-        if status.st_uid not in {0, uid} or (status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode)):
-            reason = f"others can change {place} (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
-            raise _packages_error(path, reason, f"`chown -R root {path}` and `chmod -R go-w {path}`")
-
-
-def _unreadable_packages(path: Path, error: OSError) -> SandboxError:
-    remedy = "Make it readable for the account that runs the server"
-    return _packages_error(path, f"it cannot be read: {error.strerror}", remedy)
-
-
-def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
-    return SandboxError(key=PACKAGES_VARIABLE, origin=str(path), reason=reason, remedy=remedy)
-
-
-# ======== sandbox/pipes.py ============================================================================================
-# The three pipes between a runner and its box, made here so that they are pipes under every event loop.
-#
-# uvloop, which Open WebUI runs on, gives a child socket pairs where it is asked for pipes; those cannot be opened again
-# through `/dev/stdin`, which shells and people's code do. Our ends never block the event loop, and what is in a pipe can
-# be read without waiting for its end, since a box takes some time to be gone.
-
-
-_READ_BYTES = 1 << 16
-
-
-class _PipeEnd:
-    """Our end of a pipe, which never blocks."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-
-    def close(self) -> None:
-        """Let go of it, whatever is still in it; a box that reads from it reads its end."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-class OutputPipe(_PipeEnd):
-    """Our end of a pipe that the box writes to."""
-
-    async def read(self, most_bytes: int = _READ_BYTES) -> bytes:
-        """Wait for something to come; empty at the end."""
-        while (data := self.read_now(most_bytes)) is None:
-            await _ready_for(self._descriptor, writing=False)
-        return data
-
-    def read_now(self, most_bytes: int = _READ_BYTES) -> bytes | None:
-        """What is there already: empty at the end, `None` where there is nothing yet."""
-        try:
-            return os.read(self._descriptor, most_bytes)
-        except BlockingIOError:
-            return None
-
-
-class InputPipe(_PipeEnd):
-    """Our end of a pipe that the box reads from."""
-
-    async def write_all(self, data: bytes) -> None:
-        """Write everything and close; a box that is gone takes nothing, and that is no error here."""
-        rest = memoryview(data)
-        try:
-            while rest:
-                try:
-                    rest = rest[os.write(self._descriptor, rest) :]
-                except BlockingIOError:
-                    await _ready_for(self._descriptor, writing=True)
-        except BrokenPipeError:
-            return
-        finally:
-            self.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoxPipes:
-    """The ends of the pipes."""
-
-    child_ends: tuple[int, int, int]
-    """Descriptors for the child's standard input, output and error."""
-    stdin: InputPipe
-    """Ours, to write to."""
-    stdout: OutputPipe
-    """Ours, to read."""
-    stderr: OutputPipe
-    """Ours, to read."""
-
-    @classmethod
-    def opened(cls) -> Self:
-        """Make the pipes; the caller closes both sides, each at its time.
-
-        Raises:
-            OSError: this process has no descriptors left; it keeps none of these then.
-        """
-        with ExitStack() as opened:
-            (stdin_end, own_stdin), (own_stdout, stdout_end), (own_stderr, stderr_end) = (
-                _pipe(opened) for _ in range(3)
-            )
-            opened.pop_all()
-        return cls(
-            child_ends=(stdin_end, stdout_end, stderr_end),
-            stdin=InputPipe(own_stdin),
-            stdout=OutputPipe(own_stdout),
-            stderr=OutputPipe(own_stderr),
-        )
-
-    def close_child_ends(self) -> None:
-        """Leave the child's ends to the child, so that the pipes end when it does."""
-        for descriptor in self.child_ends:
-            os.close(descriptor)
-
-    def close(self) -> None:
-        """Let go of our ends, whatever is still in them."""
-        for end in (self.stdin, self.stdout, self.stderr):
-            end.close()
-
-
-def _pipe(opened: ExitStack) -> tuple[int, int]:
-    """The reading and the writing end of a new pipe, both closed with what they are noted in."""
-    ends = os.pipe()
-    for descriptor in ends:
-        opened.callback(os.close, descriptor)
-    return ends
-
-
-async def _ready_for(descriptor: int, *, writing: bool) -> None:
-    """Wait until a descriptor can be read or written without waiting."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    add(descriptor, _told, ready)
-    try:
-        await ready
-    finally:
-        remove(descriptor)
-
-
-def _told(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
-
-
-# ======== sandbox/processes.py ========================================================================================
-# Processes of this host: who descends from whom, and ending them without mistaking a reused number for one of them.
-
-
-def process_family(process_id: int) -> frozenset[int]:
-    """A process and all its descendants that have not ended. Source: proc(5), `stat`."""
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return frozenset()
-    itself = frozenset() if state in "ZX" else frozenset({process_id})
-    return itself.union(*map(process_family, child_processes(process_id)))
-
-
-def child_processes(process_id: int) -> tuple[int, ...]:
-    """The children of all threads of a process. Source: proc(5), `task/[tid]/children`."""
-    try:
-        threads = tuple(Path(f"/proc/{process_id}/task").iterdir())
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-    return tuple(child for thread in threads for child in _children_of_thread(thread))
-
-
-def _children_of_thread(thread: Path) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, (thread / "children").read_text().split()))
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-
-
-def command_line(process_id: int) -> tuple[str, ...]:
-    """The words that a process was started with; none where it is gone. Source: proc(5), `cmdline`."""
-    try:
-        return tuple(Path(f"/proc/{process_id}/cmdline").read_text(errors="replace").split("\0"))
-    except (FileNotFoundError, ProcessLookupError):
-        return ()
-
-
-def signal_pinned(descriptor: int, number: signal.Signals) -> None:
-    """Signal a pinned process, if it is still there.
-
-    gVisor's kernel may run as nobody, whom root without CAP_KILL cannot signal; it dies with `runsc run` all the same.
-    """
-    with suppress(ProcessLookupError, PermissionError):
-        signal.pidfd_send_signal(descriptor, number)
-
-
-def kill_pinned(descriptors: Sequence[int]) -> None:
-    """Kill pinned processes, waiting for nothing."""
-    for descriptor in descriptors:
-        signal_pinned(descriptor, signal.SIGKILL)
-
-
-@contextmanager
-def pinned_processes(process_ids: frozenset[int]) -> Iterator[tuple[int, ...]]:
-    """Descriptors of processes, which keep meaning those processes whatever becomes of their numbers."""
-    descriptors: list[int] = []
-    try:
-        for process_id in process_ids:
-            with suppress(ProcessLookupError):
-                descriptors.append(os.pidfd_open(process_id))
-        yield tuple(descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def pinned_members(members: Callable[[], frozenset[int]]) -> dict[int, int]:
-    """Descriptors of the processes that belong together, by number, for whoever closes them.
-
-    Args:
-        members: who belongs to them now; asked again once they are pinned, since a number may mean another by then.
-    """
-    with ExitStack() as opened:
-        pinned: dict[int, int] = {}
-        for process_id in members():
-            with suppress(ProcessLookupError):
-                pinned[process_id] = os.pidfd_open(process_id)
-                opened.callback(os.close, pinned[process_id])
-        strangers = pinned.keys() - members()
-        opened.pop_all()
-    for process_id in strangers:
-        os.close(pinned.pop(process_id))
-    return pinned
-
-
-async def killed_processes(descriptors: Sequence[int], *, within_seconds: float) -> None:
-    """Kill processes, and wait until they have ended, or could not be made to."""
-    loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + within_seconds, 0.001
-    kill_pinned(descriptors)
-    while not all(map(_has_ended, descriptors)) and loop.time() < deadline:
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.05)
-
-
-def _has_ended(descriptor: int) -> bool:
-    """Whether a pinned process is over. Source: pidfd_open(2), readable once it has ended."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-# ======== sandbox/ended_family.py =====================================================================================
-# A command of which nothing is left afterwards, whatever it started and however it hangs.
-#
-# It blocks, unlike the box's own ending, and needs no cgroup: what the command started is found below it.
-# Source: pidfd_open(2), proc(5).
-
-
-_FAMILY_END_SECONDS = 5.0
-_FAMILY_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@contextmanager
-def ended_family(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command that writes both its outputs to one pipe, and end it with all that it started."""
-    process = subprocess.Popen(
-        command,
-        cwd="/",
-        env={"PATH": _FAMILY_PATH},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        _end_family(process.pid)
-        process.communicate()
-
-
-def _end_family(process_id: int) -> None:
-    """Kill a process with all its descendants: held still first, so that none forks away meanwhile."""
-    pinned: dict[int, int] = {}
-    try:
-        while fresh := process_family(process_id) - pinned.keys():
-            for member in fresh:
-                with suppress(ProcessLookupError):
-                    pinned[member] = os.pidfd_open(member)
-                    signal_pinned(pinned[member], signal.SIGSTOP)
-        for descriptor in pinned.values():
-            signal_pinned(descriptor, signal.SIGKILL)
-        _wait_for_pinned(tuple(pinned.values()))
-    finally:
-        for descriptor in pinned.values():
-            os.close(descriptor)
-
-
-def _wait_for_pinned(descriptors: tuple[int, ...]) -> None:
-    """Wait until processes have ended, or could not be made to. Source: pidfd_open(2)."""
-    poll, deadline = select.poll(), time.monotonic() + _FAMILY_END_SECONDS
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    left = len(descriptors)
-    while left and (ended := poll.poll(max(deadline - time.monotonic(), 0.0) * 1_000)):
-        for descriptor, _ in ended:
-            poll.unregister(descriptor)
-        left -= len(ended)
 
 
 # ======== sandbox/queue_lines.py ======================================================================================
@@ -11807,7 +11805,7 @@ class Box:
         state, name = self._folder.state, self._folder.name
         self._watch = await ExitWatch.opened(state, name, self._process.pid, box_processes())
         if self._watch is not None:
-            self._pinned = pinned_members(box_processes)
+            self._pinned = pinned_members(box_processes(), box_processes)
             self._halt_waiters()
 
     async def serve(
