@@ -27,7 +27,7 @@ from plugins.flatten_source import (
 )
 from policy.errors import Problem
 
-THIRD_PARTY = frozenset({"cryptography", "jsonschema", "pydantic", "pydantic_settings"})
+THIRD_PARTY = frozenset({"cryptography", "h11", "jsonschema", "pydantic", "pydantic_settings"})
 HOST_PACKAGE = "open_webui"
 HOST_MODULES = frozenset({"open_webui.models.groups"})
 """Of Open WebUI, what plugins may ask; each was read in its source, and is asked only inside a function."""

@@ -38,6 +38,7 @@ _SPECIAL_NETWORKS = tuple(
         ("100::/64", "a black hole"),
         ("2001::/32", "a tunnel that hides where it ends"),
         ("2001:2::/48", "reserved for benchmarks"),
+        ("2001::/23", "reserved for protocols"),
         ("2001:db8::/32", "reserved for documentation"),
         ("3fff::/20", "reserved for documentation"),
         ("5f00::/16", "reserved for segment routing"),
@@ -51,8 +52,23 @@ _SPECIAL_NETWORKS = tuple(
     )
 )
 """From the narrower to the wider: the first that holds an address says what it is."""
-_REACHABLE = (IPv4Network("192.0.0.9"), IPv4Network("192.0.0.10"))
-"""What the registry calls globally reachable within a block that is not."""
+_REACHABLE = tuple(
+    ip_network(network)
+    for network in (
+        "192.0.0.9",
+        "192.0.0.10",
+        "::ffff:0:0/96",
+        "64:ff9b::/96",
+        "2001:1::1",
+        "2001:1::2",
+        "2001:1::3",
+        "2001:3::/32",
+        "2001:4:112::/48",
+        "2001:20::/28",
+        "2001:30::/28",
+    )
+)
+"""What the registries call globally reachable within a block that is not, and what holds IPv4 addresses there."""
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
 
@@ -65,7 +81,7 @@ def words_of_address(address: IPAddress) -> str:
 def words_of_network(network: IPNetwork) -> str:
     """What every address of a network is, none of which is public; empty where some may be."""
     held = _held_ipv4(network)
-    if isinstance(held, IPv4Network) and any(map(held.overlaps, _REACHABLE)):
+    if any(_is_within(held, reachable) or _is_within(reachable, held) for reachable in _REACHABLE):
         return ""
     return next((words for wide, words in _SPECIAL_NETWORKS if _is_within(held, wide)), "")
 

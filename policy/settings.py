@@ -18,6 +18,8 @@ DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
 GVISOR_PLATFORMS = ("systrap", "ptrace", "kvm")
 """What gVisor can catch system calls with; `kvm` hangs on some virtual machines, so it is never taken by itself."""
+NETWORK_MODES = ("proxy", "namespace")
+"""By which way code reaches what it may: an egress proxy that needs no rights, or a network namespace of its own."""
 LONGEST_STALE = timedelta(days=90)
 """The longest time for which an old policy set can hold."""
 LONGEST_QUEUE_WAIT = timedelta(hours=1)
@@ -160,6 +162,12 @@ def _parse_platform(text: str) -> str:
     return text
 
 
+def _parse_network_mode(text: str) -> str:
+    if text not in NETWORK_MODES:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(NETWORK_MODES)}")
+    return text
+
+
 def _parse_sha512(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{128}", text):
         raise ValueError(f"{spelt(text)} is not a SHA-512 in 128 lower-case hexadecimal digits")
@@ -286,6 +294,13 @@ GVISOR_PLATFORM: Setting[str | None] = Setting(
     default=None,
     description="How gVisor catches system calls; unset, what works is found by trying",
 )
+NETWORK_MODE: Setting[str] = Setting(
+    name="network_mode",
+    parse=_parse_network_mode,
+    grammar=f"one of {', '.join(NETWORK_MODES)}",
+    default="proxy",
+    description="How code reaches what it may: `proxy` needs no rights; `namespace` is for programs that know no proxy",
+)
 PACKAGES_PATH: Setting[str | None] = Setting(
     name="packages_path",
     parse=_parse_path,
@@ -353,6 +368,7 @@ SETTINGS: tuple[Setting[Any], ...] = (
     GVISOR_SHA512,
     GVISOR_MIN_VERSION,
     GVISOR_PLATFORM,
+    NETWORK_MODE,
     PACKAGES_PATH,
     POOL_SIZE,
     POOL_IMPORTS,

@@ -69,6 +69,11 @@ class BoxFolder:
         """Where gVisor keeps its own state, its `--root`."""
         return self.path / "state"
 
+    @property
+    def egress(self) -> Path:
+        """Where the socket of its proxy is, if it has one."""
+        return self.path / "egress"
+
     def write(self, spec: dict[str, object]) -> None:
         """Make the folder with the spec in it."""
         self.bundle.mkdir(mode=0o700, parents=True)

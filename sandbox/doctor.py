@@ -202,8 +202,8 @@ def enforced_otherwise() -> tuple[Check, ...]:
     """The limits that need no proof on the host: they are this program's own doing."""
     proved = {probe.limit for probe in PROBES}
     own = {
-        "network_allowlist": "boxes get no network unless it is public and private destinations are allowed too",
-        "network_private_allowed": "as network_allowlist",
+        "network_allowlist": "boxes have no route; the egress proxy decides about each connection",
+        "network_private_allowed": "decided by the egress proxy after a name is resolved",
         "auto_install": "decided before anything is downloaded",
         "max_file_megabytes": "this version hands no files in or out",
         "max_concurrent_runs": "counted with locked files in the private folder",

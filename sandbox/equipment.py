@@ -16,6 +16,7 @@ from policy.effective import EffectiveLimits
 from policy.limits import AUTO_INSTALL
 from sandbox.cgroups import CgroupParent, CgroupsUnavailable, find_cgroup_parent
 from sandbox.debian import apt_host
+from sandbox.egress_network import EgressNetwork, HostNetwork
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder
 from sandbox.gvisor import Runsc, auto_install_refused, find_runsc, install_runsc
@@ -26,6 +27,7 @@ from sandbox.off_limits import host_off_limits
 from sandbox.packages import Packages, PackagesOrder, offered_packages
 from sandbox.proof import HostProof
 from sandbox.release import ReleaseSource
+from sandbox.spec import NetworkMode
 from sandbox.tree import FileTree, build_tree
 from sandbox.tree_plan import Interpreter
 
@@ -57,6 +59,10 @@ class Equipment:
     """Modules that the interpreters of waiting boxes import beforehand."""
     runsc_stamp: str | None = None
     """The program of `runsc` as it was when it was found; `None` where nobody looked."""
+    network_way: NetworkMode = NetworkMode.PROXY
+    """How code reaches what its limits permit."""
+    egress_network: Callable[[], EgressNetwork] = HostNetwork
+    """Where one box's permitted connections are made."""
 
     @property
     def gvisor_words(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from sandbox.egress_account import EgressSummary
 from sandbox.request import LANGUAGE_NAMES
 
 MOST_STREAM_CHANGES = 4_096
@@ -158,6 +159,8 @@ class RunResult(RunUsage):
     """Id and serial of each policy file that took part."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
+    egress: EgressSummary
+    """What it reached, and what it was refused."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -219,6 +222,7 @@ class RunResult(RunUsage):
             "truncated": self.truncated,
             "notices": list(self.notices),
             "unenforced": list(self.unenforced),
+            "network": self.egress.record(),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,

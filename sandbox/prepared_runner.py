@@ -25,6 +25,7 @@ from sandbox.proving import with_kept_proof, with_new_proof
 from sandbox.release import ReleaseSource
 from sandbox.runner import Runner
 from sandbox.slots import QueueBounds, remove_free_slots
+from sandbox.spec import NetworkMode
 
 _MEMORY_INFORMATION = Path("/proc/meminfo")
 
@@ -37,6 +38,8 @@ class HostChoices:
     """Which gVisor is wanted."""
     gvisor_platform: str | None = None
     """The only platform to start it on; `None` leaves it to what works here."""
+    network_way: NetworkMode = NetworkMode.PROXY
+    """How code reaches what its limits permit."""
     pool_size: int | None
     """How many boxes may wait for code; `None` leaves it to the memory there is."""
     pool_imports: tuple[str, ...]
@@ -123,7 +126,7 @@ class PreparedRunner:
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
         await asyncio.to_thread(remove_free_slots, equipment.folder / "slots")
-        equipment = replace(equipment, pool_imports=choices.pool_imports)
+        equipment = replace(equipment, pool_imports=choices.pool_imports, network_way=choices.network_way)
         equipment = await asyncio.to_thread(with_kept_proof, equipment)
         if equipment.proof is None:
             await announce("Proving on this host that each limit holds...")

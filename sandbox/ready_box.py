@@ -20,14 +20,25 @@ from typing import Any, Self, TypeVar
 from sandbox.box import Box, BoxEnd, BoxFolder
 from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_members, make_cgroup
 from sandbox.control import control_socket_files
+from sandbox.egress_proxy import EgressProxy
+from sandbox.egress_rules import EgressRules
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError
 from sandbox.launch import own_network_command
 from sandbox.leases import RUNS_FOLDER, leased_folder
+from sandbox.network_namespace import check_may_enter, spec_inside
 from sandbox.outcome import KeptOutput
 from sandbox.processes import process_family
 from sandbox.run_notes import RunNote, RunState, ended_by_administrator, write_run_note
-from sandbox.spec import BOX_DIGEST_ANNOTATION, GVISOR_GROWTH_BYTES, STARTUP_RAM_BYTES, Compiled, NetworkMode
+from sandbox.spec import (
+    BOX_DIGEST_ANNOTATION,
+    GVISOR_GROWTH_BYTES,
+    STARTUP_RAM_BYTES,
+    Compiled,
+    NetworkMode,
+    egress_mount,
+)
+from sandbox.transparent_egress import TransparentEgress
 from sandbox.used_trees import used_tree
 
 W = TypeVar("W")
@@ -95,6 +106,8 @@ class ReadyBox:
     """CPU time that it took until then."""
     memory_limit_bytes: int | None = None
     """What its cgroup holds it to once it is ready, gVisor's share included; `None` where nothing does."""
+    egress: EgressProxy | TransparentEgress | None = None
+    """Its way out; absent where it has none."""
     box: Box | None = None
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
@@ -142,12 +155,27 @@ class ReadyBox:
         return self.box is not None and self.box.answers
 
     async def serve(
-        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+        self,
+        code: bytes,
+        output: KeptOutput,
+        *,
+        rules: EgressRules,
+        within_seconds: float | None,
+        handed_over: Callable[[], None],
     ) -> BoxEnd:
-        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between."""
+        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between.
+
+        The box reaches what the rules permit, from just before until its end.
+        """
         if self.box is None:
             raise StartError(reason="the box was never started")
-        return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        if self.egress is None:
+            return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        self.egress.open(rules)
+        try:
+            return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        finally:
+            await self.egress.close()
 
     def note(self, state: RunState, **who: Any) -> None:  # noqa: ANN401 -- fields of `RunNote`
         """Say in its folder what it is doing, for `sandbox ps`."""
@@ -168,6 +196,8 @@ class ReadyBox:
     def abandon(self) -> None:
         """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
         self.set_aside.close()
+        if self.egress is not None:
+            self.egress.abandon()
         if self.box is not None:
             self.box.abandon()
         self.lease.close()
@@ -189,6 +219,8 @@ class ReadyBox:
                     return
 
     async def _remove_once(self) -> None:
+        if self.egress is not None:
+            await self.egress.close()
         if self.cgroup is not None:
             await self.cgroup.kill()
         if self.box is not None:
@@ -216,7 +248,7 @@ class ReadyBox:
     async def _start(self, plan: BoxPlan) -> None:
         begun = time.monotonic()
         cgroups = plan.equipment.cgroups
-        self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
+        self.folder.write(await self._own_spec(plan))
         if isinstance(cgroups, CgroupParent):
             # Named before it is made: whoever kills us in between leaves a note that leads to it.
             self.cgroup = cgroups.run_cgroup(self.folder.name)
@@ -229,9 +261,24 @@ class ReadyBox:
         if self.cgroup is not None and plan.equipment.proof is None:
             # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
             _prove_membership(self.cgroup, box.process_id)
+        if isinstance(self.egress, TransparentEgress) and not self.egress.namespace.is_entered_by(self.processes()):
+            raise StartError(reason="the box is not in the network namespace made for it")
         await box.watch(self.processes)
         self._hold(plan.cgroup_limits)
         self.startup_seconds = time.monotonic() - begun
+
+    async def _own_spec(self, plan: BoxPlan) -> dict[str, Any]:
+        """The spec with what is this box's alone."""
+        compiled = plan.compiled
+        spec = {**compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}}
+        if compiled.network is NetworkMode.PROXY:
+            self.egress = await EgressProxy(plan.equipment.egress_network()).listen(self.folder.egress)
+            spec["mounts"] = [*spec["mounts"], egress_mount(self.folder.egress)]
+        if compiled.network is NetworkMode.NAMESPACE:
+            check_may_enter(plan.equipment.runsc.arguments)
+            self.egress = await TransparentEgress.listening(plan.equipment.egress_network())
+            return spec_inside(spec, self.egress.namespace)
+        return spec
 
     def _hold(self, limits: CgroupLimits) -> None:
         """Tighten what a start had more of than any code will."""
@@ -247,9 +294,8 @@ class ReadyBox:
     async def _start_box(self, plan: BoxPlan) -> Box:
         """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
         runsc = plan.equipment.runsc
-        own_network = own_network_command() if plan.compiled.network is NetworkMode.LOOPBACK else ()
         self.box = await Box.start(
-            (*own_network, str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            (*own_network_command(), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
             self.folder,
             self.cgroup.procs_files if self.cgroup else (),
         )

@@ -24,6 +24,8 @@ from policy.limits import (
 from policy.values import Unlimited
 from sandbox.box import STARTUP_SECONDS, BoxEnd
 from sandbox.cgroups import CgroupLimits, Counters
+from sandbox.egress_account import EMPTY_EGRESS
+from sandbox.egress_rules import EgressRules
 from sandbox.enforcing import Enforced, enforceable
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError, UnenforceableError
@@ -141,7 +143,13 @@ class Runner:
         self, request: RunRequest, tell: Callable[[str], Awaitable[None]], spent: Callable[[RunUsage], None]
     ) -> RunResult:
         equipment, clock = self._equipment, asyncio.get_running_loop().time
-        compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
+        compiled = compile_run(
+            request.language,
+            request.limits,
+            equipment.tree,
+            packages=equipment.packages,
+            way=equipment.network_way,
+        )
         enforced = enforceable(_held_to(request, compiled), request.limits, equipment.cgroups, equipment.proof)
         asked = clock()
         async with AsyncExitStack() as slots:
@@ -194,8 +202,15 @@ class Runner:
         imports = self._equipment.pool_imports
         if not imports or request.language != "python":
             return plan
-        tree, packages = self._equipment.tree, self._equipment.packages
-        compiled = compile_run("python", request.limits, tree, packages=packages, imports=imports)
+        equipment = self._equipment
+        compiled = compile_run(
+            "python",
+            request.limits,
+            equipment.tree,
+            packages=equipment.packages,
+            imports=imports,
+            way=equipment.network_way,
+        )
         return replace(plan, compiled=compiled)
 
     async def _served(self, begun: _Begun) -> RunResult:
@@ -208,10 +223,12 @@ class Runner:
         end = await ready.serve(
             request.code_bytes,
             output,
+            rules=EgressRules.of_limits(limits),
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
         usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
+        egress = ready.egress.account.summary if ready.egress else EMPTY_EGRESS
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -225,12 +242,13 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
+            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *egress.notices))),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             ended_by_administrator=ended_by_hand,
+            egress=egress,
             code_sha256=request.code_sha256,
             **{field.name: getattr(usage, field.name) for field in fields(usage)},
         )

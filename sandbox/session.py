@@ -28,6 +28,7 @@ from policy.settings import (
     GVISOR_SHA512,
     GVISOR_URL,
     GVISOR_VERSION,
+    NETWORK_MODE,
     PACKAGES_PATH,
     POLICY_KEYS,
     POLICY_PATH,
@@ -49,6 +50,7 @@ from sandbox.prepared_runner import HostChoices, PreparedRunner
 from sandbox.release import ReleaseSource, release_source
 from sandbox.request import LANGUAGE_NAMES, RunRequest
 from sandbox.slots import QueueBounds
+from sandbox.spec import NetworkMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ def host_choices(settings: SettingValues) -> HostChoices:
     return HostChoices(
         gvisor=gvisor_source(settings),
         gvisor_platform=settings[GVISOR_PLATFORM],
+        network_way=NetworkMode(settings[NETWORK_MODE]),
         pool_size=settings[POOL_SIZE],
         pool_imports=settings[POOL_IMPORTS],
         packages=packages_order(settings),

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from policy.effective import EffectiveLimits
@@ -19,11 +20,11 @@ from policy.limits import (
     MAX_PROCESSES,
     MAX_RAM_MEGABYTES,
     NETWORK_ALLOWLIST,
-    NETWORK_PRIVATE_ALLOWED,
     NETWORKING_ALLOWED,
 )
 from policy.values import Unlimited
 from sandbox.cgroups import CgroupLimits
+from sandbox.forwarder import EGRESS_FOLDER, PROXY_ENVIRONMENT
 from sandbox.packages import BOX_PACKAGES, Packages
 from sandbox.starters import starter_command
 from sandbox.tree import FileTree
@@ -49,6 +50,7 @@ BOX_ENVIRONMENT = (
 )
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """By what numpy and its kin are told how many threads to start. Source: the manuals of OpenMP, OpenBLAS and MKL."""
+_PROC_MOUNT = {"destination": "/proc", "type": "proc", "source": "proc"}
 _KILOBYTE = 1 << 10
 _MEGABYTE = 1 << 20
 _SHARED_MEMORY_PART = 4
@@ -57,10 +59,20 @@ _SHARED_MEMORY_PART = 4
 class NetworkMode(Enum):
     """What network a box has."""
 
-    LOOPBACK = "none"
+    NONE = "none"
     """Its own loopback alone."""
-    HOST = "host"
-    """The host's network, unfiltered."""
+    PROXY = "proxy"
+    """Its own loopback, and a socket in its file system that leads to an egress proxy outside."""
+    NAMESPACE = "namespace"
+    """A network namespace of its own, in which every connection comes to the runner."""
+
+
+_NETWORK_FLAGS = {
+    NetworkMode.NONE: ("--network=none",),
+    NetworkMode.PROXY: ("--network=none", "--host-uds=open"),
+    NetworkMode.NAMESPACE: ("--network=host",),
+}
+"""`open` lets a box connect to sockets in what is mounted into it: there is one. `host` is the namespace it is in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +98,7 @@ def compile_run(
     *,
     packages: Packages | None = None,
     imports: tuple[str, ...] = (),
+    way: NetworkMode = NetworkMode.PROXY,
 ) -> Compiled:
     """The one description of a run that follows from its language and limits.
 
@@ -95,46 +108,60 @@ def compile_run(
         tree: what the box sees.
         packages: what the administrator offers beside it.
         imports: modules that its interpreter imports before it waits for code.
+        way: how it reaches what its limits permit, if they permit anything.
     """
-    mode, notice = network_mode(limits)
+    mode, notice = network_mode(limits, way)
+    forwards = mode is NetworkMode.PROXY
     return Compiled(
         spec={
             "ociVersion": "1.0.2",
             "process": _process(
-                limits,
-                arguments=_arguments(language, tree, packages, imports),
-                environment=(*BOX_ENVIRONMENT, *_packages_environment(limits, packages)),
+                _rlimits(limits, beside=1 if forwards else 0),
+                arguments=starter_command(
+                    language,
+                    python=tree.python,
+                    bash=tree.bash,
+                    packages=BOX_PACKAGES if packages else "",
+                    imports=imports,
+                    forwards=forwards,
+                ),
+                environment=(
+                    *BOX_ENVIRONMENT,
+                    *_packages_environment(limits, packages),
+                    *(PROXY_ENVIRONMENT if forwards else ()),
+                ),
             ),
             "root": {"path": str(tree.root), "readonly": True},
             "hostname": "sandbox",
-            "mounts": [*_mounts(limits, mode), *_packages_mounts(packages)],
-            "linux": {"namespaces": _namespaces(mode)},
+            "mounts": [_PROC_MOUNT, *_writable_mounts(limits), *_packages_mounts(packages)],
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]},
         },
-        runsc_flags=(f"--network={mode.value}",),
+        runsc_flags=_NETWORK_FLAGS[mode],
         cgroup_limits=_cgroup_limits(limits),
         network=mode,
         network_notice=notice,
     )
 
 
-def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
-    """Which network a run gets, and what to tell people where that is less than the limits name."""
+def network_mode(limits: EffectiveLimits, way: NetworkMode = NetworkMode.PROXY) -> tuple[NetworkMode, str]:
+    """Which network a run gets, and what to tell people where that is less than they may expect."""
     if not limits[NETWORKING_ALLOWED]:
-        return NetworkMode.LOOPBACK, ""
-    allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
-    lists, private = limits.origin_of(NETWORK_ALLOWLIST), limits.origin_of(NETWORK_PRIVATE_ALLOWED)
-    if allowlist == "none":
-        return NetworkMode.LOOPBACK, f"The run had no network: network_allowlist, by {lists}, allows no destination."
-    if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
-        return NetworkMode.HOST, ""
-    wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
-    return NetworkMode.LOOPBACK, (
-        f"The run had no network: its limits permit {wanted} (network_allowlist by {lists}, network_private_allowed "
-        f"by {private}), which this version cannot enforce yet."
-    )
+        return NetworkMode.NONE, ""
+    if not limits[NETWORK_ALLOWLIST]:
+        origin = limits.origin_of(NETWORK_ALLOWLIST)
+        return NetworkMode.NONE, f"The run had no network: network_allowlist, by {origin}, allows no destination."
+    return way, ""
 
 
-def _process(limits: EffectiveLimits, *, arguments: tuple[str, ...], environment: tuple[str, ...]) -> dict[str, Any]:
+def egress_mount(folder: Path) -> dict[str, Any]:
+    """The mount of one box's own folder with the socket of its proxy."""
+    options = ["bind", "ro", "nosuid", "nodev", "noexec"]
+    return {"destination": EGRESS_FOLDER, "type": "bind", "source": str(folder), "options": options}
+
+
+def _process(
+    rlimits: list[dict[str, Any]], *, arguments: tuple[str, ...], environment: tuple[str, ...]
+) -> dict[str, Any]:
     return {
         "terminal": False,
         "user": {"uid": BOX_UID, "gid": BOX_UID},
@@ -142,14 +169,9 @@ def _process(limits: EffectiveLimits, *, arguments: tuple[str, ...], environment
         "env": list(environment),
         "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
         "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
-        "rlimits": _rlimits(limits),
+        "rlimits": rlimits,
         "noNewPrivileges": True,
     }
-
-
-def _arguments(language: str, tree: FileTree, packages: Packages | None, imports: tuple[str, ...]) -> tuple[str, ...]:
-    offered = BOX_PACKAGES if packages else ""
-    return starter_command(language, python=tree.python, bash=tree.bash, packages=offered, imports=imports)
 
 
 def _packages_mounts(packages: Packages | None) -> list[dict[str, Any]]:
@@ -181,23 +203,12 @@ def _threads(limits: EffectiveLimits) -> int | None:
     return max(1, min(bounds)) if bounds else None
 
 
-def _rlimits(limits: EffectiveLimits) -> list[dict[str, Any]]:
+def _rlimits(limits: EffectiveLimits, *, beside: int) -> list[dict[str, Any]]:
     ceilings = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1_024}
     processes = limits[MAX_PROCESSES]
     if not isinstance(processes, Unlimited):
-        ceilings["RLIMIT_NPROC"] = processes
+        ceilings["RLIMIT_NPROC"] = processes + beside
     return [{"type": name, "soft": value, "hard": value} for name, value in ceilings.items()]
-
-
-def _mounts(limits: EffectiveLimits, mode: NetworkMode) -> list[dict[str, Any]]:
-    mounts = [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        *_writable_mounts(limits),
-    ]
-    if mode is NetworkMode.HOST:
-        resolver = {"destination": "/etc/resolv.conf", "type": "bind", "source": "/etc/resolv.conf"}
-        mounts.append({**resolver, "options": ["bind", "ro"]})
-    return mounts
 
 
 def _writable_mounts(limits: EffectiveLimits) -> list[dict[str, Any]]:
@@ -214,13 +225,6 @@ def _tmpfs(destination: str, kilobytes: int | None) -> dict[str, Any]:
     size = [] if kilobytes is None else [f"size={kilobytes}k"]
     options = ["nosuid", "nodev", "mode=1777", *size]
     return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
-
-
-def _namespaces(mode: NetworkMode) -> list[dict[str, str]]:
-    kinds = ["pid", "ipc", "uts", "mount"]
-    if mode is NetworkMode.LOOPBACK:
-        kinds.append("network")
-    return [{"type": kind} for kind in kinds]
 
 
 def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:

@@ -4,6 +4,8 @@ They run before the person's code and in its process, so nothing they say is bel
 before any of that code has been handed over.
 """
 
+from sandbox.forwarder import EGRESS_FOLDER, EGRESS_PORT, EGRESS_SOCKET, FORWARDER
+
 READY = b"\x00ready\n"
 """What a starter writes to standard output once its interpreter is ready for code."""
 
@@ -94,8 +96,18 @@ BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
 """Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""
 
 
+_FORWARDED = f"{FORWARDER}\nforward('{EGRESS_FOLDER}/{EGRESS_SOCKET}', {EGRESS_PORT})\ndel forward\n"
+_BECOME_BASH = "import os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
+
+
 def starter_command(
-    language: str, *, python: str, bash: str, packages: str = "", imports: tuple[str, ...] = ()
+    language: str,
+    *,
+    python: str,
+    bash: str,
+    packages: str = "",
+    imports: tuple[str, ...] = (),
+    forwards: bool = False,
 ) -> tuple[str, ...]:
     """The command line that waits for code of a language.
 
@@ -105,8 +117,11 @@ def starter_command(
         bash: path of the shell in the box.
         packages: folder in the box where Python looks for modules after its standard library; none where empty.
         imports: modules that Python imports before it says that it is ready.
+        forwards: whether connections are carried out of the box.
     """
+    forwarding = _FORWARDED if forwards else ""
     if language == "python":
         arguments = (packages, *imports) if packages or imports else ()
-        return (python, "-I", "-S", "-X", "utf8", "-c", PYTHON_STARTER, *arguments)
-    return (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
+        return (python, "-I", "-S", "-X", "utf8", "-c", forwarding + PYTHON_STARTER, *arguments)
+    waiting = (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
+    return (python, "-I", "-S", "-c", forwarding + _BECOME_BASH, *waiting) if forwards else waiting

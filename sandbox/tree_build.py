@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.elf import outside_needs
+from sandbox.forwarder import EGRESS_FOLDER
 from sandbox.packages import BOX_PACKAGES
 from sandbox.shared_libraries import file_tree_error, gathered_libraries, libraries_beside, needed_libraries
 from sandbox.tree_plan import ZONES, Interpreter, TreePlan, TreeSource, first_bytes, tree_source
@@ -44,6 +45,7 @@ TREE_FOLDERS = (
     "usr/share/zoneinfo",
     "var",
     BOX_PACKAGES.lstrip("/"),
+    EGRESS_FOLDER.lstrip("/"),
 )
 BOX_ACCOUNTS = (
     "root:x:0:0:root:/:/bin/false\n"

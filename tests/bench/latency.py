@@ -83,7 +83,7 @@ async def burst_rows(place: BenchPlace) -> list[Row]:
         await runner.run(request)
         for _ in counted(f"Bursts of {BURST_SIZE} on a pool of {BURST_POOL}", BURSTS):
             await _filled(place, pool, BURST_POOL)
-            runs = (_timed_run(runner, request) for _ in range(BURST_SIZE))
+            runs = (timed_run(runner, request) for _ in range(BURST_SIZE))
             taken.extend((seconds, result.pooled) for seconds, result in await asyncio.gather(*runs))
     return [
         Row(what=f"{BURST_WORDS}: its hits", sample=sample_of([seconds for seconds, pooled in taken if pooled])),
@@ -98,7 +98,7 @@ async def package_rows(place: BenchPlace, module: str) -> list[Row]:
     cold: list[float] = []
     async with Runner(place.equipment) as runner:
         for _ in counted(f"Cold runs that import {module}", PACKAGE_COLD_TURNS):
-            seconds, _result = await _timed_run(runner, request_for_bench(code))
+            seconds, _result = await timed_run(runner, request_for_bench(code))
             cold.append(seconds)
             await runner.close()
     async with Runner(place.equipment, pool=pool) as runner:
@@ -109,11 +109,11 @@ async def package_rows(place: BenchPlace, module: str) -> list[Row]:
     return [cold_row, against(Row(what=f"pool hit that imports {module}", sample=sample_of(hits)), cold_row)]
 
 
-async def hit_seconds(place: BenchPlace, runner: Runner, pool: Pool, code: str = CODE) -> float:
+async def hit_seconds(place: BenchPlace, runner: Runner, pool: Pool, code: str = CODE, **values: object) -> float:
     """Run on a box that waits, once one does and nothing else is going on."""
     await _filled(place, pool, 1)
     await asyncio.sleep(_REST_SECONDS)
-    seconds, result = await _timed_run(runner, request_for_bench(code))
+    seconds, result = await timed_run(runner, request_for_bench(code, **values))
     if not result.pooled:
         raise RuntimeError("a box waited, and another was started")
     return seconds
@@ -129,7 +129,8 @@ def new_pool(place: BenchPlace, *, size: int) -> Pool:
     return Pool(place.equipment.folder / "slots", size=size, outdated=_never)
 
 
-async def _timed_run(runner: Runner, request: RunRequest) -> tuple[float, RunResult]:
+async def timed_run(runner: Runner, request: RunRequest) -> tuple[float, RunResult]:
+    """How long a run of the bench's code took, and its result."""
     begun = time.perf_counter()
     result = await runner.run(request)
     seconds = time.perf_counter() - begun
@@ -140,7 +141,7 @@ async def _timed_run(runner: Runner, request: RunRequest) -> tuple[float, RunRes
 
 async def _cold_run(place: BenchPlace, runner: Runner) -> Cost:
     box, own = place.cpu_seconds(), time.process_time()
-    seconds, _ = await _timed_run(runner, request_for_bench())
+    seconds, _ = await timed_run(runner, request_for_bench())
     await runner.close()  # what is left of the box, off the clock but not for free
     own = time.process_time() - own
     await place.settled()

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from tests.bench.capacity import memory_rows, throughput_rows
+from tests.bench.egress import egress_rows
 from tests.bench.latency import burst_rows, cold_rows, hit_rows, package_rows
 from tests.bench.measuring import Row, Skip, shown, written
 from tests.bench.peers import peer_rows
@@ -22,6 +23,7 @@ PICTURE_PROGRAM = Path(__file__).with_name("picture.py")
 PACKAGE = "numpy"
 LATENCY = "Latency, from request to result"
 THROUGHPUT = "Throughput of cold runs"
+EGRESS = "The network"
 CPU = "CPU time of a cold run"
 MEMORY = "Memory of a box that waits"
 _BUSY_LOAD = 1.0
@@ -60,11 +62,13 @@ async def _measured() -> tuple[str, Sections]:
         latency = [*colds, *await hit_rows(place), *await burst_rows(place)]
         throughput = await throughput_rows(place)
         memory = await memory_rows(place)
+        egress = await egress_rows(place)
         package_latency, package_memory = await _package_rows()
         peers = peer_rows(place, BENCH_VENV / "bin" / "python")
         sections: Sections = {
             LATENCY: [*latency, *package_latency, *peers],
             THROUGHPUT: throughput,
+            EGRESS: egress,
             CPU: cpu,
             MEMORY: [*memory, *package_memory],
         }

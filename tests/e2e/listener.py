@@ -40,13 +40,20 @@ def listening() -> Iterator[Listener]:
 
 
 def reaching(port: int) -> str:
-    """Python that tries to reach the listener, and tells which network interfaces it sees."""
+    """Python that tries to reach the listener, straight and by the way out, and tells which interfaces it sees."""
     return f"""\
 import socket
 print([name for _, name in socket.if_nameindex()])
 try:
     socket.create_connection(("127.0.0.1", {port}), 2).close()
-    print("reached", "the listener", flush=True)
+    print("reached the listener straight", flush=True)
 except OSError as error:
-    print("reached", "nothing:", error, flush=True)
+    print("straight: reached nothing,", error, flush=True)
+try:
+    with socket.create_connection(("127.0.0.1", 3128), 2) as way:
+        way.sendall(b"CONNECT 127.0.0.1:{port} HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\n\\r\\n")
+        answer = way.makefile("rb").readline().decode()
+    print("by the way out:", "reached the listener" if " 200 " in answer else "reached nothing, " + answer, flush=True)
+except OSError as error:
+    print("by the way out: reached nothing,", error, flush=True)
 """

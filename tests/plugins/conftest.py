@@ -30,7 +30,7 @@ from sandbox.release import release_source
 from tests.policy.factories import text_of
 
 ROOT = Path(__file__).parents[2]
-BARE_DISTRIBUTIONS = ("pydantic", "pydantic-settings", "jsonschema", "cryptography")
+BARE_DISTRIBUTIONS = ("pydantic", "pydantic-settings", "jsonschema", "cryptography", "h11")
 
 
 @dataclass(slots=True)

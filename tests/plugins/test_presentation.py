@@ -16,6 +16,7 @@ from markdown_it.token import Token
 from plugins.presentation import end_json, end_markdown, escaped_markdown, fenced, json_text
 from policy.errors import ConfigurationError, Problem
 from sandbox.cleaning import cleaned
+from sandbox.egress_account import EMPTY_EGRESS
 from sandbox.errors import BusyError
 from sandbox.outcome import Chunk, Outcome, RunResult
 
@@ -67,6 +68,7 @@ def result_of(output: bytes = b"42\n", **changes: Any) -> RunResult:  # noqa: AN
         "wall_seconds": 0.25,
         "cpu_seconds": None,
         "peak_memory_bytes": None,
+        "egress": EMPTY_EGRESS,
         "code_sha256": "c" * 64,
     }
     return RunResult(**(values | changes))

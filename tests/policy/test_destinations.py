@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from policy.destinations import (
     Destination,
+    Domain,
+    HostName,
+    ReachIndex,
     covers,
     meet_of_destinations,
     meet_of_sets,
@@ -301,6 +304,58 @@ def test_narrowed_leaves_out_exactly_what_another_item_covers(texts: frozenset[s
     assert narrowed(items) == {
         item for item in items if not any(covers(other, item) for other in items if other != item)
     }
+
+
+@given(SETS_OF_TEXTS, st.sampled_from(DESTINATION_TEXTS), st.sampled_from([80, 443, 1, 65535]))
+def test_an_index_permits_exactly_what_one_of_its_items_covers(texts: frozenset[str], text: str, port: int) -> None:
+    items, reach = destinations(*texts), parse_destination(text).reach
+
+    asked = Destination(reach=reach, port=port)
+    assert ReachIndex(items).permits(reach, port) == any(covers(item, asked) for item in items)
+
+
+@given(st.lists(REACHES, min_size=1, max_size=6), PORTS, st.integers(1, 65535), st.data())
+def test_an_index_of_any_items_permits_exactly_what_one_of_them_covers(
+    reaches: list[str], listed_port: int | None, port: int, data: st.DataObject
+) -> None:
+    spelt = [reach for reach in reaches if reach != "none"]
+    items = [
+        Destination(reach=parse_destination(reach).reach, port=data.draw(st.sampled_from([listed_port, None, port])))
+        for reach in spelt
+    ]
+    below = [HostName(f"www.{item.reach.name}") for item in items if isinstance(item.reach, HostName | Domain)]
+    for reach in (*below, *(item.reach for item in items)):
+        asked = Destination(reach=reach, port=port)
+        assert ReachIndex(items).permits(reach, port) == any(covers(item, asked) for item in items)
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "permitted"),
+    [
+        ("public", "example.com", True),
+        ("public", "10.0.0.1", True),
+        ("public:443", "example.com", False),
+        ("*.example.com", "a.b.example.com", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "badexample.com", False),
+        ("*.com", "example.com", True),
+        ("example.com", "a.example.com", False),
+        ("example.com:80", "example.com", True),
+        ("example.com:81", "example.com", False),
+        ("10.0.0.0/8", "10.255.255.255", True),
+        ("10.0.0.0/8", "11.0.0.0", False),
+        ("0.0.0.0/0", "::1", False),
+        ("::/0", "10.0.0.1", False),
+    ],
+)
+def test_an_index_permits_a_host_at_a_port(listed: str, asked: str, *, permitted: bool) -> None:
+    index = ReachIndex([parse_destination("unrelated.example:1"), parse_destination(listed)])
+
+    assert index.permits(parse_destination(asked).reach, 80) is permitted
+
+
+def test_an_index_of_nothing_permits_nothing() -> None:
+    assert not any(ReachIndex(()).permits(parse_destination(text).reach, 443) for text in DESTINATION_TEXTS)
 
 
 def test_long_lists_of_ports_hosts_and_domains_have_a_meet_at_once() -> None:

@@ -181,6 +181,7 @@ def test_json_holds_the_record_and_the_output(environ: Mapping[str, str]) -> Non
         "truncated",
         "notices",
         "unenforced",
+        "network",
         "limits_digest",
         "policies",
         "policy_refusal",
@@ -207,7 +208,7 @@ def test_a_signal_to_the_command_ends_the_box_tidies_up_and_says_nothing_of_our_
 ) -> None:
     with endless(environ) as process:
         process.send_signal(number)
-        _, words = process.communicate(timeout=30)
+        _, words = process.communicate(timeout=10)
 
         assert process.returncode == 137
         assert b'File "/' not in words

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sandbox.egress_account import EMPTY_EGRESS
 from sandbox.outcome import MOST_STREAM_CHANGES, Chunk, KeptOutput, Outcome, RunResult
 
 
@@ -35,6 +36,7 @@ def result_of(
         "wall_seconds": 0.0161,
         "cpu_seconds": None,
         "peak_memory_bytes": None,
+        "egress": EMPTY_EGRESS,
         "code_sha256": "c" * 64,
     }
     return RunResult(**{**fields, **changes})  # type: ignore[arg-type]  # a table of fields, checked at run time
@@ -164,6 +166,7 @@ def test_the_record_is_json_and_holds_everything_but_the_output() -> None:
         "truncated": False,
         "notices": ["told"],
         "unenforced": ["max_cpus"],
+        "network": {"decisions": [], "untold": 0, "sent_bytes": 0, "received_bytes": 0},
         "limits_digest": "d" * 64,
         "policies": [{"id": "acme", "serial": 7}],
         "policy_refusal": None,

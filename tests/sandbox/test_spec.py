@@ -42,9 +42,9 @@ PACKAGES = Packages(
 )
 BUILT_IN = {limit.name: limit.built_in for limit in LIMITS}
 LOCKDOWN = {limit.name: limit.lockdown for limit in LIMITS}
-HOST_NETWORK = {"networking_allowed": True, "network_private_allowed": True}
+PRIVATE_TOO = {"networking_allowed": True, "network_private_allowed": True}
 WIDE_OPEN = {
-    **HOST_NETWORK,
+    **PRIVATE_TOO,
     **dict.fromkeys(
         ("max_runtime_seconds", "max_ram_megabytes", "max_cpus", "max_processes", "max_disk_megabytes"), UNLIMITED
     ),
@@ -81,7 +81,7 @@ def mounts_of(limits: EffectiveLimits) -> dict[str, list[str]]:
         ("python-built-in", "python", BUILT_IN),
         ("bash-built-in", "bash", BUILT_IN),
         ("python-lockdown", "python", LOCKDOWN),
-        ("python-host-network", "python", {**BUILT_IN, **HOST_NETWORK}),
+        ("python-private-too", "python", {**BUILT_IN, **PRIVATE_TOO}),
         ("bash-everything-unlimited", "bash", {**BUILT_IN, **WIDE_OPEN}),
         ("python-strictest", "python", {limit.name: limit.kind.strictest for limit in LIMITS}),
     ],
@@ -174,18 +174,15 @@ def test_whatever_the_limits_a_box_has_no_privilege_and_a_read_only_root(
 
 
 @given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
-def test_a_box_gets_the_hosts_network_only_where_three_limits_say_so(limits: EffectiveLimits, language: str) -> None:
-    values = limits.values
-    open_wide = (
-        values["networking_allowed"] and values["network_private_allowed"] and values["network_allowlist"] == ["public"]
-    )
-
+def test_a_box_never_gets_the_hosts_network_and_a_way_out_only_where_limits_permit(
+    limits: EffectiveLimits, language: str
+) -> None:
     compiled = compile_run(language, limits, TREE)
 
-    namespaces = {entry["type"] for entry in compiled.spec["linux"]["namespaces"]}
-    assert compiled.runsc_flags == (("--network=host",) if open_wide else ("--network=none",))
-    assert ("network" in namespaces) is not open_wide
-    assert ("/etc/resolv.conf" in mounts_of(limits)) is open_wide
+    proxied = limits.values["networking_allowed"] is True and limits.values["network_allowlist"] != []
+    assert {"type": "network"} in compiled.spec["linux"]["namespaces"]
+    assert compiled.runsc_flags == ("--network=none", *(("--host-uds=open",) if proxied else ()))
+    assert ("https_proxy=http://127.0.0.1:3128" in compiled.spec["process"]["env"]) is proxied
 
 
 @given(limits=ALL_LIMITS)
@@ -241,29 +238,26 @@ def test_unlimited_is_no_limit_at_all_and_never_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "mode", "words"),
     [
-        pytest.param({"networking_allowed": False}, "", id="not-wanted"),
-        pytest.param(HOST_NETWORK, "", id="given"),
-        pytest.param({"networking_allowed": True}, "public destinations only", id="public-only"),
+        pytest.param({"networking_allowed": False}, NetworkMode.NONE, "", id="not-wanted"),
+        pytest.param({"networking_allowed": True}, NetworkMode.PROXY, "", id="public"),
+        pytest.param(PRIVATE_TOO, NetworkMode.PROXY, "", id="private-too"),
         pytest.param(
-            {**HOST_NETWORK, "network_allowlist": destinations("example.com", "10.0.0.0/8")},
-            "only 10.0.0.0/8,example.com",
+            {"networking_allowed": True, "network_allowlist": destinations("example.com")},
+            NetworkMode.PROXY,
+            "",
             id="listed",
         ),
-        pytest.param({**HOST_NETWORK, "network_allowlist": frozenset()}, "network_allowlist, by test", id="empty-list"),
         pytest.param(
-            {**HOST_NETWORK, "network_allowlist": destinations("public:443")}, "only public:443", id="one-port"
+            {"networking_allowed": True, "network_allowlist": frozenset()},
+            NetworkMode.NONE,
+            "The run had no network: network_allowlist, by test, allows no destination.",
+            id="empty-list",
         ),
     ],
 )
-def test_people_are_told_why_a_run_has_less_network_than_its_limits_name(values: dict[str, Any], words: str) -> None:
-    limits = limits_of(**values)
-
-    mode, notice = network_mode(limits)
-
-    assert words in notice
-    assert bool(notice) == bool(words)
-    assert (mode is NetworkMode.HOST) == (values is HOST_NETWORK)
-    if notice:
-        assert limits.origin_of(limits.decisions["network_allowlist"].limit) in notice
+def test_people_are_told_why_a_run_has_less_network_than_they_may_expect(
+    values: dict[str, Any], mode: NetworkMode, words: str
+) -> None:
+    assert network_mode(limits_of(**values)) == (mode, words)

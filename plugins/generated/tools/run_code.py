@@ -6,93 +6,108 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 83 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 98 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ........ line 176
-#   policy/positions.py ........... line 401
-#   policy/errors.py .............. line 627
-#   policy/keys.py ................ line 760
-#   policy/requester.py ........... line 972
-#   policy/shape.py ............... line 1114
-#   policy/shape_errors.py ........ line 1370
-#   policy/values.py .............. line 1454
-#   policy/limits.py .............. line 1806
-#   policy/settings.py ............ line 2052
-#   policy/remembered.py .......... line 2410
-#   policy/schema.py .............. line 2543
-#   policy/statements.py .......... line 2686
-#   policy/effective.py ........... line 2768
-#   policy/environment.py ......... line 2977
-#   policy/toml_words.py .......... line 3202
-#   policy/toml_text.py ........... line 3546
-#   policy/document.py ............ line 3820
-#   policy/refusals.py ............ line 4061
-#   policy/resolve.py ............. line 4241
-#   policy/signature_block.py ..... line 4574
-#   policy/signatures.py .......... line 4777
-#   policy/situation.py ........... line 4902
-#   plugins/valves.py ............. line 5012
-#   policy/trusted_files.py ....... line 5133
-#   policy/load.py ................ line 5553
-#   policy/locks.py ............... line 5691
-#   policy/audit.py ............... line 5746
-#   policy/standing.py ............ line 6076
-#   policy/state_folder.py ........ line 6195
-#   policy/live.py ................ line 6289
-#   sandbox/announcing.py ......... line 6514
-#   sandbox/cleaning.py ........... line 6552
-#   plugins/people.py ............. line 6574
-#   sandbox/control.py ............ line 6698
-#   sandbox/elf.py ................ line 6875
-#   sandbox/errors.py ............. line 6973
-#   sandbox/folders.py ............ line 7027
-#   sandbox/off_limits.py ......... line 7259
-#   sandbox/packages.py ........... line 7376
-#   sandbox/pipes.py .............. line 7536
-#   sandbox/processes.py .......... line 7664
-#   sandbox/cgroups.py ............ line 7787
-#   sandbox/ended_family.py ....... line 8569
-#   sandbox/forgotten_cgroups.py .. line 8628
-#   sandbox/queue_lines.py ........ line 8693
-#   sandbox/release.py ............ line 8861
-#   sandbox/debian.py ............. line 9266
-#   sandbox/request.py ............ line 9529
-#   sandbox/outcome.py ............ line 9608
-#   plugins/presentation.py ....... line 9844
-#   sandbox/account.py ............ line 9904
-#   sandbox/probes.py ............. line 9981
-#   sandbox/run_notes.py .......... line 10130
-#   sandbox/noted_cgroups.py ...... line 10297
-#   sandbox/leases.py ............. line 10366
-#   sandbox/runsc_program.py ...... line 10520
-#   sandbox/gvisor.py ............. line 10621
-#   sandbox/host_binding.py ....... line 10888
-#   sandbox/proof.py .............. line 10916
-#   sandbox/enforcing.py .......... line 11015
-#   sandbox/shared_libraries.py ... line 11102
-#   sandbox/slots.py .............. line 11257
-#   sandbox/starters.py ........... line 11532
-#   sandbox/box.py ................ line 11647
-#   sandbox/tree_plan.py .......... line 11946
-#   sandbox/tree_build.py ......... line 12187
-#   sandbox/tree_marker.py ........ line 12390
-#   sandbox/used_trees.py ......... line 12482
-#   sandbox/tree.py ............... line 12563
-#   sandbox/launch.py ............. line 12744
-#   sandbox/kept_launch.py ........ line 13001
-#   sandbox/equipment.py .......... line 13066
-#   sandbox/spec.py ............... line 13202
-#   sandbox/ready_box.py .......... line 13416
-#   sandbox/pool.py ............... line 13719
-#   sandbox/runner.py ............. line 13989
-#   sandbox/proving.py ............ line 14284
-#   sandbox/prepared_runner.py .... line 14337
-#   sandbox/session.py ............ line 14494
-#   plugins/host.py ............... line 14742
-#   plugins/self_test.py .......... line 14877
-#   plugins/tool.py ............... line 14936
+#   policy/destinations.py ......... line 204
+#   policy/addresses.py ............ line 429
+#   policy/positions.py ............ line 534
+#   policy/errors.py ............... line 760
+#   policy/keys.py ................. line 893
+#   policy/requester.py ............ line 1105
+#   policy/shape.py ................ line 1247
+#   policy/shape_errors.py ......... line 1503
+#   policy/values.py ............... line 1587
+#   policy/limits.py ............... line 1939
+#   policy/settings.py ............. line 2185
+#   policy/remembered.py ........... line 2559
+#   policy/schema.py ............... line 2692
+#   policy/statements.py ........... line 2835
+#   policy/effective.py ............ line 2917
+#   policy/environment.py .......... line 3126
+#   policy/toml_words.py ........... line 3351
+#   policy/toml_text.py ............ line 3695
+#   policy/document.py ............. line 3969
+#   policy/refusals.py ............. line 4210
+#   policy/resolve.py .............. line 4390
+#   policy/signature_block.py ...... line 4723
+#   policy/signatures.py ........... line 4926
+#   policy/situation.py ............ line 5051
+#   plugins/valves.py .............. line 5161
+#   policy/trusted_files.py ........ line 5282
+#   policy/load.py ................. line 5702
+#   policy/locks.py ................ line 5840
+#   policy/audit.py ................ line 5895
+#   policy/standing.py ............. line 6225
+#   policy/state_folder.py ......... line 6344
+#   policy/live.py ................. line 6438
+#   sandbox/announcing.py .......... line 6663
+#   sandbox/cleaning.py ............ line 6701
+#   plugins/people.py .............. line 6723
+#   sandbox/client_hello.py ........ line 6847
+#   sandbox/control.py ............. line 6978
+#   sandbox/egress_account.py ...... line 7155
+#   sandbox/egress_network.py ...... line 7273
+#   sandbox/egress_rules.py ........ line 7370
+#   sandbox/egress_requests.py ..... line 7498
+#   sandbox/egress_asking.py ....... line 7631
+#   sandbox/elf.py ................. line 7785
+#   sandbox/errors.py .............. line 7883
+#   sandbox/folders.py ............. line 7937
+#   sandbox/forwarder.py ........... line 8169
+#   sandbox/egress_proxy.py ........ line 8282
+#   sandbox/loopback_routes.py ..... line 8610
+#   sandbox/name_messages.py ....... line 8682
+#   sandbox/name_server.py ......... line 8828
+#   sandbox/network_namespace.py ... line 8930
+#   sandbox/off_limits.py .......... line 9217
+#   sandbox/packages.py ............ line 9334
+#   sandbox/permitted_names.py ..... line 9494
+#   sandbox/pipes.py ............... line 9668
+#   sandbox/processes.py ........... line 9796
+#   sandbox/cgroups.py ............. line 9919
+#   sandbox/ended_family.py ........ line 10701
+#   sandbox/forgotten_cgroups.py ... line 10760
+#   sandbox/queue_lines.py ......... line 10825
+#   sandbox/release.py ............. line 10993
+#   sandbox/debian.py .............. line 11398
+#   sandbox/request.py ............. line 11661
+#   sandbox/outcome.py ............. line 11740
+#   plugins/presentation.py ........ line 11979
+#   sandbox/account.py ............. line 12039
+#   sandbox/probes.py .............. line 12116
+#   sandbox/run_notes.py ........... line 12265
+#   sandbox/noted_cgroups.py ....... line 12432
+#   sandbox/leases.py .............. line 12501
+#   sandbox/runsc_program.py ....... line 12655
+#   sandbox/gvisor.py .............. line 12756
+#   sandbox/host_binding.py ........ line 13023
+#   sandbox/proof.py ............... line 13051
+#   sandbox/enforcing.py ........... line 13150
+#   sandbox/shared_libraries.py .... line 13237
+#   sandbox/slots.py ............... line 13392
+#   sandbox/starters.py ............ line 13667
+#   sandbox/box.py ................. line 13795
+#   sandbox/transparent_egress.py .. line 14099
+#   sandbox/tree_plan.py ........... line 14236
+#   sandbox/tree_build.py .......... line 14477
+#   sandbox/tree_marker.py ......... line 14681
+#   sandbox/used_trees.py .......... line 14773
+#   sandbox/tree.py ................ line 14854
+#   sandbox/launch.py .............. line 15035
+#   sandbox/kept_launch.py ......... line 15292
+#   sandbox/spec.py ................ line 15357
+#   sandbox/equipment.py ........... line 15574
+#   sandbox/ready_box.py ........... line 15714
+#   sandbox/pool.py ................ line 16052
+#   sandbox/runner.py .............. line 16322
+#   sandbox/proving.py ............. line 16633
+#   sandbox/prepared_runner.py ..... line 16686
+#   sandbox/session.py ............. line 16845
+#   plugins/host.py ................ line 17094
+#   plugins/self_test.py ........... line 17229
+#   plugins/tool.py ................ line 17288
 
 import argparse
 import array
@@ -143,8 +158,18 @@ from asyncio.subprocess import Process
 from bisect import bisect_right
 from codecs import getincrementaldecoder
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, timedelta
@@ -152,7 +177,9 @@ from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from filecmp import cmp
 from functools import cache, partial, reduce
+from http import HTTPStatus
 from importlib.util import find_spec
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import count, islice
 from operator import getitem
 from pathlib import Path, PurePosixPath
@@ -161,6 +188,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, Generic, IO, Protocol, Self, TypeAlias, TypeVar, assert_never
 from urllib.parse import urlsplit
 
+import h11
 import jsonschema
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -396,6 +424,111 @@ def _reach_text(reach: Reach) -> str:
         case ipaddress.IPv4Network() | ipaddress.IPv6Network():
             alone = reach.prefixlen == reach.max_prefixlen
             return str(reach.network_address) if alone else str(reach)
+
+
+# ======== policy/addresses.py =========================================================================================
+# What an address is that is not public: loopback, private, link-local, and all else that IANA has set aside.
+#
+# An IPv6 address that holds an IPv4 address, for a gateway that leads there, is what that one is. Everything that no
+# registry calls globally reachable is not public; what they leave open is.
+#
+# Source: IANA IPv4 and IPv6 Special-Purpose Address Registries; IANA IPv4 and IPv6 Multicast Address Space Registries;
+# IANA IPv6 Address Space (2000::/3 alone is assigned); RFC 3879 (site-local IPv6), RFC 4380 (Teredo), RFC 6052 section
+# 3.1 and RFC 3056 section 2 (IPv6 that holds an IPv4 address); Microsoft's documentation of 168.63.129.16.
+
+
+IPAddress = IPv4Address | IPv6Address
+
+_SPECIAL_NETWORKS = tuple(
+    (ip_network(network), words)
+    for network, words in (
+        ("0.0.0.0/8", "an address of no host"),
+        ("10.0.0.0/8", "private"),
+        ("100.64.0.0/10", "shared address space (carrier-grade NAT)"),
+        ("127.0.0.0/8", "loopback"),
+        ("168.63.129.16/32", "a cloud's own service"),
+        ("169.254.0.0/16", "link-local, where clouds keep their metadata"),
+        ("172.16.0.0/12", "private"),
+        ("192.0.0.0/24", "reserved for protocols"),
+        ("192.0.2.0/24", "reserved for documentation"),
+        ("192.168.0.0/16", "private"),
+        ("198.18.0.0/15", "reserved for benchmarks"),
+        ("198.51.100.0/24", "reserved for documentation"),
+        ("203.0.113.0/24", "reserved for documentation"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+        ("::/128", "an address of no host"),
+        ("::1/128", "loopback"),
+        ("64:ff9b:1::/48", "reserved for local translation"),
+        ("100::/64", "a black hole"),
+        ("2001::/32", "a tunnel that hides where it ends"),
+        ("2001:2::/48", "reserved for benchmarks"),
+        ("2001::/23", "reserved for protocols"),
+        ("2001:db8::/32", "reserved for documentation"),
+        ("3fff::/20", "reserved for documentation"),
+        ("5f00::/16", "reserved for segment routing"),
+        ("fc00::/7", "private"),
+        ("fe80::/10", "link-local"),
+        ("fec0::/10", "site-local"),
+        ("ff00::/8", "multicast"),
+        ("::/3", "assigned to nobody"),
+        ("4000::/2", "assigned to nobody"),
+        ("8000::/1", "assigned to nobody"),
+    )
+)
+"""From the narrower to the wider: the first that holds an address says what it is."""
+_REACHABLE = tuple(
+    ip_network(network)
+    for network in (
+        "192.0.0.9",
+        "192.0.0.10",
+        "::ffff:0:0/96",
+        "64:ff9b::/96",
+        "2001:1::1",
+        "2001:1::2",
+        "2001:1::3",
+        "2001:3::/32",
+        "2001:4:112::/48",
+        "2001:20::/28",
+        "2001:30::/28",
+    )
+)
+"""What the registries call globally reachable within a block that is not, and what holds IPv4 addresses there."""
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+_SIX_TO_FOUR = IPv6Network("2002::/16")
+
+
+def words_of_address(address: IPAddress) -> str:
+    """What an address is that is not public; empty where it is public."""
+    return words_of_network(IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address))
+
+
+def words_of_network(network: IPNetwork) -> str:
+    """What every address of a network is, none of which is public; empty where some may be."""
+    held = _held_ipv4(network)
+    if any(_is_within(held, reachable) or _is_within(reachable, held) for reachable in _REACHABLE):
+        return ""
+    return next((words for wide, words in _SPECIAL_NETWORKS if _is_within(held, wide)), "")
+
+
+def _held_ipv4(network: IPNetwork) -> IPNetwork:
+    """The IPv4 addresses that IPv6 addresses hold; else what was given."""
+    if not isinstance(network, IPv6Network):
+        return network
+    mapped_bits = 96
+    if network.prefixlen >= mapped_bits and network.network_address.ipv4_mapped is not None:
+        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - mapped_bits))
+    for wide, held_bits in ((_TRANSLATED, 96), (_SIX_TO_FOUR, 16)):
+        length = network.prefixlen - held_bits
+        if _is_within(network, wide) and length >= 0:
+            bits = int(network.network_address) >> (96 - held_bits) & 0xFFFFFFFF
+            return IPv4Network((IPv4Address(bits), min(length, 32)))
+    return network
+
+
+def _is_within(network: IPNetwork, wide: IPNetwork) -> bool:
+    same = network.version == wide.version
+    return same and network.prefixlen >= wide.prefixlen and network.network_address in wide
 
 
 # ======== policy/positions.py =========================================================================================
@@ -2061,6 +2194,8 @@ DOCUMENT_ID = r"[a-z0-9-]{1,64}"
 """What a policy file may call itself."""
 GVISOR_PLATFORMS = ("systrap", "ptrace", "kvm")
 """What gVisor can catch system calls with; `kvm` hangs on some virtual machines, so it is never taken by itself."""
+NETWORK_MODES = ("proxy", "namespace")
+"""By which way code reaches what it may: an egress proxy that needs no rights, or a network namespace of its own."""
 LONGEST_STALE = timedelta(days=90)
 """The longest time for which an old policy set can hold."""
 LONGEST_QUEUE_WAIT = timedelta(hours=1)
@@ -2203,6 +2338,12 @@ def _parse_platform(text: str) -> str:
     return text
 
 
+def _parse_network_mode(text: str) -> str:
+    if text not in NETWORK_MODES:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(NETWORK_MODES)}")
+    return text
+
+
 def _parse_sha512(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{128}", text):
         raise ValueError(f"{spelt(text)} is not a SHA-512 in 128 lower-case hexadecimal digits")
@@ -2329,6 +2470,13 @@ GVISOR_PLATFORM: Setting[str | None] = Setting(
     default=None,
     description="How gVisor catches system calls; unset, what works is found by trying",
 )
+NETWORK_MODE: Setting[str] = Setting(
+    name="network_mode",
+    parse=_parse_network_mode,
+    grammar=f"one of {', '.join(NETWORK_MODES)}",
+    default="proxy",
+    description="How code reaches what it may: `proxy` needs no rights; `namespace` is for programs that know no proxy",
+)
 PACKAGES_PATH: Setting[str | None] = Setting(
     name="packages_path",
     parse=_parse_path,
@@ -2396,6 +2544,7 @@ SETTINGS: tuple[Setting[Any], ...] = (
     GVISOR_SHA512,
     GVISOR_MIN_VERSION,
     GVISOR_PLATFORM,
+    NETWORK_MODE,
     PACKAGES_PATH,
     POOL_SIZE,
     POOL_IMPORTS,
@@ -6695,6 +6844,137 @@ def _text_in(untrusted: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+# ======== sandbox/client_hello.py =====================================================================================
+# Finds the server name in the first message of a TLS client, which says in the clear whom it wants to talk to.
+#
+# Behind one address a content network serves many names; whoever may reach one of them could ask it for another. What is
+# encrypted (Encrypted Client Hello, the `Host` inside) cannot be seen here.
+#
+# Source: RFC 8446 section 4.1.2 (ClientHello) and 5.1 (records), RFC 6066 section 3 (server_name).
+
+
+MOST_HELLO_BYTES = 1 << 16
+"""A longer first message is refused, heads of records counted; those with post-quantum keys have some 2,000 bytes."""
+_RECORD_KINDS = range(20, 25)
+_HANDSHAKE_RECORD = 22
+_RECORD_HEAD_BYTES = 5
+_TLS_MAJOR = 3
+_LARGEST_RECORD_BYTES = 1 << 14
+_CLIENT_HELLO = 1
+_HANDSHAKE_HEAD_BYTES = 4
+_VERSION_AND_RANDOM_BYTES = 34
+_SERVER_NAME_EXTENSION = 0
+_NAME_OF_HOST = 0
+
+_Fields: TypeAlias = tuple[bytes, bytes]
+
+
+class MalformedHelloError(Exception):
+    """What begins like TLS is no ClientHello; the text says why, without full stop."""
+
+
+def begins_tls(data: bytes) -> bool:
+    """Whether a client that says this first speaks TLS, in any kind of record.
+
+    Some servers pass over an alert or an empty record before the ClientHello, which must hide no name from us.
+    """
+    return bool(data) and data[0] in _RECORD_KINDS
+
+
+class ClientHelloReader:
+    """Puts a ClientHello together as it comes, whatever records and reads it is cut into, each byte looked at once."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._come_bytes = 0
+        self._unread = bytearray()
+        self._message = bytearray()
+
+    def read(self, data: bytes) -> bytes | None:
+        """The body of the ClientHello, once these bytes complete it.
+
+        Returns:
+            `None` while more bytes are needed.
+
+        Raises:
+            MalformedHelloError: it is none, or too long.
+        """
+        self._come_bytes += len(data)
+        self._unread += data
+        while (record := self._next_record()) is not None:
+            self._message += record
+            if self._message[0] != _CLIENT_HELLO:
+                raise MalformedHelloError("it does not begin with a ClientHello")
+            whole = _HANDSHAKE_HEAD_BYTES + int.from_bytes(self._message[1:_HANDSHAKE_HEAD_BYTES], "big")
+            if len(self._message) >= max(whole, _HANDSHAKE_HEAD_BYTES):
+                return bytes(self._message[_HANDSHAKE_HEAD_BYTES:whole])
+        if self._come_bytes > MOST_HELLO_BYTES:
+            raise MalformedHelloError("its ClientHello is too long")
+        return None
+
+    def _next_record(self) -> bytes | None:
+        """The content of the next whole record; `None` while it is not there."""
+        if len(self._unread) < _RECORD_HEAD_BYTES:
+            return None
+        kind, major, _, *length_bytes = self._unread[:_RECORD_HEAD_BYTES]
+        length = int.from_bytes(length_bytes, "big")
+        if kind != _HANDSHAKE_RECORD or major != _TLS_MAJOR or not 0 < length <= _LARGEST_RECORD_BYTES:
+            raise MalformedHelloError("its records are malformed")
+        end = _RECORD_HEAD_BYTES + length
+        if len(self._unread) < end:
+            return None
+        record = bytes(self._unread[_RECORD_HEAD_BYTES:end])
+        del self._unread[:end]
+        return record
+
+
+def server_name(hello: bytes) -> str | None:
+    """The name that a ClientHello asks for, as it stands there; `None` where it names none.
+
+    Raises:
+        MalformedHelloError: it cannot be read, or names more than one.
+    """
+    _, rest = _taken(hello, _VERSION_AND_RANDOM_BYTES)
+    for length_bytes in (1, 2, 1):  # session, cipher suites, compression methods
+        _, rest = _vector(rest, length_bytes)
+    extensions, rest = _vector(rest, 2) if rest else (b"", b"")
+    if rest:
+        raise MalformedHelloError("its ClientHello goes on after its end")
+    names: list[str] = []
+    while extensions:
+        kind, extensions = _taken(extensions, 2)
+        body, extensions = _vector(extensions, 2)
+        if int.from_bytes(kind, "big") == _SERVER_NAME_EXTENSION:
+            names.append(_host_name(body))
+    if len(names) > 1:
+        raise MalformedHelloError("it names more than one server")
+    return names[0] if names else None
+
+
+def _host_name(extension: bytes) -> str:
+    listed, after = _vector(extension, 2)
+    kind, listed = _taken(listed, 1)
+    name, more = _vector(listed, 2)
+    if kind[0] != _NAME_OF_HOST or more or after:
+        raise MalformedHelloError("its server name is malformed")
+    try:
+        return name.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise MalformedHelloError("its server name is not in A-labels") from error
+
+
+def _vector(data: bytes, length_bytes: int) -> _Fields:
+    """A field that begins with its own length, and what follows it."""
+    length, rest = _taken(data, length_bytes)
+    return _taken(rest, int.from_bytes(length, "big"))
+
+
+def _taken(data: bytes, count: int) -> _Fields:
+    if len(data) < count:
+        raise MalformedHelloError("its ClientHello ends too soon")
+    return data[:count], data[count:]
+
+
 # ======== sandbox/control.py ==========================================================================================
 # Asks gVisor itself how a box's first process ended, over the socket that every `runsc` subcommand uses.
 #
@@ -6870,6 +7150,636 @@ def _exit_code(answer: bytes) -> int | None:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return code if code >= 0 else 128 - code
+
+
+# ======== sandbox/egress_account.py ===================================================================================
+# What one run reached and what it was refused, told in few words however often it tried.
+
+
+_MOST_DECISIONS = 64
+_MOST_TOLD = 10
+_LONGEST_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressDecision:
+    """One destination, and what became of the attempts to reach it."""
+
+    destination: str
+    """`host:port`, as the code spelt it, with control characters replaced."""
+    permitted: bool
+    """Whether it was permitted."""
+    reason: str
+    """Why not, or why it was not reached although it was permitted; empty where it was reached. No full stop."""
+    origin: str
+    """Who decided that it is not permitted; empty where it is, or where that follows from the request alone."""
+    times: int
+    """How many attempts ended so."""
+
+    @property
+    def words(self) -> str:
+        """The decision, for people."""
+        if not self.reason:
+            return f"{self.destination} reached"
+        by = f", {self.origin}" if self.origin else ""
+        return f"{self.destination} {'not reached' if self.permitted else 'refused'}: {self.reason}{by}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSummary:
+    """Everything that is known of one run's connections."""
+
+    decisions: tuple[EgressDecision, ...]
+    """By destination and ending, in the order in which they were first tried."""
+    untold: int
+    """Attempts beyond the bound, of which only the number is kept."""
+    sent_bytes: int
+    """What the run sent."""
+    received_bytes: int
+    """What it received."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should know, in sentences: what was reached, and what was not and why."""
+        reached = [one.destination for one in self.decisions if not one.reason]
+        failed = [one.words for one in self.decisions if one.reason]
+        told = [f"{words}." for words in failed[:_MOST_TOLD]]
+        more = len(failed) - len(told) + self.untold
+        return (
+            *((f"Reached over the network: {_first_listed(reached)}.",) if reached else ()),
+            *told,
+            *((f"{more} more attempts to connect are in the run's record.",) if more else ()),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return {
+            "decisions": [asdict(decision) for decision in self.decisions],
+            "untold": self.untold,
+            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.received_bytes,
+        }
+
+
+EMPTY_EGRESS = EgressSummary(decisions=(), untold=0, sent_bytes=0, received_bytes=0)
+"""Of a run without network."""
+
+
+@dataclass(slots=True)
+class EgressAccount:
+    """Grows while a run lasts, up to a bound: code cannot fill the record by trying ever new names."""
+
+    times: dict[tuple[str, bool, str, str], int] = field(default_factory=dict)
+    """How many attempts ended in each way."""
+    untold: int = 0
+    """Attempts beyond the bound, of which only the number is kept."""
+    sent_bytes: int = 0
+    """What the run sent."""
+    received_bytes: int = 0
+    """What it received."""
+
+    def note(self, destination: str, *, permitted: bool, reason: str = "", origin: str = "") -> None:
+        """Count one attempt."""
+        key = (_printable(destination), permitted, _printable(reason), origin)
+        if key in self.times or len(self.times) < _MOST_DECISIONS:
+            self.times[key] = self.times.get(key, 0) + 1
+        else:
+            self.untold += 1
+
+    @property
+    def summary(self) -> EgressSummary:
+        """What is known by now."""
+        return EgressSummary(
+            decisions=tuple(
+                EgressDecision(destination=destination, permitted=permitted, reason=reason, origin=origin, times=times)
+                for (destination, permitted, reason, origin), times in self.times.items()
+            ),
+            untold=self.untold,
+            sent_bytes=self.sent_bytes,
+            received_bytes=self.received_bytes,
+        )
+
+
+def _first_listed(destinations: list[str]) -> str:
+    more = len(destinations) - _MOST_TOLD
+    return ", ".join(destinations[:_MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
+
+
+def _printable(untrusted_text: str) -> str:
+    """What the code wrote, or what quotes it, as printable ASCII of bounded length."""
+    return untrusted_text[:_LONGEST_TEXT].encode("unicode_escape").decode()[:_LONGEST_TEXT]
+
+
+# ======== sandbox/egress_network.py ===================================================================================
+# This host's network, as the egress proxy uses it: names resolved, own addresses known, connections made.
+#
+# Only what rules have permitted is asked for or connected to. Resolvers block for as long as they like, so each proxy has
+# a few threads of its own for them, which no other run can use up.
+
+
+EgressStreams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_RESOLVER_THREADS = 4
+
+
+class UnreachableError(Exception):
+    """What is permitted could not be reached; the text says why, without full stop."""
+
+
+class EgressNetwork(Protocol):
+    """A network."""
+
+    async def addresses(self, name: str) -> tuple[IPAddress, ...]:
+        """What a name is resolved to, in the order to try.
+
+        Raises:
+            UnreachableError: it is resolved to nothing.
+        """
+        ...
+
+    def is_own(self, address: IPAddress) -> bool:
+        """Whether it is one of this host's own addresses."""
+        ...
+
+    async def connected(self, address: IPAddress, port: int) -> EgressStreams:
+        """A connection to exactly this address.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        ...
+
+    def close(self) -> None:
+        """Resolve nothing any more."""
+        ...
+
+
+class HostNetwork:
+    """That of the host, or of the container that this process is in."""
+
+    def __init__(self) -> None:
+        self._resolving: ThreadPoolExecutor | None = None
+
+    async def addresses(self, name: str) -> tuple[IPAddress, ...]:
+        """Ask the host's resolver, as any of its programs would."""
+        if self._resolving is None:
+            self._resolving = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="egress-resolver")
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._resolving, _looked_up, name)
+        except (OSError, UnicodeError) as error:
+            words = error.strerror if isinstance(error, OSError) and error.strerror else "it is no name"
+            raise UnreachableError(f"its name cannot be resolved: {words}") from error
+        return found
+
+    def is_own(self, address: IPAddress) -> bool:
+        """Ask the kernel which address it would send from: for one of its own, that is the same one.
+
+        A datagram socket is connected for that, which sends nothing. Source: udp(7), connect(2).
+        """
+        family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            try:
+                asking.connect((str(address), 9))
+            except OSError:
+                return False
+            return ipaddress.ip_address(asking.getsockname()[0]) == address
+
+    async def connected(self, address: IPAddress, port: int) -> EgressStreams:
+        """Connect, with no name left to resolve."""
+        return await asyncio.open_connection(str(address), port)
+
+    def close(self) -> None:
+        """Leave questions that are under way to their end, and ask no more."""
+        if self._resolving is not None:
+            self._resolving.shutdown(wait=False, cancel_futures=True)
+
+
+def _looked_up(name: str) -> tuple[IPAddress, ...]:
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))
+
+
+def _unmapped_address(text: str) -> IPAddress:
+    """An address without its zone; an IPv4-mapped one as the IPv4 address it is."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, IPv4Address):
+        return address
+    return address.ipv4_mapped or address
+
+
+# ======== sandbox/egress_rules.py =====================================================================================
+# Decides, purely, where code of one run may connect: by name before it is resolved, by address afterwards.
+#
+# A name that no item of the allow-list covers is refused without asking any resolver, since a question alone carries data
+# out. An address that is not public is refused whatever the list says, unless the limits allow private destinations; so
+# is an address of this host itself. Unusual spellings of addresses are refused as such, since programs read them
+# differently.
+
+
+_LONGEST_HOST = 253
+_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+Host = str | IPAddress
+"""A name in lower-case A-labels without trailing dot, or an address; of an IPv4-mapped one, the IPv4 address."""
+
+
+class EgressRefusedError(Exception):
+    """A connection is not permitted.
+
+    Args:
+        reason: why, without full stop; code in the box may read it.
+        origin: who decided so, which it may not; empty where it follows from the request alone.
+    """
+
+    def __init__(self, reason: str, origin: str = "") -> None:
+        self.reason = reason
+        self.origin = origin
+        super().__init__(reason)
+
+
+def parse_host(untrusted_text: str) -> Host:
+    """Read the host that code wants to connect to.
+
+    Args:
+        untrusted_text: as it stands in a request, an IPv6 address with or without its brackets.
+
+    Raises:
+        EgressRefusedError: it is neither a name nor an address in its usual spelling.
+    """
+    if not untrusted_text.isascii():  # some letters beyond ASCII become ASCII when made lower-case
+        raise EgressRefusedError("it is not in A-labels; write the form that begins with xn--")
+    text = untrusted_text.lower()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if ":" not in text:
+            raise EgressRefusedError("it has brackets, which only an IPv6 address takes")
+    name = text.removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return _checked_host_name(name)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise EgressRefusedError("it names a zone of this host")
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _checked_host_name(name: str) -> str:
+    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+        raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
+    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+        raise EgressRefusedError("it is no host name")
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRules:
+    """Where one run may connect."""
+
+    allowed: ReachIndex
+    """The allow-list."""
+    private_allowed: bool
+    """Whether addresses that are not public are open too."""
+    list_origin: str
+    """Who decided the allow-list, for messages."""
+    private_origin: str
+    """Who decided about private addresses, for messages."""
+
+    @classmethod
+    def of_limits(cls, limits: EffectiveLimits) -> Self:
+        """The rules that effective limits come to."""
+        listed = limits[NETWORK_ALLOWLIST]
+        return cls(
+            allowed=ReachIndex(listed if limits[NETWORKING_ALLOWED] else ()),
+            private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
+            list_origin=limits.origin_of(NETWORK_ALLOWLIST),
+            private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+        )
+
+    def check_host(self, host: Host, port: int) -> None:
+        """Refuse what no item of the allow-list covers; of a name, nothing else has been asked by then.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        reach = HostName(host) if isinstance(host, str) else _network_of(host)
+        if not self.allowed.permits(reach, port):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that no item of the allow-list covers at any port.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        if not any(self.allowed.ports_over(HostName(name))):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_address(self, address: IPAddress, *, own: bool) -> None:
+        """Refuse an address that is not public.
+
+        Args:
+            address: what the host's name was resolved to, or what was asked for.
+            own: whether it is one of this host's own.
+
+        Raises:
+            EgressRefusedError: it is not, and private destinations are not allowed.
+        """
+        what = words_of_address(address) or ("one of this host's own addresses" if own else "")
+        if what and not self.private_allowed:
+            closed = f"{address} is {what}, and private destinations are closed"
+            raise EgressRefusedError(closed, self.private_origin)
+
+
+def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
+    return IPv6Network(address) if isinstance(address, IPv6Address) else IPv4Network(address)
+
+
+# ======== sandbox/egress_requests.py ==================================================================================
+# Reads what a client inside a box asks the egress proxy for: HTTP CONNECT, plain HTTP, or SOCKS5.
+#
+# Nothing here reads a socket; every byte comes from the box and is believed in nothing but where it wants to go. HTTP is
+# left to h11, which Open WebUI's own server uses; of SOCKS5 only CONNECT without authentication is spoken.
+#
+# Source: RFC 9110 section 9.3.6 (CONNECT), RFC 9112 section 3.2 (request targets), RFC 1928 (SOCKS5).
+
+
+MOST_HEAD_BYTES = 1 << 16
+"""A longer head of a request is refused."""
+SOCKS_VERSION = 5
+_AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\[\]:/@\s]+)(?::([0-9]{1,5}))?")
+_LARGEST_PORT = 65535
+_HTTP_PORT = 80
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade".split()
+)
+_SOCKS_CONNECT = 1
+_SOCKS_IPV4, _SOCKS_NAME, _SOCKS_IPV6 = 1, 3, 4
+_SOCKS_ADDRESS_BYTES = {_SOCKS_IPV4: 4, _SOCKS_IPV6: 16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a client wants to be connected."""
+
+    untrusted_host: str
+    """As the client spelt it."""
+    port: int
+    """1 to 65535."""
+
+
+def connect_target(request: h11.Request) -> Target:
+    """Where a CONNECT request wants to go.
+
+    Raises:
+        EgressRefusedError: its target is no `host:port`.
+    """
+    target = request.target.decode("ascii", errors="replace")
+    found = _AUTHORITY.fullmatch(target)
+    if found is None or found[2] is None:
+        raise EgressRefusedError("its target is no host:port")
+    return Target(untrusted_host=found[1], port=_port(found[2]))
+
+
+def plain_target(request: h11.Request) -> tuple[Target, h11.Request]:
+    """Where a plain HTTP request wants to go, and the request as that server gets it.
+
+    The server is asked for the host that was checked, whatever the client's own `Host` says, and to close afterwards,
+    so that no second request reaches it unseen.
+
+    Raises:
+        EgressRefusedError: its target is no `http://` address, or its body has two ends.
+    """
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+        raise EgressRefusedError("its length stands in Content-Length and in Transfer-Encoding")
+    try:
+        parts = urlsplit(request.target.decode("ascii"))
+    except ValueError as error:
+        raise EgressRefusedError("its target is no http:// address") from error
+    if parts.scheme.lower() != "http" or not parts.netloc:
+        raise EgressRefusedError("its target is no http:// address; https:// goes through CONNECT")
+    found = _AUTHORITY.fullmatch(parts.netloc)
+    if found is None:
+        raise EgressRefusedError("its target holds more than a host and a port")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    dropped = _dropped_headers(request)
+    return Target(untrusted_host=found[1], port=_port(found[2]) if found[2] else _HTTP_PORT), h11.Request(
+        method=request.method,
+        target=path,
+        headers=[
+            (b"host", parts.netloc.encode()),
+            *((name, value) for name, value in request.headers if name not in dropped),
+            (b"connection", b"close"),
+        ],
+    )
+
+
+def _dropped_headers(request: h11.Request) -> frozenset[bytes]:
+    """What concerns this connection alone, and `Host` and `Expect`, which the proxy answers for itself."""
+    named = (value for name, value in request.headers if name == b"connection")
+    listed = (word.strip().lower() for value in named for word in value.split(b","))
+    return _HOP_BY_HOP | {b"host", b"expect"} | frozenset(listed) - {b"content-length", b"transfer-encoding"}
+
+
+def socks_greeting_bytes(data: bytes) -> int | None:
+    """How long the greeting is that these bytes begin with; `None` while that cannot be told."""
+    return 2 + data[1] if len(data) > 1 else None
+
+
+def socks_request_bytes(data: bytes) -> int | None:
+    """How long the request is that these bytes begin with; `None` while that cannot be told.
+
+    Raises:
+        EgressRefusedError: no request begins so.
+    """
+    head = 4
+    if len(data) <= head:
+        return None
+    version, _, _, kind = data[:head]
+    if version != SOCKS_VERSION or kind not in {_SOCKS_NAME, *_SOCKS_ADDRESS_BYTES}:
+        raise EgressRefusedError("its SOCKS request is malformed")
+    return head + (1 + data[head] if kind == _SOCKS_NAME else _SOCKS_ADDRESS_BYTES[kind]) + 2
+
+
+def socks_target(request: bytes) -> Target:
+    """Where a whole SOCKS5 request wants to go.
+
+    Raises:
+        EgressRefusedError: it asks for something else than a connection, or its host is no text.
+    """
+    _, command, _, kind = request[:4]
+    if command != _SOCKS_CONNECT:
+        raise EgressRefusedError("only connections are made, no datagrams and no listening")
+    host, port = request[4:-2], int.from_bytes(request[-2:], "big")
+    if kind != _SOCKS_NAME:
+        address = ipaddress.ip_address(host)
+        spelt = f"[{address}]" if kind == _SOCKS_IPV6 else str(address)
+        return Target(untrusted_host=spelt, port=_port(str(port)))
+    try:
+        return Target(untrusted_host=host[1:].decode("ascii"), port=_port(str(port)))
+    except UnicodeDecodeError as error:
+        raise EgressRefusedError("its host name is not in A-labels") from error
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= _LARGEST_PORT:
+        raise EgressRefusedError(f"there is no port {port}")
+    return port
+
+
+# ======== sandbox/egress_asking.py ====================================================================================
+# Hears out a client inside a box, up to where it says whom to connect it with, and knows how to answer it.
+
+
+READ_BYTES = 1 << 16
+_SOCKS_NO_AUTHENTICATION = b"\x05\x00"
+_SOCKS_NONE_ACCEPTABLE = b"\x05\xff"
+_SOCKS_GRANTED = b"\x05\x00\x00\x01" + bytes(6)
+_SOCKS_REPLIES = {HTTPStatus.FORBIDDEN: 2, HTTPStatus.BAD_GATEWAY: 4}
+_CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Whom a client wants to talk to, and all that it says."""
+
+    target: Target
+    """Whom."""
+    granted: bytes
+    """What it is told once it is connected."""
+    said: AsyncIterator[bytes]
+    """What the other end is to get."""
+    is_tunnel: bool
+    """Whether that passes as it comes; else it is one HTTP request."""
+    refusal: Callable[[HTTPStatus, str], bytes]
+    """What it is told where it is not connected."""
+    addresses: tuple[IPAddress, ...] = ()
+    """What its host is known to have been resolved to, in the order to try; empty where that is to be found out."""
+
+
+class UnreadableRequestError(Exception):
+    """A client says what no proxy understands.
+
+    Args:
+        reason: what is wrong, without full stop.
+        answer: what it is told.
+    """
+
+    def __init__(self, reason: str, answer: bytes) -> None:
+        self.reason = reason
+        self.answer = answer
+        super().__init__(reason)
+
+
+async def asked_by(client: EgressStreams) -> Asked | None:
+    """Read a client's request; `None` where it says nothing.
+
+    Raises:
+        UnreadableRequestError: there is no making sense of it.
+    """
+    first = await client[0].read(READ_BYTES)
+    if not first:
+        return None
+    return await (_socks_asked if first[0] == SOCKS_VERSION else _http_asked)(first, client)
+
+
+async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
+    theirs = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
+    try:
+        request = await _http_request(theirs, first, client[0])
+        if request.method == b"CONNECT":
+            return Asked(
+                target=connect_target(request),
+                granted=_CONNECTED,
+                said=_tunnelled(theirs.trailing_data[0], client[0]),
+                is_tunnel=True,
+                refusal=_http_refusal,
+            )
+        target, forwarded = plain_target(request)
+        said = _one_request(theirs, forwarded, client)
+    except (h11.ProtocolError, EgressRefusedError) as error:
+        why = error if isinstance(error, EgressRefusedError) else "it is no HTTP/1.1"  # h11 cites what the client wrote
+        reason = f"a request that cannot be read: {why}"
+        raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+    return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
+
+
+async def _http_request(theirs: h11.Connection, first: bytes, reader: asyncio.StreamReader) -> h11.Request:
+    theirs.receive_data(first)
+    while (event := theirs.next_event()) is h11.NEED_DATA:
+        theirs.receive_data(await reader.read(READ_BYTES))
+    if not isinstance(event, h11.Request):
+        raise EgressRefusedError("it ends before its first line does")
+    return event
+
+
+async def _tunnelled(first: bytes, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    while data := await reader.read(READ_BYTES):
+        yield data
+
+
+async def _one_request(theirs: h11.Connection, forwarded: h11.Request, client: EgressStreams) -> AsyncIterator[bytes]:
+    """The request's head and body, framed anew, so that what follows it reaches nobody."""
+    ours = h11.Connection(h11.CLIENT)
+    yield ours.send(forwarded) or b""
+    while True:
+        event = theirs.next_event()
+        if event is h11.NEED_DATA:
+            if theirs.they_are_waiting_for_100_continue:
+                client[1].write(theirs.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            theirs.receive_data(await client[0].read(READ_BYTES))
+        elif isinstance(event, h11.Data):
+            yield ours.send(event) or b""
+            await asyncio.sleep(0)  # one read can hold thousands of chunks, and others wait for their turn
+        elif isinstance(event, h11.EndOfMessage):
+            yield ours.send(h11.EndOfMessage()) or b""
+            return
+        else:
+            raise h11.RemoteProtocolError("the request breaks off")
+
+
+def _http_refusal(status: HTTPStatus, words: str) -> bytes:
+    body = f"sandbox: {words}\n".encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _socks_asked(first: bytes, client: EgressStreams) -> Asked:
+    try:
+        greeting, rest = await _socks_part(first, socks_greeting_bytes, client[0])
+        if 0 not in greeting[2:]:
+            raise UnreadableRequestError("a SOCKS client that insists on authentication", _SOCKS_NONE_ACCEPTABLE)
+        client[1].write(_SOCKS_NO_AUTHENTICATION)
+        request, rest = await _socks_part(rest, socks_request_bytes, client[0])
+        target = socks_target(request)
+    except EgressRefusedError as error:
+        reason = f"a request that cannot be read: {error}"
+        raise UnreadableRequestError(reason, _socks_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+    said = _tunnelled(rest, client[0])
+    return Asked(target=target, granted=_SOCKS_GRANTED, said=said, is_tunnel=True, refusal=_socks_refusal)
+
+
+async def _socks_part(
+    data: bytes, length_of: Callable[[bytes], int | None], reader: asyncio.StreamReader
+) -> tuple[bytes, bytes]:
+    """One part of the dialogue, and what came after it."""
+    while (length := length_of(data)) is None or len(data) < length:
+        more = await reader.read(READ_BYTES)
+        if not more:
+            raise EgressRefusedError("it breaks off")
+        data += more
+    return data[:length], data[length:]
+
+
+def _socks_refusal(status: HTTPStatus, _: str) -> bytes:
+    general_failure = 1
+    return bytes([SOCKS_VERSION, _SOCKS_REPLIES.get(status, general_failure), 0, 1, *bytes(6)])
 
 
 # ======== sandbox/elf.py ==============================================================================================
@@ -7256,6 +8166,1054 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+# ======== sandbox/forwarder.py ========================================================================================
+# The program that carries connections out of a box: from a port of its loopback to the one socket that leads outside.
+#
+# It is a process of its own beside the person's code, which may end it and harms only itself. Nothing it does is
+# believed: whom a connection may reach is decided at the other end of that socket.
+#
+# Source: clone(2) and wait(2): a child that tells its parent nothing at its end is none that `wait` knows of, so code
+# that waits for all its children never waits for this one.
+
+
+EGRESS_PORT = 3128
+"""On the box's loopback: what proxies commonly have."""
+EGRESS_FOLDER = "/run/egress"
+"""In the box: the folder that holds the socket, and nothing else."""
+EGRESS_SOCKET = "proxy"
+"""The socket's name in its folder."""
+PROXY_URL = f"http://127.0.0.1:{EGRESS_PORT}"
+PROXY_ENVIRONMENT = (
+    *(f"{name}={PROXY_URL}" for name in ("http_proxy", "https_proxy", "all_proxy")),
+    *(f"{name}={PROXY_URL}" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")),
+    *(f"{name}=localhost,127.0.0.1,::1" for name in ("no_proxy", "NO_PROXY")),
+    "NODE_USE_ENV_PROXY=1",
+)
+"""By what curl, pip, git, npm, requests and the like are told of a proxy; most read one spelling alone."""
+
+FORWARDER = """
+def forward(path, port):
+    import ctypes, os, select, _socket
+
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(256)
+    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    if ctypes.CDLL(None).syscall(clone, 0, 0, 0, 0, 0):
+        listener.close()
+        return
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    ends, others, unsent, ended, shut, poll = {}, {}, {}, set(), set(), select.poll()
+
+    def joined():
+        near = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, listener._accept()[0])
+        far = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        far.connect(path)
+        for end, other in ((near, far), (far, near)):
+            end.setblocking(False)
+            number = end.fileno()
+            ends[number], others[number], unsent[number] = end, other.fileno(), b""
+            poll.register(number, select.POLLIN)
+
+    def parted(number):
+        for one in (number, others[number]):
+            watched(one, 0)
+            ended.discard(one)
+            shut.discard(one)
+            ends.pop(one).close()
+            del others[one], unsent[one]
+
+    def watched(number, events):
+        if events:
+            poll.register(number, events)
+            return
+        try:
+            poll.unregister(number)
+        except KeyError:
+            pass
+
+    def sent(number):
+        try:
+            unsent[number] = unsent[number][ends[number].send(unsent[number]) :]
+        except BlockingIOError:
+            pass
+
+    def moved(number):
+        other = others[number]
+        if unsent[number]:
+            sent(number)
+        elif not unsent[other] and number not in ended:
+            unsent[other] = ends[number].recv(65536)
+            if unsent[other]:
+                sent(other)
+            else:
+                ended.add(number)
+        for one in (number, other):
+            if others[one] in ended and not unsent[one] and one not in shut:
+                ends[one].shutdown(_socket.SHUT_WR)
+                shut.add(one)
+        if number in shut and other in shut:
+            parted(number)
+            return
+        for one in (number, other):
+            reads = select.POLLIN if one not in ended and not unsent[others[one]] else 0
+            watched(one, reads | (select.POLLOUT if unsent[one] else 0))
+
+    poll.register(listener.fileno(), select.POLLIN)
+    while True:
+        for number, _ in poll.poll():
+            try:
+                if number == listener.fileno():
+                    joined()
+                elif number in ends:
+                    moved(number)
+            except BlockingIOError:
+                pass
+            except OSError:
+                if number in ends:
+                    parted(number)
+"""
+"""Python that defines `forward(path, port)`: afterwards the port is there, and a process of its own looks after it."""
+
+
+# ======== sandbox/egress_proxy.py =====================================================================================
+# Connects the code of one run with what it may reach, through a socket that leads from its box to here.
+#
+# The box has no network. A forwarder on its loopback hands each connection to this proxy, which is asked as any HTTP or
+# SOCKS5 proxy is: it resolves names itself, checks every address, connects to the very address it checked, and writes
+# each decision down. What follows a redirect is a new request. Until the box has been handed code nothing is permitted.
+
+
+_MOST_HEARD = 2
+"""Times as many connections as may be at once are heard out; one beyond is ended unheard, since each takes a descriptor
+of this process."""
+_MOST_WAITED_FOR = 4
+"""Addresses of one name for which there is time, if none answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressBounds:
+    """What one run may ask of its proxy, so that it harms neither this process nor the rest of the network."""
+
+    connections_at_once: int = 256
+    """Open at a time; one more is refused."""
+    connections: int = 10_000
+    """In all; one more is refused."""
+    connections_a_second: float = 50.0
+    """Beyond the first `connections_at_once`, which need not wait, each one waits for its turn."""
+    total_bytes: int = 4 << 30
+    """Both ways together; then every connection ends."""
+    head_seconds: float = 10.0
+    """Until a client has said whom it wants to talk to."""
+    connect_seconds: float = 10.0
+    """Until a name is resolved and one of its addresses answers."""
+
+
+class EgressProxy:
+    """The only way out of one box."""
+
+    def __init__(
+        self,
+        network: EgressNetwork | None = None,
+        bounds: EgressBounds | None = None,
+        *,
+        asking: Callable[[EgressStreams], Awaitable[Asked | None]] = asked_by,
+    ) -> None:
+        """Listen nowhere yet.
+
+        Args:
+            network: where connections are made; this host's by default.
+            bounds: how much is permitted.
+            asking: how it is found out what a client wants.
+        """
+        self.account = EgressAccount()
+        self._network = HostNetwork() if network is None else network
+        self._bounds = bounds or EgressBounds()
+        self._rules: EgressRules | None = None
+        self._asking = asking
+        self._servers: list[asyncio.Server] = []
+        self._serving: set[asyncio.Task[None]] = set()
+        self._begun = 0
+        self._next_turn = 0.0
+        self._closed = False
+
+    async def listen(self, folder: Path) -> Self:
+        """Make the folder with the socket in it, which every user inside a box may use.
+
+        Args:
+            folder: in a private folder; nobody else on this host comes near it.
+        """
+        listening = _bound_socket(folder)
+        try:
+            backlog = self._bounds.connections_at_once
+            self._servers.append(await asyncio.start_unix_server(self._came, sock=listening, backlog=backlog))
+        except BaseException:
+            listening.close()
+            raise
+        return self
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve a socket that listens already, and close it at the end."""
+        backlog = self._bounds.connections_at_once
+        self._servers.append(await asyncio.start_server(self._came, sock=listening, backlog=backlog))
+
+    def open(self, rules: EgressRules) -> None:
+        """Permit what these rules do, from now on."""
+        self._rules = rules
+        self._next_turn = asyncio.get_running_loop().time()
+
+    def abandon(self) -> None:
+        """Let nobody in any more, waiting for nothing."""
+        self._closed = True
+        for server in self._servers:
+            server.close()
+        self._network.close()
+
+    async def close(self) -> None:
+        """End every connection."""
+        self.abandon()
+        for task in tuple(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed or len(self._serving) >= _MOST_HEARD * self._bounds.connections_at_once:
+            writer.transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._served((reader, writer)))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _served(self, client: EgressStreams) -> None:
+        try:
+            await self._answered(client)
+        except (OSError, TimeoutError, h11.ProtocolError):
+            return  # either end is gone, or says nothing; the other is told by the closing
+        finally:
+            await self._ended(client[1])
+
+    async def _answered(self, client: EgressStreams) -> None:
+        try:
+            async with asyncio.timeout(self._bounds.head_seconds):
+                asked = await self._asking(client)
+        except UnreadableRequestError as error:
+            self.account.note("?", permitted=False, reason=error.reason)
+            client[1].write(error.answer)
+            return
+        if asked is not None:
+            await self._connected_or_refused(asked, client)
+
+    async def _connected_or_refused(self, asked: Asked, client: EgressStreams) -> None:
+        destination = f"{asked.target.untrusted_host}:{asked.target.port}"
+        try:
+            async with asyncio.timeout(self._bounds.connect_seconds):
+                host = parse_host(asked.target.untrusted_host)
+                server = await self._connected(host, asked.target.port, asked.addresses)
+        except EgressRefusedError as refusal:
+            self.account.note(destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
+            client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: {refusal.reason}"))
+            return
+        except (UnreachableError, OSError, TimeoutError) as error:
+            reason = _why_unreachable(error)
+            self.account.note(destination, permitted=True, reason=reason)
+            client[1].write(asked.refusal(HTTPStatus.BAD_GATEWAY, f"{destination} not reached: {reason}"))
+            return
+        self.account.note(destination, permitted=True)
+        client[1].write(asked.granted)
+        try:
+            await self._relayed(asked, host, client, server)
+        finally:
+            await self._ended(client[1], server[1])
+
+    async def _connected(self, host: Host, port: int, known: tuple[IPAddress, ...]) -> EgressStreams:
+        """A connection to an address that the rules permit; of a name, one of those known, if any are.
+
+        Raises:
+            EgressRefusedError: they permit none.
+            UnreachableError: none answers.
+        """
+        if self._rules is None:
+            raise EgressRefusedError("the box has not been handed any code yet")
+        await self._turn()
+        self._rules.check_host(host, port)
+        found = known or (await self._network.addresses(host) if isinstance(host, str) else (host,))
+        permitted, refusal = self._permitted_addresses(self._rules, found)
+        if refusal is not None and not permitted:
+            raise refusal
+        failure: OSError | None = None
+        share = self._bounds.connect_seconds / max(1, min(len(permitted), _MOST_WAITED_FOR))
+        for address in permitted:
+            try:
+                async with asyncio.timeout(share):
+                    return await self._network.connected(address, port)
+            except OSError as error:
+                failure = error
+        raise UnreachableError(_why_unreachable(failure) if failure else "its name has no address")
+
+    def _permitted_addresses(
+        self, rules: EgressRules, found: tuple[IPAddress, ...]
+    ) -> tuple[tuple[IPAddress, ...], EgressRefusedError | None]:
+        """Those that may be connected to, and why the last of the others may not."""
+        permitted: list[IPAddress] = []
+        refusal = None
+        for address in found:
+            try:
+                rules.check_address(address, own=self._network.is_own(address))
+            except EgressRefusedError as error:
+                refusal = error
+            else:
+                permitted.append(address)
+        return tuple(permitted), refusal
+
+    async def _turn(self) -> None:
+        """Wait until one more connection may be made.
+
+        Raises:
+            EgressRefusedError: there are too many.
+        """
+        bounds, now = self._bounds, asyncio.get_running_loop().time()
+        if len(self._serving) > bounds.connections_at_once:
+            raise EgressRefusedError(f"{bounds.connections_at_once} connections are open already, as many as may be")
+        self._begun += 1
+        if self._begun > bounds.connections:
+            raise EgressRefusedError(f"the run has made {bounds.connections} connections already, as many as may be")
+        if self._begun > bounds.connections_at_once:
+            self._next_turn = max(self._next_turn, now) + 1 / bounds.connections_a_second
+            await asyncio.sleep(self._next_turn - now)
+
+    async def _relayed(self, asked: Asked, host: Host, client: EgressStreams, server: EgressStreams) -> None:
+        """Pass on what both ends say, until both, or the one that answers, have said all."""
+        upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
+        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
+        try:
+            first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
+            for task in first:
+                await task
+        finally:
+            for task in (upward, downward):
+                task.cancel()
+            await asyncio.gather(upward, downward, return_exceptions=True)
+
+    async def _passed_up(self, asked: Asked, host: Host, server: asyncio.StreamWriter) -> None:
+        said = asked.said
+        if asked.is_tunnel and isinstance(host, str):
+            said = self._honestly_named(said, asked.target.port)
+        async for data in said:
+            self._count(sent=len(data))
+            server.write(data)
+            await server.drain()
+        if asked.is_tunnel:
+            _end_writing(server)
+
+    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await server.read(READ_BYTES):
+            self._count(received=len(data))
+            client.write(data)
+            await client.drain()
+        _end_writing(client)
+
+    async def _ended(self, *ends: asyncio.StreamWriter) -> None:
+        """Close what is written to once it has taken all of it, and at once where the proxy closes."""
+        try:
+            for end in ends:
+                end.close()
+            if not self._closed:
+                await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+        finally:
+            for end in ends:
+                if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
+                    end.transport.abort()
+
+    def _count(self, *, sent: int = 0, received: int = 0) -> None:
+        """Count bytes, and break the connection where they are too many."""
+        account = self.account
+        account.sent_bytes += sent
+        account.received_bytes += received
+        if account.sent_bytes + account.received_bytes > self._bounds.total_bytes:
+            most = f"{self._bounds.total_bytes >> 20} megabytes have passed, as many as may"
+            account.note("everything", permitted=False, reason=most)
+            raise ConnectionAbortedError
+
+    async def _honestly_named(self, said: AsyncIterator[bytes], port: int) -> AsyncIterator[bytes]:
+        """Pass on what a client says, once it is known that TLS asks for no name that is not permitted."""
+        reader = ClientHelloReader()
+        held: bytearray | None = bytearray()
+        async for data in said:
+            if held is None:
+                yield data
+                continue
+            held += data
+            if not begins_tls(bytes(held[:1])) or self._may_pass(reader, data, port):
+                yield bytes(held)
+                held = None
+
+    def _may_pass(self, reader: ClientHelloReader, data: bytes, port: int) -> bool:
+        """Whether the TLS that a client begins with is known to ask for nothing else; false while that cannot be told.
+
+        Raises:
+            ConnectionAbortedError: it does; the decision is in the account.
+        """
+        name: str | None = None
+        try:
+            hello = reader.read(data)
+            if hello is None:
+                return False
+            name = server_name(hello)
+            if name is not None and self._rules is not None:
+                self._rules.check_host(parse_host(name), port)
+        except (MalformedHelloError, EgressRefusedError) as error:
+            origin = error.origin if isinstance(error, EgressRefusedError) else ""
+            reason = f"TLS asks for it: {error}" if name else f"its TLS cannot be read: {error}"
+            self.account.note(f"{name or '?'}:{port}", permitted=False, reason=reason, origin=origin)
+            raise ConnectionAbortedError from error
+        return True
+
+
+def _end_writing(end: asyncio.StreamWriter) -> None:
+    """Say that no more will come; to an end that is gone nothing can be said, and uvloop raises RuntimeError there."""
+    if not end.is_closing():
+        end.write_eof()
+
+
+def _bound_socket(folder: Path) -> socket.socket:
+    """A new folder's socket, bound through the open folder: its path has room for 107 bytes. Source: unix(7)."""
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)  # whatever the umask took away
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            bound.bind(f"/proc/self/fd/{opened}/{EGRESS_SOCKET}")
+        finally:
+            os.close(opened)
+        (folder / EGRESS_SOCKET).chmod(0o666)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _why_unreachable(error: Exception) -> str:
+    """Why a connection failed, in words that no host name or path comes into."""
+    if isinstance(error, UnreachableError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    with suppress(AttributeError):
+        return (error.strerror if isinstance(error, OSError) else None) or "it cannot be connected to"
+    return "it cannot be connected to"
+
+
+# ======== sandbox/loopback_routes.py ==================================================================================
+# Makes every destination lead to the loopback of the network namespace that the calling thread is in, by rtnetlink.
+#
+# Source: rtnetlink(7), netlink(7); linux/rtnetlink.h, linux/if_addr.h.
+
+
+_LOOPBACK_INDEX = 1
+"""In every namespace the first device."""
+_NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE = 16, 20, 24
+_ERROR_MESSAGE = 2
+_REQUEST_ACKNOWLEDGED_CREATE = 0x405
+_INTERFACE_UP = 1
+_ADDRESS_USED_AT_ONCE = 2
+_LOCAL_ADDRESS, _INTERFACE_ADDRESS = 2, 1
+_ROUTE_INTERFACE, _ROUTE_SOURCE = 4, 7
+_MAIN_TABLE, _STATIC_ROUTE, _EVERYWHERE, _UNICAST = 254, 4, 0, 1
+_HEAD = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_ANSWER_SECONDS = 5.0
+_MOST_NETLINK_BYTES = 1 << 16
+
+
+def route_all_to_loopback(addresses: Iterable[IPAddress]) -> None:
+    """Bring the loopback up, and make it the way to everywhere.
+
+    Args:
+        addresses: what connections come from, one for each family.
+
+    Raises:
+        OSError: the kernel refused it.
+    """
+    link = struct.pack("=BxHiII", 0, 0, _LOOPBACK_INDEX, _INTERFACE_UP, _INTERFACE_UP)
+    requests = [(_NEW_LINK, link), *(request for address in addresses for request in _address_requests(address))]
+    messages = [
+        _HEAD.pack(_HEAD.size + len(body), kind, _REQUEST_ACKNOWLEDGED_CREATE, number, 0) + body
+        for number, (kind, body) in enumerate(requests)
+    ]
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+        asking.settimeout(_ANSWER_SECONDS)
+        asking.sendall(b"".join(messages))
+        answered = 0
+        while answered < len(requests):
+            for code in _answer_codes(asking.recv(_MOST_NETLINK_BYTES)):
+                if code:
+                    raise OSError(code, os.strerror(code))
+                answered += 1
+
+
+def _address_requests(address: IPAddress) -> Iterator[tuple[int, bytes]]:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 -- IPv4
+    packed = address.packed
+    head = struct.pack("=BBBBI", family, address.max_prefixlen, _ADDRESS_USED_AT_ONCE, 0, _LOOPBACK_INDEX)
+    yield _NEW_ADDRESS, head + _attribute(_LOCAL_ADDRESS, packed) + _attribute(_INTERFACE_ADDRESS, packed)
+    route = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _MAIN_TABLE, _STATIC_ROUTE, _EVERYWHERE, _UNICAST, 0)
+    device = struct.pack("=I", _LOOPBACK_INDEX)
+    yield _NEW_ROUTE, route + _attribute(_ROUTE_INTERFACE, device) + _attribute(_ROUTE_SOURCE, packed)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _answer_codes(data: bytes) -> Iterator[int]:
+    """The error numbers of the answers in a message, zero for what was done."""
+    while len(data) >= _HEAD.size:
+        length, kind, *_ = _HEAD.unpack_from(data)
+        if kind == _ERROR_MESSAGE:
+            code: int = struct.unpack_from("=i", data, _HEAD.size)[0]
+            yield -code
+        data = data[(length + 3) & ~3 :]
+
+
+# ======== sandbox/name_messages.py ====================================================================================
+# Reads the questions of DNS clients in a box, and writes the answers: pure functions on one message each.
+#
+# Only what a stub resolver says is understood: one question of the class IN, in a message with no pointers before it.
+# Whatever follows the question (EDNS) is left alone, so an answer fits into 512 bytes, with as many addresses as do.
+#
+# Source: RFC 1035 section 4.1 (messages), RFC 3596 (AAAA), RFC 6891 section 7 (who is not told of EDNS does without).
+
+
+ADDRESS_SECONDS = 30
+"""How long an answer may be kept in a box."""
+_HEAD_BYTES = 12
+_MOST_DATAGRAM_BYTES = 512
+_LONGEST_LABEL = 63
+_LONGEST_WIRE_NAME = 255
+_QUESTION_TAIL_BYTES = 4
+_INTERNET_CLASS = 1
+_IS_ANSWER, _OPCODE_BITS, _RECURSION_WANTED = 0x8000, 0x7800, 0x0100
+_ANSWER_BITS = 0x8080
+"""An answer, from one who asks others."""
+_NAME_OF_QUESTION = b"\xc0\x0c"
+"""A pointer to the question's name, which begins right behind the head."""
+
+
+class RecordKind(IntEnum):
+    """The kinds of records that are answered."""
+
+    IPV4 = 1
+    """A."""
+    IPV6 = 28
+    """AAAA."""
+
+
+class NameVerdict(IntEnum):
+    """How a question is answered. Source: RFC 1035 section 4.1.1 (RCODE)."""
+
+    ANSWERED = 0
+    MALFORMED = 1
+    FAILED = 2
+    NO_SUCH_NAME = 3
+    NOT_IMPLEMENTED = 4
+    REFUSED = 5
+
+
+class UnreadableQuestionError(Exception):
+    """A message is no question that is answered.
+
+    Args:
+        reply: what its sender is told; empty where that is nothing.
+    """
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+        super().__init__("no question that is answered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameQuestion:
+    """One question."""
+
+    untrusted_name: str
+    """The name asked for, without a trailing dot; other bytes than ASCII's are replaced."""
+    kind: int
+    """Which records of it; mostly one of `RecordKind`."""
+    head: tuple[int, int]
+    """The message's number, and its flags."""
+    wire: bytes
+    """The question as it stands in the message, which the answer repeats."""
+
+
+def name_question(message: bytes) -> NameQuestion:
+    """Read a message.
+
+    Raises:
+        UnreadableQuestionError: it is no question, or none that is answered.
+    """
+    number, flags = int.from_bytes(message[:2], "big"), int.from_bytes(message[2:4], "big")
+    if len(message) < _HEAD_BYTES or flags & _IS_ANSWER:
+        raise UnreadableQuestionError(b"")
+    if flags & _OPCODE_BITS:
+        raise UnreadableQuestionError(_head(number, flags, NameVerdict.NOT_IMPLEMENTED))
+    malformed = UnreadableQuestionError(_head(number, flags, NameVerdict.MALFORMED))
+    if message[4:6] != b"\x00\x01" or message[6:8] != b"\x00\x00":
+        raise malformed
+    labels, end = _labels(message)
+    tail = message[end : end + _QUESTION_TAIL_BYTES]
+    if labels is None or len(tail) < _QUESTION_TAIL_BYTES or int.from_bytes(tail[2:], "big") != _INTERNET_CLASS:
+        raise malformed
+    return NameQuestion(
+        untrusted_name=".".join(labels),
+        kind=int.from_bytes(tail[:2], "big"),
+        head=(number, flags),
+        wire=message[_HEAD_BYTES : end + _QUESTION_TAIL_BYTES],
+    )
+
+
+def name_reply(question: NameQuestion, verdict: NameVerdict, addresses: Iterable[IPAddress] = ()) -> bytes:
+    """The answer to a question: of these addresses those of its kind, as many as fit."""
+    fitting = [
+        _NAME_OF_QUESTION + b"".join(part.to_bytes(size, "big") for part, size in _record_fields(address))
+        for address in addresses
+        if question.kind == _kind_of(address)
+    ]
+    reply_bytes = _HEAD_BYTES + len(question.wire)
+    room = (_MOST_DATAGRAM_BYTES - reply_bytes) // len(fitting[0]) if fitting else 0
+    records = fitting[:room]
+    return _head(*question.head, verdict, questions=1, answers=len(records)) + question.wire + b"".join(records)
+
+
+def _record_fields(address: IPAddress) -> tuple[tuple[int, int], ...]:
+    """The fields of a record behind its name, each with its size in bytes."""
+    size = len(address.packed)
+    return (_kind_of(address), 2), (_INTERNET_CLASS, 2), (ADDRESS_SECONDS, 4), (size, 2), (int(address), size)
+
+
+def _kind_of(address: IPAddress) -> RecordKind:
+    return RecordKind.IPV6 if isinstance(address, IPv6Address) else RecordKind.IPV4
+
+
+def _head(number: int, flags: int, verdict: NameVerdict, *, questions: int = 0, answers: int = 0) -> bytes:
+    fields = (number, _ANSWER_BITS | flags & _RECURSION_WANTED | verdict, questions, answers, 0, 0)
+    return b"".join(field.to_bytes(2, "big") for field in fields)
+
+
+def _labels(message: bytes) -> tuple[list[str] | None, int]:
+    """The labels of the name behind a message's head, and where it ends; none where there is no such name."""
+    labels: list[str] = []
+    at = _HEAD_BYTES
+    while at < len(message) and at - _HEAD_BYTES < _LONGEST_WIRE_NAME:
+        length = message[at]
+        at += 1
+        if length == 0:
+            return labels, at
+        if length > _LONGEST_LABEL:
+            break
+        labels.append(_label_text(message[at : at + length]))
+        at += length
+    return None, at
+
+
+def _label_text(label: bytes) -> str:
+    """A label as text: one that has a dot in itself, or no ASCII, is spelt so that it is no label of a host name."""
+    text = label.decode("ascii", errors="replace")
+    return text.replace(".", "\\.")
+
+
+# ======== sandbox/name_server.py ======================================================================================
+# Carries DNS questions from a box to what answers them, over UDP and TCP, no more at a time than do harm.
+#
+# Source: RFC 1035 section 4.2 (transport), RFC 7766 (over TCP).
+
+
+_MOST_DATAGRAMS_AT_ONCE = 256
+_DATAGRAMS_A_TURN = 16
+_MOST_MESSAGE_BYTES = 1 << 12
+_MOST_CONNECTIONS_AT_ONCE = 16
+_QUESTION_SECONDS = 10.0
+_LENGTH_BYTES = 2
+
+NameReply = Callable[[bytes], Awaitable[bytes]]
+
+
+class NameServer:
+    """Where the names of one box are asked for."""
+
+    def __init__(self, reply: NameReply) -> None:
+        """Listen nowhere yet.
+
+        Args:
+            reply: what a message is answered with; nothing is said where that is empty.
+        """
+        self._reply = reply
+        self._bound: list[tuple[asyncio.AbstractEventLoop, socket.socket]] = []
+        self._servers: list[asyncio.Server] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._connections = 0
+
+    def serve_datagrams(self, bound: socket.socket) -> None:
+        """Serve a socket, and close it at the end."""
+        bound.setblocking(False)  # noqa: FBT003 -- the standard library's
+        loop = asyncio.get_running_loop()
+        loop.add_reader(bound, self._came_as_datagrams, bound)
+        self._bound.append((loop, bound))
+
+    async def serve_connections(self, listening: socket.socket) -> None:
+        """Serve a socket that listens already, and close it at the end."""
+        self._servers.append(await asyncio.start_server(self._came_connected, sock=listening))
+
+    def abandon(self) -> None:
+        """Hear nobody any more, waiting for nothing."""
+        for server in self._servers:
+            server.close()
+        while self._bound:
+            loop, bound = self._bound.pop()
+            if not loop.is_closed():
+                loop.remove_reader(bound)
+            bound.close()
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        self.abandon()
+        answering = tuple(self._answering)
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+
+    def _came_as_datagrams(self, bound: socket.socket) -> None:
+        """Take what has come, some at a time: others want their turn too."""
+        with suppress(OSError):
+            for _ in range(_DATAGRAMS_A_TURN):
+                message, sender = bound.recvfrom(_MOST_MESSAGE_BYTES)
+                if len(self._answering) < _MOST_DATAGRAMS_AT_ONCE:  # of those beyond, senders ask again
+                    self._begin(self._datagram_answered(message, sender, bound))
+
+    def _came_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections < _MOST_CONNECTIONS_AT_ONCE:
+            self._connections += 1
+            self._begin(self._connection_answered((reader, writer)))
+        else:
+            writer.close()
+
+    def _begin(self, answering: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(answering)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _datagram_answered(self, message: bytes, sender: tuple[Any, ...], bound: socket.socket) -> None:
+        reply = await self._reply(message)
+        if reply:
+            with suppress(OSError):  # its sender asks again
+                bound.sendto(reply, sender)
+
+    async def _connection_answered(self, client: EgressStreams) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(_QUESTION_SECONDS):
+                    length = int.from_bytes(await client[0].readexactly(_LENGTH_BYTES), "big")
+                    message = await client[0].readexactly(length)
+                reply = await self._reply(message)
+                client[1].write(len(reply).to_bytes(_LENGTH_BYTES, "big") + reply)
+                await client[1].drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return  # the client is gone, or says nothing more
+        finally:
+            self._connections -= 1
+            client[1].close()
+
+
+# ======== sandbox/network_namespace.py ================================================================================
+# A network namespace for one box: nothing leads out of it but the sockets that this process has in it.
+#
+# It has a loopback and no other device, no wire to the host, and no address that anybody else could reach. Every
+# destination is routed to that loopback, where the kernel turns each TCP connection to a socket of ours, and each DNS
+# question to another; all else is refused at once. Were these rules missing, everything would end at the loopback.
+#
+# The namespace has no name. It lives as long as a descriptor here or a process in it, and is gone with them.
+# Source: network_namespaces(7), nft(8), RFC 7600 section 4.8 (192.0.0.8); measured with kernel 6.18.
+
+
+_DNS_PORT = 53
+_BOX_ADDRESSES: dict[socket.AddressFamily, IPAddress] = {
+    socket.AF_INET: IPv4Address("192.0.0.8"),
+    socket.AF_INET6: IPv6Address("fd73:616e:6462:6f78::1"),
+}
+"""What connections come from: a dummy's address, and a private one, so that IPv4 is tried first (RFC 6724)."""
+_LOOPBACK_ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+_NEW_NETWORK = 0x40000000
+_WAITING_CONNECTIONS = 256
+_NFT_SECONDS = 10.0
+_PROGRAM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
+_ORIGINAL_DESTINATION = 80
+"""Source: linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h."""
+_DESTINATION_LEVELS = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
+_SOCKET_ADDRESSES = {socket.AF_INET: struct.Struct("!2xH4s8x"), socket.AF_INET6: struct.Struct("!2xH4x16s4x")}
+_PROBED = {socket.AF_INET: IPv4Address("192.0.2.1"), socket.AF_INET6: IPv6Address("2001:db8::1")}
+"""Kept for documentation, and so nobody's."""
+_PROBED_PORT = 9
+_PROBE_SECONDS = 2.0
+_OR_PROXY = "or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights"
+_RIGHTS_REMEDY = f"Run it as root with the capabilities SYS_ADMIN and NET_ADMIN, {_OR_PROXY}"
+_KERNEL_REMEDY = f"Use a kernel with nf_tables, NAT redirection and connection tracking, {_OR_PROXY}"
+
+_NETFILTER_RULES = """
+table inet egress {{
+    chain untracked {{
+        type filter hook output priority -300; policy accept;
+        ip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 notrack
+        ip6 saddr ::1 ip6 daddr ::1 notrack
+    }}
+    chain redirected {{
+        type nat hook output priority -100; policy accept;
+        meta l4proto {{ tcp, udp }} th dport {dns} redirect to :{dns}
+        ip daddr {{ 127.0.0.0/8, {ipv4} }} return
+        ip6 daddr {{ ::1, {ipv6} }} return
+        meta l4proto tcp redirect to :{port}
+    }}
+    chain held {{
+        type filter hook output priority 0; policy drop;
+        udp dport {dns} limit rate over 500/second burst 2000 packets drop
+        ct state new limit rate over 200/second burst 1000 packets drop
+        ct state established,related accept
+        ip daddr {{ 127.0.0.0/8, {ipv4} }} accept
+        ip6 daddr {{ ::1, {ipv6} }} accept
+        reject with icmpx admin-prohibited
+    }}
+}}
+"""
+"""The rates bound what connections of the code take of the kernel's memory, and of this process's time."""
+
+
+@dataclass(slots=True)
+class NetworkNamespace:
+    """One namespace, and the sockets that listen in it."""
+
+    descriptor: int
+    """Holds it, and leads into it."""
+    connections: list[socket.socket] = field(default_factory=list)
+    """Where every TCP connection arrives, whatever its destination; one for each family that this host has."""
+    name_connections: list[socket.socket] = field(default_factory=list)
+    """Where questions about names arrive over TCP."""
+    name_datagrams: list[socket.socket] = field(default_factory=list)
+    """Where they arrive over UDP."""
+
+    @classmethod
+    async def made(cls) -> Self:
+        """Make one, see that it does what it should, and hold it until it is closed; takes some ten milliseconds.
+
+        Raises:
+            UnenforceableError: this host or this user cannot.
+        """
+        making = asyncio.ensure_future(asyncio.to_thread(cls._made_elsewhere))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_let_go_of)
+            raise
+
+    @property
+    def path(self) -> str:
+        """Where gVisor finds it while this process lives, for the OCI spec."""
+        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
+
+    def is_entered_by(self, process_ids: Iterable[int]) -> bool:
+        """Whether any of these processes is in it; one that has ended is not."""
+        own = os.fstat(self.descriptor)
+        for process_id in process_ids:
+            with suppress(OSError):
+                theirs = Path(f"/proc/{process_id}/ns/net").stat()
+                if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino):
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        for one in (*self.connections, *self.name_connections, *self.name_datagrams):
+            one.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    @classmethod
+    def _made_elsewhere(cls) -> Self:
+        """A thread of its own enters the new namespace and ends there, so that no other code ever runs in it."""
+        done: list[Self | OSError | UnenforceableError] = []
+
+        def make() -> None:
+            try:
+                done.append(cls._made_here())
+            except (OSError, UnenforceableError) as error:
+                done.append(error)
+
+        thread = threading.Thread(target=make, name="network-namespace")
+        thread.start()
+        thread.join()
+        made = done[0]
+        if isinstance(made, OSError):
+            raise _no_namespace(f"this host refused to make one: {made.strerror or made}", _RIGHTS_REMEDY) from made
+        if isinstance(made, UnenforceableError):
+            raise made
+        return made
+
+    @classmethod
+    def _made_here(cls) -> Self:
+        """Move the calling thread into a new namespace, and furnish that."""
+        nft = shutil.which("nft", path=_PROGRAM_FOLDERS)
+        if nft is None:
+            raise _no_namespace(
+                "the program nft is not there", f"Install nftables (Debian: `apt-get install nftables`), {_OR_PROXY}"
+            )
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_NEW_NETWORK) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        with ExitStack() as undo:
+            made = cls(descriptor=os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            undo.callback(made.close)
+            made._furnish(nft)
+            undo.pop_all()
+            return made
+
+    def _furnish(self, nft: str) -> None:
+        """Listen, lead everything there, and see that it arrives."""
+        route_all_to_loopback(())
+        families = _families_here()
+        route_all_to_loopback(_BOX_ADDRESSES[family] for family in families)
+        port = 0
+        for family in families:
+            self.connections.append(_bound(family, socket.SOCK_STREAM, port))
+            self.name_connections.append(_bound(family, socket.SOCK_STREAM, _DNS_PORT))
+            self.name_datagrams.append(_bound(family, socket.SOCK_DGRAM, _DNS_PORT))
+            port = self.connections[0].getsockname()[1]
+        _load_rules(nft, port)
+        for connections, datagrams in zip(self.connections, self.name_datagrams, strict=True):
+            _prove_family(connections, datagrams)
+
+
+def check_may_enter(runsc_arguments: Iterable[str]) -> None:
+    """Refuse a gVisor that starts without privileges: it cannot enter a namespace made with them.
+
+    Raises:
+        UnenforceableError: it does.
+    """
+    if "--rootless" in runsc_arguments:
+        raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
+
+
+def spec_inside(spec: dict[str, Any], namespace: NetworkNamespace) -> dict[str, Any]:
+    """An OCI spec of a box in this namespace; with `--network=host` gVisor takes it for the host's."""
+    linux = spec["linux"]
+    others = [one for one in linux["namespaces"] if one["type"] != "network"]
+    return {**spec, "linux": {**linux, "namespaces": [*others, {"type": "network", "path": namespace.path}]}}
+
+
+def original_destination(connection: socket.socket) -> tuple[IPAddress, int]:
+    """Where a connection was meant to go that the kernel turned to us.
+
+    Raises:
+        OSError: it was meant for this very socket.
+    """
+    layout = _SOCKET_ADDRESSES[socket.AddressFamily(connection.family)]
+    level = _DESTINATION_LEVELS[socket.AddressFamily(connection.family)]
+    port, packed = layout.unpack(connection.getsockopt(level, _ORIGINAL_DESTINATION, layout.size))
+    address = IPv4Address(packed) if connection.family == socket.AF_INET else IPv6Address(packed)
+    if address.is_loopback:
+        raise ConnectionRefusedError
+    return address, port
+
+
+def _families_here() -> tuple[socket.AddressFamily, ...]:
+    """IPv4, and IPv6 where this host has it."""
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trying:
+        trying.bind((_LOOPBACK_ADDRESSES[socket.AF_INET6], 0))
+        return socket.AF_INET, socket.AF_INET6
+    return (socket.AF_INET,)
+
+
+def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:
+    """A socket on the loopback of the calling thread's namespace, which takes what comes."""
+    made = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((_LOOPBACK_ADDRESSES[family], port))
+        if kind == socket.SOCK_STREAM:
+            made.listen(_WAITING_CONNECTIONS)
+        made.settimeout(_PROBE_SECONDS)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _load_rules(nft: str, port: int) -> None:
+    """Load the rules of the calling thread's namespace, which its children share."""
+    ipv4, ipv6 = _BOX_ADDRESSES[socket.AF_INET], _BOX_ADDRESSES[socket.AF_INET6]
+    rules = _NETFILTER_RULES.format(dns=_DNS_PORT, port=port, ipv4=ipv4, ipv6=ipv6)
+    try:
+        loaded = subprocess.run(
+            [nft, "-f", "-"],
+            input=rules.encode(),
+            env={"PATH": _PROGRAM_FOLDERS},
+            cwd="/",
+            capture_output=True,
+            timeout=_NFT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _no_namespace(f"nft did not load its rules within {_NFT_SECONDS:.0f} seconds", _KERNEL_REMEDY) from error
+    if loaded.returncode != 0:
+        said = loaded.stderr.decode(errors="replace").strip().partition("\n")[0][:200]
+        raise _no_namespace(f"nft did not load its rules: {said}", _KERNEL_REMEDY)
+
+
+def _prove_family(connections: socket.socket, datagrams: socket.socket) -> None:
+    """Refuse a namespace in which the kernel does not do what the rules say, seen from within it.
+
+    Raises:
+        UnenforceableError: it does not.
+    """
+    address = _PROBED[socket.AddressFamily(connections.family)]
+    aim = (str(address), _PROBED_PORT)
+    try:
+        with socket.create_connection(aim, timeout=_PROBE_SECONDS), connections.accept()[0] as arrived:
+            redirected = original_destination(arrived) == (address, _PROBED_PORT)
+        with socket.socket(datagrams.family, socket.SOCK_DGRAM) as asking:
+            asking.sendto(b"?", (str(address), _DNS_PORT))
+            redirected = redirected and datagrams.recv(2) == b"?"
+    except OSError as error:
+        reason = f"a connection in it went astray: {error.strerror or error}"
+        raise _no_namespace(reason, _KERNEL_REMEDY) from error
+    if not redirected:
+        raise _no_namespace("the kernel does not tell where a connection was meant to go", _KERNEL_REMEDY)
+    with socket.socket(datagrams.family, socket.SOCK_DGRAM) as sending:
+        try:
+            sending.sendto(b"?", aim)
+        except PermissionError:
+            return
+    raise _no_namespace("datagrams in it are not refused", _KERNEL_REMEDY)
+
+
+def _let_go_of(making: asyncio.Future[Any]) -> None:
+    """Close what was made for somebody who no longer waits for it."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+def _no_namespace(reason: str, remedy: str) -> UnenforceableError:
+    return UnenforceableError(
+        key="SANDBOX_NETWORK_MODE=namespace",
+        origin="this host",
+        reason=f"no network namespace: {reason}",
+        remedy=remedy,
+    )
+
+
 # ======== sandbox/off_limits.py =======================================================================================
 # Folders of the host that no box may see, and whether a folder that is to be offered overlaps one of them.
 #
@@ -7531,6 +9489,180 @@ def _unreadable_packages(path: Path, error: OSError) -> SandboxError:
 
 def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
     return SandboxError(key=PACKAGES_VARIABLE, origin=str(path), reason=reason, remedy=remedy)
+
+
+# ======== sandbox/permitted_names.py ==================================================================================
+# Answers DNS questions of one run: names that its rules permit, with those of their addresses that it may reach.
+#
+# No other name is asked for anywhere, since a question alone carries data out; it is said not to exist. What was answered
+# is remembered, so that a connection to one of these addresses is known for a connection to that name.
+
+
+_MOST_FINDINGS = 1_024
+"""Names of which it is remembered what became of them."""
+_MOST_REMEMBERED = 4_096
+"""Addresses of which it is remembered whose they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameFinding:
+    """What became of one name."""
+
+    verdict: NameVerdict
+    """What its asker is told."""
+    addresses: tuple[IPAddress, ...] = ()
+    """Those that may be reached, of both kinds, in the order to try."""
+
+
+@dataclass(slots=True)
+class _Sought:
+    """A name that is being resolved, or was."""
+
+    finding: asyncio.Task[NameFinding]
+    since: float
+
+
+class PermittedNames:
+    """The only resolver that one box has."""
+
+    def __init__(
+        self, network: EgressNetwork, account: EgressAccount, *, lookups: int = 10_000, within_seconds: float = 10.0
+    ) -> None:
+        """Permit nothing yet.
+
+        Args:
+            network: where permitted names are resolved.
+            account: where it is written down what was refused.
+            lookups: how many names may be asked for in all.
+            within_seconds: how long an asker waits.
+        """
+        self._network = network
+        self._account = account
+        self._lookups_left = lookups
+        self._within_seconds = within_seconds
+        self._rules: EgressRules | None = None
+        self._sought: dict[str, _Sought] = {}
+        self._resolving: set[asyncio.Task[NameFinding]] = set()
+        self._names: dict[IPAddress, dict[str, tuple[IPAddress, ...]]] = {}
+
+    def open(self, rules: EgressRules) -> None:
+        """Answer for what these rules permit, from now on."""
+        self._rules = rules
+
+    async def close(self) -> None:
+        """Seek nothing any more."""
+        resolving = tuple(self._resolving)
+        for task in resolving:
+            task.cancel()
+        await asyncio.gather(*resolving, return_exceptions=True)
+
+    async def reply(self, untrusted_message: bytes) -> bytes:
+        """What a client is told; empty where that is nothing."""
+        try:
+            question = name_question(untrusted_message)
+        except UnreadableQuestionError as error:
+            return error.reply
+        finding = await self._found(question)
+        return name_reply(question, finding.verdict, finding.addresses)
+
+    def names_of(self, address: IPAddress) -> tuple[tuple[str, tuple[IPAddress, ...]], ...]:
+        """The names that an address was the answer to, the latest first, each with all that it was answered."""
+        return tuple(reversed(self._names.get(address, {}).items()))
+
+    async def _found(self, question: NameQuestion) -> NameFinding:
+        rules = self._rules
+        if rules is None:
+            return NameFinding(verdict=NameVerdict.REFUSED)
+        try:
+            name = _checked_question_name(question, rules)
+        except EgressRefusedError as refusal:
+            self._refused(question.untrusted_name, refusal)
+            return NameFinding(verdict=NameVerdict.NO_SUCH_NAME)
+        if question.kind not in set(RecordKind):
+            return NameFinding(verdict=NameVerdict.ANSWERED)
+        try:
+            async with asyncio.timeout(self._within_seconds):
+                finding = await asyncio.shield(self._seeking(name, rules))
+        except TimeoutError:
+            self._account.note(name, permitted=True, reason="its name was not resolved in time")
+            return NameFinding(verdict=NameVerdict.FAILED)
+        self._remember(name, finding.addresses)
+        return finding
+
+    def _seeking(self, name: str, rules: EgressRules) -> asyncio.Task[NameFinding]:
+        """The one search for a name: what has just been found holds for a while, and for both kinds of address."""
+        now = time.monotonic()
+        sought = self._sought.pop(name, None)
+        if sought is None or (sought.finding.done() and now - sought.since > ADDRESS_SECONDS):
+            sought = _Sought(finding=asyncio.create_task(self._resolved(name, rules)), since=now)
+            self._resolving.add(sought.finding)
+            sought.finding.add_done_callback(self._resolving.discard)
+        self._sought[name] = sought
+        _forget_oldest(self._sought, _MOST_FINDINGS)
+        return sought.finding
+
+    async def _resolved(self, name: str, rules: EgressRules) -> NameFinding:
+        self._lookups_left -= 1
+        if self._lookups_left < 0:
+            self._account.note(name, permitted=False, reason="the run has asked for as many names as it may")
+            return NameFinding(verdict=NameVerdict.REFUSED)
+        try:
+            found = await self._network.addresses(name)
+        except UnreachableError as error:
+            self._account.note(name, permitted=True, reason=str(error))
+            return NameFinding(verdict=_verdict_of(error))
+        addresses = tuple(address for address in found if self._may_answer(name, address, rules))
+        closed = found and not addresses
+        return NameFinding(
+            verdict=NameVerdict.NO_SUCH_NAME if closed else NameVerdict.ANSWERED,
+            addresses=addresses,
+        )
+
+    def _may_answer(self, name: str, address: IPAddress, rules: EgressRules) -> bool:
+        try:
+            rules.check_address(address, own=self._network.is_own(address))
+        except EgressRefusedError as refusal:
+            self._refused(name, refusal)
+            return False
+        return True
+
+    def _refused(self, untrusted_name: str, refusal: EgressRefusedError) -> None:
+        self._account.note(untrusted_name, permitted=False, reason=refusal.reason, origin=refusal.origin)
+
+    def _remember(self, name: str, addresses: tuple[IPAddress, ...]) -> None:
+        """Whoever asked will most likely connect next: of an address's names the one just asked for is the latest."""
+        for address in addresses:
+            names = self._names.pop(address, {})
+            names.pop(name, None)
+            names[name] = addresses
+            self._names[address] = names
+            _forget_oldest(names, _MOST_FINDINGS)
+            _forget_oldest(self._names, _MOST_REMEMBERED)
+
+
+def _checked_question_name(question: NameQuestion, rules: EgressRules) -> str:
+    """The name that a question is about.
+
+    Raises:
+        EgressRefusedError: it is none, or not permitted.
+    """
+    host = parse_host(question.untrusted_name)
+    if not isinstance(host, str):
+        raise EgressRefusedError("it is an address, which has no addresses")
+    rules.check_name(host)
+    return host
+
+
+def _verdict_of(error: UnreachableError) -> NameVerdict:
+    """Whether to ask again may help."""
+    cause = error.__cause__
+    again = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
+    return NameVerdict.FAILED if again else NameVerdict.NO_SUCH_NAME
+
+
+def _forget_oldest(remembered: MutableMapping[Any, Any], most: int) -> None:
+    while len(remembered) > most:
+        del remembered[next(iter(remembered))]
 
 
 # ======== sandbox/pipes.py ============================================================================================
@@ -9760,6 +11892,8 @@ class RunResult(RunUsage):
     """Id and serial of each policy file that took part."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
+    egress: EgressSummary
+    """What it reached, and what it was refused."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -9821,6 +11955,7 @@ class RunResult(RunUsage):
             "truncated": self.truncated,
             "notices": list(self.notices),
             "unenforced": list(self.unenforced),
+            "network": self.egress.record(),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
@@ -11626,8 +13761,18 @@ BASH_STARTER = r"printf '\0ready\n'; . /dev/stdin"
 """Reads all of the code before its first line runs, so the code's own commands find standard input at its end."""
 
 
+_FORWARDED = f"{FORWARDER}\nforward('{EGRESS_FOLDER}/{EGRESS_SOCKET}', {EGRESS_PORT})\ndel forward\n"
+_BECOME_BASH = "import os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
+
+
 def starter_command(
-    language: str, *, python: str, bash: str, packages: str = "", imports: tuple[str, ...] = ()
+    language: str,
+    *,
+    python: str,
+    bash: str,
+    packages: str = "",
+    imports: tuple[str, ...] = (),
+    forwards: bool = False,
 ) -> tuple[str, ...]:
     """The command line that waits for code of a language.
 
@@ -11637,11 +13782,14 @@ def starter_command(
         bash: path of the shell in the box.
         packages: folder in the box where Python looks for modules after its standard library; none where empty.
         imports: modules that Python imports before it says that it is ready.
+        forwards: whether connections are carried out of the box.
     """
+    forwarding = _FORWARDED if forwards else ""
     if language == "python":
         arguments = (packages, *imports) if packages or imports else ()
-        return (python, "-I", "-S", "-X", "utf8", "-c", PYTHON_STARTER, *arguments)
-    return (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
+        return (python, "-I", "-S", "-X", "utf8", "-c", forwarding + PYTHON_STARTER, *arguments)
+    waiting = (bash, "--noprofile", "--norc", "-c", BASH_STARTER)
+    return (python, "-I", "-S", "-c", forwarding + _BECOME_BASH, *waiting) if forwards else waiting
 
 
 # ======== sandbox/box.py ==============================================================================================
@@ -11689,6 +13837,11 @@ class BoxFolder:
     def state(self) -> Path:
         """Where gVisor keeps its own state, its `--root`."""
         return self.path / "state"
+
+    @property
+    def egress(self) -> Path:
+        """Where the socket of its proxy is, if it has one."""
+        return self.path / "egress"
 
     def write(self, spec: dict[str, object]) -> None:
         """Make the folder with the spec in it."""
@@ -11943,6 +14096,143 @@ def _start_error(reason: str, noise: bytes) -> StartError:
     return StartError(reason=reason, detail=lines[-1][:300] if lines else "")
 
 
+# ======== sandbox/transparent_egress.py ===============================================================================
+# Connects the code of one run with what it may reach, unasked: for programs that know nothing of proxies.
+#
+# The box is in a network namespace whose every connection the kernel turns to us, with the address that it was meant for.
+# What that address was the answer to, among the names that the box asked our resolver for, is what it is taken for; the
+# rest is decided and done as for the proxy. A connection is taken before it is known whether there is anything at its
+# other end, so what is refused is reset.
+
+
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+
+
+class TransparentEgress:
+    """The only way out of one box, through the network namespace that it is in."""
+
+    def __init__(
+        self, namespace: NetworkNamespace, network: EgressNetwork | None = None, bounds: EgressBounds | None = None
+    ) -> None:
+        """Serve nothing yet.
+
+        Args:
+            namespace: the box's own; closed at the end.
+            network: where connections are made; this host's by default.
+            bounds: how much is permitted.
+        """
+        bounds = bounds or EgressBounds()
+        network = HostNetwork() if network is None else network
+        self.namespace = namespace
+        self._proxy = EgressProxy(network, bounds, asking=self._asked)
+        self._names = PermittedNames(
+            network, self.account, lookups=bounds.connections, within_seconds=bounds.connect_seconds
+        )
+        self._name_server = NameServer(self._names.reply)
+        self._rules: EgressRules | None = None
+
+    @classmethod
+    async def listening(cls, network: EgressNetwork | None = None, bounds: EgressBounds | None = None) -> Self:
+        """Make a namespace, and serve what comes in it; nothing is permitted until `open`.
+
+        Raises:
+            UnenforceableError: this host or this user cannot.
+        """
+        made = cls(await NetworkNamespace.made(), network, bounds)
+        try:
+            await made._listen()
+        except BaseException:
+            made.abandon()
+            raise
+        return made
+
+    @property
+    def account(self) -> EgressAccount:
+        """What was reached and refused."""
+        return self._proxy.account
+
+    def open(self, rules: EgressRules) -> None:
+        """Permit what these rules do, from now on."""
+        self._rules = rules
+        self._names.open(rules)
+        self._proxy.open(rules)
+
+    def abandon(self) -> None:
+        """Let nobody in any more, waiting for nothing."""
+        self._proxy.abandon()
+        self._name_server.abandon()
+        self.namespace.close()
+
+    async def close(self) -> None:
+        """End every connection, and let go of the namespace."""
+        self.abandon()
+        await self._proxy.close()
+        await self._name_server.close()
+        await self._names.close()
+
+    async def _listen(self) -> None:
+        for listening in self.namespace.connections:
+            await self._proxy.serve(listening)
+        for listening in self.namespace.name_connections:
+            await self._name_server.serve_connections(listening)
+        for bound in self.namespace.name_datagrams:
+            self._name_server.serve_datagrams(bound)
+
+    async def _asked(self, client: EgressStreams) -> Asked:
+        """Whom a client wants to talk to: it told the kernel.
+
+        Raises:
+            UnreadableRequestError: it meant our own socket.
+        """
+        connection: socket.socket = client[1].get_extra_info("socket")
+        try:
+            address, port = original_destination(connection)
+        except OSError as error:
+            raise UnreadableRequestError("a connection to a port of the sandbox's own", b"") from error
+        host, addresses = self._taken_for(address, port)
+        return Asked(
+            target=Target(untrusted_host=f"[{host}]" if isinstance(host, IPv6Address) else str(host), port=port),
+            granted=b"",
+            said=_everything_said(client[0]),
+            is_tunnel=True,
+            refusal=lambda _status, _words: _reset(connection),
+            addresses=addresses,
+        )
+
+    def _taken_for(self, address: IPAddress, port: int) -> tuple[Host, tuple[IPAddress, ...]]:
+        """The name that an address stands for, with all that this may be reached at, the very address first; or itself.
+
+        Of several names it is the latest that is permitted at this port. Where none is, the address itself may be.
+        """
+        names = self._names.names_of(address)
+        permitted = [named for named in names if self._permits(named[0], port)]
+        taken = permitted or ([] if self._permits(address, port) else list(names))
+        if not taken:
+            return address, ()
+        name, addresses = taken[0]
+        return name, tuple(dict.fromkeys((address, *addresses)))
+
+    def _permits(self, host: Host, port: int) -> bool:
+        if self._rules is None:
+            return False
+        with suppress(EgressRefusedError):
+            self._rules.check_host(host, port)
+            return True
+        return False
+
+
+async def _everything_said(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await reader.read(READ_BYTES):
+        yield data
+
+
+def _reset(connection: socket.socket) -> bytes:
+    """Let the connection's closing tell its client that it was refused; there is nothing else to say it with."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+    return b""
+
+
 # ======== sandbox/tree_plan.py ========================================================================================
 # Lists what goes into a box's file tree, touching no file's content: what it lists is also the tree's identity.
 #
@@ -11951,7 +14241,7 @@ def _start_error(reason: str, noise: bytes) -> StartError:
 # only when a tree is built.
 
 
-TREE_FORMAT = 2
+TREE_FORMAT = 3
 """Raised with every change of what a tree holds."""
 
 COMMAND_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
@@ -12219,6 +14509,7 @@ TREE_FOLDERS = (
     "usr/share/zoneinfo",
     "var",
     BOX_PACKAGES.lstrip("/"),
+    EGRESS_FOLDER.lstrip("/"),
 )
 BOX_ACCOUNTS = (
     "root:x:0:0:root:/:/bin/false\n"
@@ -13063,6 +15354,223 @@ def forget_launch(folder: Path) -> None:
         (folder / _LAUNCH_FILE).unlink(missing_ok=True)
 
 
+# ======== sandbox/spec.py =============================================================================================
+# Compiles a request, purely, to an OCI spec, `runsc` arguments and cgroup limits. Goldens show each.
+#
+# Nothing a person wrote enters any of them: not the code, not who asks. The box sees its own tree, read-only, and one
+# writable file system whose size is limited.
+#
+# Source: OCI runtime specification 1.0.2; `runsc flags`.
+
+
+STARTUP_RAM_BYTES = 192 << 20
+"""RAM on top of the limit until a box is ready, for gVisor, the interpreter and what it imports beforehand."""
+GVISOR_GROWTH_BYTES = 16 << 20
+"""RAM on top of the limit and of what a ready box uses, for gVisor's own kernel, which grows while code runs."""
+GVISOR_THREADS = 1_024
+"""Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
+HOST_THREADS_PER_GUEST_THREAD = 4
+BOX_DIGEST_ANNOTATION = "io.sandbox-lockdown.box-digest"
+"""Where a box says what it was made from. A box that waits is nobody's yet, so this is the digest of what it enforces
+itself; the record of a run holds it beside the digest of all limits."""
+BOX_ENVIRONMENT = (
+    "PATH=/usr/bin",
+    "HOME=/tmp",
+    "TMPDIR=/tmp",
+    "USER=sandbox",
+    "LANG=C.UTF-8",
+    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+)
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""By what numpy and its kin are told how many threads to start. Source: the manuals of OpenMP, OpenBLAS and MKL."""
+_PROC_MOUNT = {"destination": "/proc", "type": "proc", "source": "proc"}
+_KILOBYTE = 1 << 10
+_MEGABYTE = 1 << 20
+_SHARED_MEMORY_PART = 4
+
+
+class NetworkMode(Enum):
+    """What network a box has."""
+
+    NONE = "none"
+    """Its own loopback alone."""
+    PROXY = "proxy"
+    """Its own loopback, and a socket in its file system that leads to an egress proxy outside."""
+    NAMESPACE = "namespace"
+    """A network namespace of its own, in which every connection comes to the runner."""
+
+
+_NETWORK_FLAGS = {
+    NetworkMode.NONE: ("--network=none",),
+    NetworkMode.PROXY: ("--network=none", "--host-uds=open"),
+    NetworkMode.NAMESPACE: ("--network=host",),
+}
+"""`open` lets a box connect to sockets in what is mounted into it: there is one. `host` is the namespace it is in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """Everything that gVisor and the kernel are told about one run."""
+
+    spec: dict[str, Any]
+    """The OCI spec, as `config.json` holds it but for the annotation."""
+    runsc_flags: tuple[str, ...]
+    """Flags before `run` that follow from the limits."""
+    cgroup_limits: CgroupLimits
+    """What the run's cgroup is set to."""
+    network: NetworkMode
+    """What network the box has."""
+    network_notice: str
+    """What people are told where they get less network than the limits name; empty otherwise."""
+
+
+def compile_run(
+    language: str,
+    limits: EffectiveLimits,
+    tree: FileTree,
+    *,
+    packages: Packages | None = None,
+    imports: tuple[str, ...] = (),
+    way: NetworkMode = NetworkMode.PROXY,
+) -> Compiled:
+    """The one description of a run that follows from its language and limits.
+
+    Args:
+        language: `python` or `bash`.
+        limits: what policy decided.
+        tree: what the box sees.
+        packages: what the administrator offers beside it.
+        imports: modules that its interpreter imports before it waits for code.
+        way: how it reaches what its limits permit, if they permit anything.
+    """
+    mode, notice = network_mode(limits, way)
+    forwards = mode is NetworkMode.PROXY
+    return Compiled(
+        spec={
+            "ociVersion": "1.0.2",
+            "process": _process(
+                _rlimits(limits, beside=1 if forwards else 0),
+                arguments=starter_command(
+                    language,
+                    python=tree.python,
+                    bash=tree.bash,
+                    packages=BOX_PACKAGES if packages else "",
+                    imports=imports,
+                    forwards=forwards,
+                ),
+                environment=(
+                    *BOX_ENVIRONMENT,
+                    *_packages_environment(limits, packages),
+                    *(PROXY_ENVIRONMENT if forwards else ()),
+                ),
+            ),
+            "root": {"path": str(tree.root), "readonly": True},
+            "hostname": "sandbox",
+            "mounts": [_PROC_MOUNT, *_writable_mounts(limits), *_packages_mounts(packages)],
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]},
+        },
+        runsc_flags=_NETWORK_FLAGS[mode],
+        cgroup_limits=_cgroup_limits(limits),
+        network=mode,
+        network_notice=notice,
+    )
+
+
+def network_mode(limits: EffectiveLimits, way: NetworkMode = NetworkMode.PROXY) -> tuple[NetworkMode, str]:
+    """Which network a run gets, and what to tell people where that is less than they may expect."""
+    if not limits[NETWORKING_ALLOWED]:
+        return NetworkMode.NONE, ""
+    if not limits[NETWORK_ALLOWLIST]:
+        origin = limits.origin_of(NETWORK_ALLOWLIST)
+        return NetworkMode.NONE, f"The run had no network: network_allowlist, by {origin}, allows no destination."
+    return way, ""
+
+
+def egress_mount(folder: Path) -> dict[str, Any]:
+    """The mount of one box's own folder with the socket of its proxy."""
+    options = ["bind", "ro", "nosuid", "nodev", "noexec"]
+    return {"destination": EGRESS_FOLDER, "type": "bind", "source": str(folder), "options": options}
+
+
+def _process(
+    rlimits: list[dict[str, Any]], *, arguments: tuple[str, ...], environment: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "terminal": False,
+        "user": {"uid": BOX_UID, "gid": BOX_UID},
+        "args": list(arguments),
+        "env": list(environment),
+        "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
+        "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
+        "rlimits": rlimits,
+        "noNewPrivileges": True,
+    }
+
+
+def _packages_mounts(packages: Packages | None) -> list[dict[str, Any]]:
+    """The packages alone: what is mounted below them on the host is not."""
+    if packages is None:
+        return []
+    options = ["bind", "ro", "nosuid", "nodev"]
+    return [{"destination": BOX_PACKAGES, "type": "bind", "source": str(packages.folder), "options": options}]
+
+
+def _packages_environment(limits: EffectiveLimits, packages: Packages | None) -> list[str]:
+    """What tells programs where packages are, and how many threads a numerical library may start by itself.
+
+    Left alone it starts one for each of the host's processors, and fails where there are more than processes permitted.
+    """
+    if packages is None:
+        return []
+    threads = _threads(limits)
+    return [f"PYTHONPATH={BOX_PACKAGES}", *(f"{name}={threads}" for name in THREADS_VARIABLES if threads is not None)]
+
+
+def _threads(limits: EffectiveLimits) -> int | None:
+    """As many as there are processors to run them on, and processes to spare."""
+    cpus, processes = limits[MAX_CPUS], limits[MAX_PROCESSES]
+    bounds = [
+        *(() if isinstance(cpus, Unlimited) else (math.ceil(cpus),)),
+        *(() if isinstance(processes, Unlimited) else (processes // 2,)),
+    ]
+    return max(1, min(bounds)) if bounds else None
+
+
+def _rlimits(limits: EffectiveLimits, *, beside: int) -> list[dict[str, Any]]:
+    ceilings = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1_024}
+    processes = limits[MAX_PROCESSES]
+    if not isinstance(processes, Unlimited):
+        ceilings["RLIMIT_NPROC"] = processes + beside
+    return [{"type": name, "soft": value, "hard": value} for name, value in ceilings.items()]
+
+
+def _writable_mounts(limits: EffectiveLimits) -> list[dict[str, Any]]:
+    """Everything writable: `/tmp`, and a quarter of the limit as shared memory, which multiprocessing needs."""
+    megabytes = limits[MAX_DISK_MEGABYTES]
+    if isinstance(megabytes, Unlimited):
+        return [_tmpfs("/tmp", None), _tmpfs("/dev/shm", None)]  # noqa: S108 -- paths inside the box
+    total = megabytes * _MEGABYTE // _KILOBYTE
+    shared = total // _SHARED_MEMORY_PART
+    return [_tmpfs("/tmp", total - shared), _tmpfs("/dev/shm", shared)]  # noqa: S108 -- paths inside the box
+
+
+def _tmpfs(destination: str, kilobytes: int | None) -> dict[str, Any]:
+    size = [] if kilobytes is None else [f"size={kilobytes}k"]
+    options = ["nosuid", "nodev", "mode=1777", *size]
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+
+
+def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
+    megabytes, cpus, processes = limits[MAX_RAM_MEGABYTES], limits[MAX_CPUS], limits[MAX_PROCESSES]
+    return CgroupLimits(
+        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + STARTUP_RAM_BYTES,
+        cpu_thousandths=int(cpus * 1_000) if isinstance(cpus, Decimal) else None,
+        processes_hard_stop=None
+        if isinstance(processes, Unlimited)
+        else processes * HOST_THREADS_PER_GUEST_THREAD + GVISOR_THREADS,
+    )
+
+
 # ======== sandbox/equipment.py ========================================================================================
 # What a host needs for running boxes, found or installed: gVisor, the file tree, cgroups, the private folder.
 #
@@ -13097,6 +15605,10 @@ class Equipment:
     """Modules that the interpreters of waiting boxes import beforehand."""
     runsc_stamp: str | None = None
     """The program of `runsc` as it was when it was found; `None` where nobody looked."""
+    network_way: NetworkMode = NetworkMode.PROXY
+    """How code reaches what its limits permit."""
+    egress_network: Callable[[], EgressNetwork] = HostNetwork
+    """Where one box's permitted connections are made."""
 
     @property
     def gvisor_words(self) -> str:
@@ -13199,220 +15711,6 @@ def _launch_here(runsc: Runsc, tree: FileTree, folder: Path, gvisor_platform: st
     return launch
 
 
-# ======== sandbox/spec.py =============================================================================================
-# Compiles a request, purely, to an OCI spec, `runsc` arguments and cgroup limits. Goldens show each.
-#
-# Nothing a person wrote enters any of them: not the code, not who asks. The box sees its own tree, read-only, and one
-# writable file system whose size is limited.
-#
-# Source: OCI runtime specification 1.0.2; `runsc flags`.
-
-
-STARTUP_RAM_BYTES = 192 << 20
-"""RAM on top of the limit until a box is ready, for gVisor, the interpreter and what it imports beforehand."""
-GVISOR_GROWTH_BYTES = 16 << 20
-"""RAM on top of the limit and of what a ready box uses, for gVisor's own kernel, which grows while code runs."""
-GVISOR_THREADS = 1_024
-"""Threads on top of the limit for gVisor itself, which shares the cgroup; each guest thread needs several outside."""
-HOST_THREADS_PER_GUEST_THREAD = 4
-BOX_DIGEST_ANNOTATION = "io.sandbox-lockdown.box-digest"
-"""Where a box says what it was made from. A box that waits is nobody's yet, so this is the digest of what it enforces
-itself; the record of a run holds it beside the digest of all limits."""
-BOX_ENVIRONMENT = (
-    "PATH=/usr/bin",
-    "HOME=/tmp",
-    "TMPDIR=/tmp",
-    "USER=sandbox",
-    "LANG=C.UTF-8",
-    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
-)
-THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""By what numpy and its kin are told how many threads to start. Source: the manuals of OpenMP, OpenBLAS and MKL."""
-_KILOBYTE = 1 << 10
-_MEGABYTE = 1 << 20
-_SHARED_MEMORY_PART = 4
-
-
-class NetworkMode(Enum):
-    """What network a box has."""
-
-    LOOPBACK = "none"
-    """Its own loopback alone."""
-    HOST = "host"
-    """The host's network, unfiltered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
-    """Everything that gVisor and the kernel are told about one run."""
-
-    spec: dict[str, Any]
-    """The OCI spec, as `config.json` holds it but for the annotation."""
-    runsc_flags: tuple[str, ...]
-    """Flags before `run` that follow from the limits."""
-    cgroup_limits: CgroupLimits
-    """What the run's cgroup is set to."""
-    network: NetworkMode
-    """What network the box has."""
-    network_notice: str
-    """What people are told where they get less network than the limits name; empty otherwise."""
-
-
-def compile_run(
-    language: str,
-    limits: EffectiveLimits,
-    tree: FileTree,
-    *,
-    packages: Packages | None = None,
-    imports: tuple[str, ...] = (),
-) -> Compiled:
-    """The one description of a run that follows from its language and limits.
-
-    Args:
-        language: `python` or `bash`.
-        limits: what policy decided.
-        tree: what the box sees.
-        packages: what the administrator offers beside it.
-        imports: modules that its interpreter imports before it waits for code.
-    """
-    mode, notice = network_mode(limits)
-    return Compiled(
-        spec={
-            "ociVersion": "1.0.2",
-            "process": _process(
-                limits,
-                arguments=_arguments(language, tree, packages, imports),
-                environment=(*BOX_ENVIRONMENT, *_packages_environment(limits, packages)),
-            ),
-            "root": {"path": str(tree.root), "readonly": True},
-            "hostname": "sandbox",
-            "mounts": [*_mounts(limits, mode), *_packages_mounts(packages)],
-            "linux": {"namespaces": _namespaces(mode)},
-        },
-        runsc_flags=(f"--network={mode.value}",),
-        cgroup_limits=_cgroup_limits(limits),
-        network=mode,
-        network_notice=notice,
-    )
-
-
-def network_mode(limits: EffectiveLimits) -> tuple[NetworkMode, str]:
-    """Which network a run gets, and what to tell people where that is less than the limits name."""
-    if not limits[NETWORKING_ALLOWED]:
-        return NetworkMode.LOOPBACK, ""
-    allowlist = NETWORK_ALLOWLIST.kind.text(limits[NETWORK_ALLOWLIST])
-    lists, private = limits.origin_of(NETWORK_ALLOWLIST), limits.origin_of(NETWORK_PRIVATE_ALLOWED)
-    if allowlist == "none":
-        return NetworkMode.LOOPBACK, f"The run had no network: network_allowlist, by {lists}, allows no destination."
-    if allowlist == "public" and limits[NETWORK_PRIVATE_ALLOWED]:
-        return NetworkMode.HOST, ""
-    wanted = "public destinations only" if allowlist == "public" else f"only {allowlist}"
-    return NetworkMode.LOOPBACK, (
-        f"The run had no network: its limits permit {wanted} (network_allowlist by {lists}, network_private_allowed "
-        f"by {private}), which this version cannot enforce yet."
-    )
-
-
-def _process(limits: EffectiveLimits, *, arguments: tuple[str, ...], environment: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "terminal": False,
-        "user": {"uid": BOX_UID, "gid": BOX_UID},
-        "args": list(arguments),
-        "env": list(environment),
-        "cwd": "/tmp",  # noqa: S108 -- the box's own, empty and its only writable place
-        "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
-        "rlimits": _rlimits(limits),
-        "noNewPrivileges": True,
-    }
-
-
-def _arguments(language: str, tree: FileTree, packages: Packages | None, imports: tuple[str, ...]) -> tuple[str, ...]:
-    offered = BOX_PACKAGES if packages else ""
-    return starter_command(language, python=tree.python, bash=tree.bash, packages=offered, imports=imports)
-
-
-def _packages_mounts(packages: Packages | None) -> list[dict[str, Any]]:
-    """The packages alone: what is mounted below them on the host is not."""
-    if packages is None:
-        return []
-    options = ["bind", "ro", "nosuid", "nodev"]
-    return [{"destination": BOX_PACKAGES, "type": "bind", "source": str(packages.folder), "options": options}]
-
-
-def _packages_environment(limits: EffectiveLimits, packages: Packages | None) -> list[str]:
-    """What tells programs where packages are, and how many threads a numerical library may start by itself.
-
-    Left alone it starts one for each of the host's processors, and fails where there are more than processes permitted.
-    """
-    if packages is None:
-        return []
-    threads = _threads(limits)
-    return [f"PYTHONPATH={BOX_PACKAGES}", *(f"{name}={threads}" for name in THREADS_VARIABLES if threads is not None)]
-
-
-def _threads(limits: EffectiveLimits) -> int | None:
-    """As many as there are processors to run them on, and processes to spare."""
-    cpus, processes = limits[MAX_CPUS], limits[MAX_PROCESSES]
-    bounds = [
-        *(() if isinstance(cpus, Unlimited) else (math.ceil(cpus),)),
-        *(() if isinstance(processes, Unlimited) else (processes // 2,)),
-    ]
-    return max(1, min(bounds)) if bounds else None
-
-
-def _rlimits(limits: EffectiveLimits) -> list[dict[str, Any]]:
-    ceilings = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 1_024}
-    processes = limits[MAX_PROCESSES]
-    if not isinstance(processes, Unlimited):
-        ceilings["RLIMIT_NPROC"] = processes
-    return [{"type": name, "soft": value, "hard": value} for name, value in ceilings.items()]
-
-
-def _mounts(limits: EffectiveLimits, mode: NetworkMode) -> list[dict[str, Any]]:
-    mounts = [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        *_writable_mounts(limits),
-    ]
-    if mode is NetworkMode.HOST:
-        resolver = {"destination": "/etc/resolv.conf", "type": "bind", "source": "/etc/resolv.conf"}
-        mounts.append({**resolver, "options": ["bind", "ro"]})
-    return mounts
-
-
-def _writable_mounts(limits: EffectiveLimits) -> list[dict[str, Any]]:
-    """Everything writable: `/tmp`, and a quarter of the limit as shared memory, which multiprocessing needs."""
-    megabytes = limits[MAX_DISK_MEGABYTES]
-    if isinstance(megabytes, Unlimited):
-        return [_tmpfs("/tmp", None), _tmpfs("/dev/shm", None)]  # noqa: S108 -- paths inside the box
-    total = megabytes * _MEGABYTE // _KILOBYTE
-    shared = total // _SHARED_MEMORY_PART
-    return [_tmpfs("/tmp", total - shared), _tmpfs("/dev/shm", shared)]  # noqa: S108 -- paths inside the box
-
-
-def _tmpfs(destination: str, kilobytes: int | None) -> dict[str, Any]:
-    size = [] if kilobytes is None else [f"size={kilobytes}k"]
-    options = ["nosuid", "nodev", "mode=1777", *size]
-    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
-
-
-def _namespaces(mode: NetworkMode) -> list[dict[str, str]]:
-    kinds = ["pid", "ipc", "uts", "mount"]
-    if mode is NetworkMode.LOOPBACK:
-        kinds.append("network")
-    return [{"type": kind} for kind in kinds]
-
-
-def _cgroup_limits(limits: EffectiveLimits) -> CgroupLimits:
-    megabytes, cpus, processes = limits[MAX_RAM_MEGABYTES], limits[MAX_CPUS], limits[MAX_PROCESSES]
-    return CgroupLimits(
-        memory_bytes=None if isinstance(megabytes, Unlimited) else megabytes * _MEGABYTE + STARTUP_RAM_BYTES,
-        cpu_thousandths=int(cpus * 1_000) if isinstance(cpus, Decimal) else None,
-        processes_hard_stop=None
-        if isinstance(processes, Unlimited)
-        else processes * HOST_THREADS_PER_GUEST_THREAD + GVISOR_THREADS,
-    )
-
-
 # ======== sandbox/ready_box.py ========================================================================================
 # A box that waits for code, with everything that was made for it: its folder and lease, its cgroups, its processes.
 #
@@ -13484,6 +15782,8 @@ class ReadyBox:
     """CPU time that it took until then."""
     memory_limit_bytes: int | None = None
     """What its cgroup holds it to once it is ready, gVisor's share included; `None` where nothing does."""
+    egress: EgressProxy | TransparentEgress | None = None
+    """Its way out; absent where it has none."""
     box: Box | None = None
     """Its process; absent until it was started."""
     lease: ExitStack = field(default_factory=ExitStack)
@@ -13531,12 +15831,27 @@ class ReadyBox:
         return self.box is not None and self.box.answers
 
     async def serve(
-        self, code: bytes, output: KeptOutput, *, within_seconds: float | None, handed_over: Callable[[], None]
+        self,
+        code: bytes,
+        output: KeptOutput,
+        *,
+        rules: EgressRules,
+        within_seconds: float | None,
+        handed_over: Callable[[], None],
     ) -> BoxEnd:
-        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between."""
+        """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between.
+
+        The box reaches what the rules permit, from just before until its end.
+        """
         if self.box is None:
             raise StartError(reason="the box was never started")
-        return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        if self.egress is None:
+            return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        self.egress.open(rules)
+        try:
+            return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
+        finally:
+            await self.egress.close()
 
     def note(self, state: RunState, **who: Any) -> None:  # noqa: ANN401 -- fields of `RunNote`
         """Say in its folder what it is doing, for `sandbox ps`."""
@@ -13557,6 +15872,8 @@ class ReadyBox:
     def abandon(self) -> None:
         """Kill it, waiting for nothing: for when nobody is left to wait. What it leaves, the next start removes."""
         self.set_aside.close()
+        if self.egress is not None:
+            self.egress.abandon()
         if self.box is not None:
             self.box.abandon()
         self.lease.close()
@@ -13578,6 +15895,8 @@ class ReadyBox:
                     return
 
     async def _remove_once(self) -> None:
+        if self.egress is not None:
+            await self.egress.close()
         if self.cgroup is not None:
             await self.cgroup.kill()
         if self.box is not None:
@@ -13605,7 +15924,7 @@ class ReadyBox:
     async def _start(self, plan: BoxPlan) -> None:
         begun = time.monotonic()
         cgroups = plan.equipment.cgroups
-        self.folder.write({**plan.compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}})
+        self.folder.write(await self._own_spec(plan))
         if isinstance(cgroups, CgroupParent):
             # Named before it is made: whoever kills us in between leaves a note that leads to it.
             self.cgroup = cgroups.run_cgroup(self.folder.name)
@@ -13618,9 +15937,24 @@ class ReadyBox:
         if self.cgroup is not None and plan.equipment.proof is None:
             # Of a gVisor not yet tried on this host each process is looked at; once proved, it does so again.
             _prove_membership(self.cgroup, box.process_id)
+        if isinstance(self.egress, TransparentEgress) and not self.egress.namespace.is_entered_by(self.processes()):
+            raise StartError(reason="the box is not in the network namespace made for it")
         await box.watch(self.processes)
         self._hold(plan.cgroup_limits)
         self.startup_seconds = time.monotonic() - begun
+
+    async def _own_spec(self, plan: BoxPlan) -> dict[str, Any]:
+        """The spec with what is this box's alone."""
+        compiled = plan.compiled
+        spec = {**compiled.spec, "annotations": {BOX_DIGEST_ANNOTATION: self.plan_digest}}
+        if compiled.network is NetworkMode.PROXY:
+            self.egress = await EgressProxy(plan.equipment.egress_network()).listen(self.folder.egress)
+            spec["mounts"] = [*spec["mounts"], egress_mount(self.folder.egress)]
+        if compiled.network is NetworkMode.NAMESPACE:
+            check_may_enter(plan.equipment.runsc.arguments)
+            self.egress = await TransparentEgress.listening(plan.equipment.egress_network())
+            return spec_inside(spec, self.egress.namespace)
+        return spec
 
     def _hold(self, limits: CgroupLimits) -> None:
         """Tighten what a start had more of than any code will."""
@@ -13636,9 +15970,8 @@ class ReadyBox:
     async def _start_box(self, plan: BoxPlan) -> Box:
         """Start the process; not to be cancelled, since asyncio then loses sight of one that it has just made."""
         runsc = plan.equipment.runsc
-        own_network = own_network_command() if plan.compiled.network is NetworkMode.LOOPBACK else ()
         self.box = await Box.start(
-            (*own_network, str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
+            (*own_network_command(), str(runsc.path), *runsc.arguments, *plan.compiled.runsc_flags),
             self.folder,
             self.cgroup.procs_files if self.cgroup else (),
         )
@@ -14100,7 +16433,13 @@ class Runner:
         self, request: RunRequest, tell: Callable[[str], Awaitable[None]], spent: Callable[[RunUsage], None]
     ) -> RunResult:
         equipment, clock = self._equipment, asyncio.get_running_loop().time
-        compiled = compile_run(request.language, request.limits, equipment.tree, packages=equipment.packages)
+        compiled = compile_run(
+            request.language,
+            request.limits,
+            equipment.tree,
+            packages=equipment.packages,
+            way=equipment.network_way,
+        )
         enforced = enforceable(_held_to(request, compiled), request.limits, equipment.cgroups, equipment.proof)
         asked = clock()
         async with AsyncExitStack() as slots:
@@ -14153,8 +16492,15 @@ class Runner:
         imports = self._equipment.pool_imports
         if not imports or request.language != "python":
             return plan
-        tree, packages = self._equipment.tree, self._equipment.packages
-        compiled = compile_run("python", request.limits, tree, packages=packages, imports=imports)
+        equipment = self._equipment
+        compiled = compile_run(
+            "python",
+            request.limits,
+            equipment.tree,
+            packages=equipment.packages,
+            imports=imports,
+            way=equipment.network_way,
+        )
         return replace(plan, compiled=compiled)
 
     async def _served(self, begun: _Begun) -> RunResult:
@@ -14167,10 +16513,12 @@ class Runner:
         end = await ready.serve(
             request.code_bytes,
             output,
+            rules=EgressRules.of_limits(limits),
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
         usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
+        egress = ready.egress.account.summary if ready.egress else EMPTY_EGRESS
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -14184,12 +16532,13 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice))),
+            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *egress.notices))),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             ended_by_administrator=ended_by_hand,
+            egress=egress,
             code_sha256=request.code_sha256,
             **{field.name: getattr(usage, field.name) for field in fields(usage)},
         )
@@ -14351,6 +16700,8 @@ class HostChoices:
     """Which gVisor is wanted."""
     gvisor_platform: str | None = None
     """The only platform to start it on; `None` leaves it to what works here."""
+    network_way: NetworkMode = NetworkMode.PROXY
+    """How code reaches what its limits permit."""
     pool_size: int | None
     """How many boxes may wait for code; `None` leaves it to the memory there is."""
     pool_imports: tuple[str, ...]
@@ -14437,7 +16788,7 @@ class PreparedRunner:
         equipment = await self._equipped(runsc, choices, limits, announce)
         await remove_leftovers(equipment.folder / RUNS_FOLDER, equipment.cgroups)
         await asyncio.to_thread(remove_free_slots, equipment.folder / "slots")
-        equipment = replace(equipment, pool_imports=choices.pool_imports)
+        equipment = replace(equipment, pool_imports=choices.pool_imports, network_way=choices.network_way)
         equipment = await asyncio.to_thread(with_kept_proof, equipment)
         if equipment.proof is None:
             await announce("Proving on this host that each limit holds...")
@@ -14565,6 +16916,7 @@ def host_choices(settings: SettingValues) -> HostChoices:
     return HostChoices(
         gvisor=gvisor_source(settings),
         gvisor_platform=settings[GVISOR_PLATFORM],
+        network_way=NetworkMode(settings[NETWORK_MODE]),
         pool_size=settings[POOL_SIZE],
         pool_imports=settings[POOL_IMPORTS],
         packages=packages_order(settings),

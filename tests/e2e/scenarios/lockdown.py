@@ -30,6 +30,7 @@ _PERSON_VALVES = (
     "MAX_FILE_MEGABYTES",
     "NO_SUCH_VALVE",
 )
+_WAYS_TRIED = 2
 _SLEEPING = "import time\nprint('asleep', flush=True)\ntime.sleep(30)\nprint('awake')"
 # From readiness to the model's receiving the result: start-up before, clean-up and Open WebUI's own work after.
 _AROUND_RUN_SECONDS = 10.0
@@ -90,7 +91,8 @@ def _check_locked(stage: Stage, listener: Listener, by_what: str) -> None:
 
 
 def _check_no_network(stage: Stage, listener: Listener, output: str, sentence: str, chat_error: object) -> None:
-    shut = "reached nothing" in output and "['lo']" in output and not listener.connections()
+    unreached = output.count("reached nothing") == _WAYS_TRIED and "['lo']" in output
+    shut = unreached and not listener.connections()
     stage.report.check(sentence, shut and chat_error is None, chat_error or output or "it printed nothing")
 
 

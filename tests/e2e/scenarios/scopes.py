@@ -22,10 +22,11 @@ from tests.e2e.host import Host
 from tests.e2e.listener import Listener, listening, reaching
 from tests.e2e.model import MODEL_ID
 from tests.e2e.scenarios import loading
-from tests.e2e.stage import FUNCTION_ID, TOOL_ID, Stage, press_action, python_message, run_tool
+from tests.e2e.stage import FUNCTION_ID, TOOL_ID, Stage, press_action, python_message, run_python, run_tool
 from tests.e2e.waiting import wait_for
 
 _PASSWORD = "only-for-this-run"
+_LARGEST_PORT = 65535
 _SMALL_MODEL = "small"
 _PRIVATE_MODEL = "for-the-staff"
 _STUDENT_SECONDS = 2
@@ -51,7 +52,8 @@ issued_at = {issued_at}
 expires_at = {expires_at}
 audience = ["*"]
 [limits]
-network_private_allowed = true  # so that whoever has a network reaches the listener
+network_private_allowed = true  # the listener is on the server's own loopback
+network_allowlist = ["127.0.0.1:{port}"]
 [[scope]]
 match.groups = ["students"]
 limits.networking_allowed.ceiling = false
@@ -68,6 +70,7 @@ limits.max_disk_megabytes = {{ ceiling = 32, reason = "{by_user}" }}
 [[scope]]
 match.models = ["{small_model}"]
 limits.max_output_kilobytes = {{ ceiling = 64, reason = "{by_model}" }}
+limits.network_private_allowed.ceiling = false
 [[scope]]
 match.surface = "tool"
 limits.max_file_megabytes = {{ ceiling = 3, reason = "{by_tool}" }}
@@ -108,8 +111,9 @@ class _School:
 
 def play(stage: Stage) -> None:
     """7. A signed policy holds people to limits by group, role, person, model and surface."""
-    with _school(stage) as school, listening() as listener:
+    with listening() as listener, _school(stage, listener.port) as school:
         _check_limits_that_are_felt(school, listener)
+        _check_network(school, listener)
         _check_each_attribute(school)
         _check_change_of_groups(school)
         _check_models(school)
@@ -127,8 +131,26 @@ def _check_limits_that_are_felt(school: _School, listener: Listener) -> None:
     report.check("it reaches no network", unreached, run.output)
     run = run_tool(school.teacher, python_message(code))
     report.check("a teacher's run of the same code goes on to its end", "awake" in run.output, run.result)
-    reached = "reached the listener" in run.output and listener.connections() == 1
+    by_proxy_alone = "straight: reached nothing" in run.output and "by the way out: reached the listener" in run.output
+    reached = by_proxy_alone and listener.connections() == 1
     report.check("it reaches the network", reached, run.output)
+
+
+def _check_network(school: _School, listener: Listener) -> None:
+    report, teacher, reaching_it = school.stage.report, school.teacher, reaching(listener.port)
+    told = run_python(teacher, reaching_it).result
+    report.check(
+        "the answer names what was reached", f"Reached over the network: 127.0.0.1:{listener.port}" in told, told
+    )
+    other = run_python(teacher, reaching(listener.port + 1 if listener.port < _LARGEST_PORT else 1))
+    refused = "refused: not in the allow-list" in other.result and "school" in other.result
+    report.check("what is refused is named in the chat, with the policy that decided", refused, other.result)
+    listener.connections()
+    closed = run_tool(teacher, python_message(reaching_it), model=_SMALL_MODEL)
+    shut = "private destinations are closed" in closed.result and not listener.connections()
+    report.check("with networking on, the server's own network is closed where a scope says so", shut, closed.result)
+    added, _ = press_action(teacher, reaching_it)
+    report.check("the action reaches what is permitted, and says so", f"127.0.0.1:{listener.port}" in added, added)
 
 
 def _check_each_attribute(school: _School) -> None:
@@ -243,7 +265,7 @@ def _held(told: str) -> set[str]:
 
 
 @contextmanager
-def _school(stage: Stage) -> Iterator[_School]:
+def _school(stage: Stage, port: int) -> Iterator[_School]:
     with tempfile.TemporaryDirectory(prefix="sandbox-e2e-") as name:
         folder, key = Path(name), generate_key()
         variables = {
@@ -256,12 +278,12 @@ def _school(stage: Stage) -> Iterator[_School]:
         host = Host(folder=folder, log=log, model_url=stage.model.base_url, variables=variables)
         try:
             host.wait_until_ready(stage.report, Client(host.url).is_ready)
-            yield _opened(replace(stage, host=host), key, folder / "school.toml")
+            yield _opened(replace(stage, host=host), key, folder / "school.toml", port)
         finally:
             host.stop()
 
 
-def _opened(stage: Stage, key: PrivateKey, path: Path) -> _School:
+def _opened(stage: Stage, key: PrivateKey, path: Path, port: int) -> _School:
     """Make accounts, groups and models, sign the policy that names them, and load both plugins under it."""
     administrator = Client(stage.host.url).signed_up("Ada", "ada@example.com", _PASSWORD)
     student = administrator.with_account("Stu", "stu@example.com", _PASSWORD)
@@ -272,7 +294,7 @@ def _opened(stage: Stage, key: PrivateKey, path: Path) -> _School:
     administrator.share_model(_PRIVATE_MODEL, base=MODEL_ID, everybody=False)
     groups = {name: _group(administrator, name) for name in ("students", "interns", "staff")}
     groups["class 7b"] = _group(administrator, "class 7b", parent=groups["students"])
-    path.write_bytes(add_signature(_policy(groups["interns"], student.person_id()), key, origin=str(path)))
+    path.write_bytes(add_signature(_policy(groups["interns"], student.person_id(), port), key, origin=str(path)))
     school = replace(stage, administrator=administrator, person=student)
     loading.play(school)
     for client in (administrator, student, teacher):
@@ -295,7 +317,7 @@ def _group(administrator: Client, name: str, parent: str | None = None) -> str:
     return str(administrator.post("/api/v1/groups/create", body)["id"])
 
 
-def _policy(interns: str, student: str) -> bytes:
+def _policy(interns: str, student: str, port: int) -> bytes:
     now = datetime.now(UTC).replace(microsecond=0)
     return _POLICY.format(
         issued_at=(now - timedelta(hours=1)).isoformat(),
@@ -303,6 +325,7 @@ def _policy(interns: str, student: str) -> bytes:
         seconds=_STUDENT_SECONDS,
         interns=interns,
         student=student,
+        port=port,
         small_model=_SMALL_MODEL,
         by_group_name=_BY_GROUP_NAME,
         by_group_id=_BY_GROUP_ID,

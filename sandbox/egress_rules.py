@@ -1,0 +1,136 @@
+"""Decides, purely, where code of one run may connect: by name before it is resolved, by address afterwards.
+
+A name that no item of the allow-list covers is refused without asking any resolver, since a question alone carries data
+out. An address that is not public is refused whatever the list says, unless the limits allow private destinations; so
+is an address of this host itself. Unusual spellings of addresses are refused as such, since programs read them
+differently.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import Self
+
+from policy.addresses import IPAddress, words_of_address
+from policy.destinations import HostName, ReachIndex
+from policy.effective import EffectiveLimits
+from policy.limits import NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED, NETWORKING_ALLOWED
+
+_LONGEST_HOST = 253
+_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+Host = str | IPAddress
+"""A name in lower-case A-labels without trailing dot, or an address; of an IPv4-mapped one, the IPv4 address."""
+
+
+class EgressRefusedError(Exception):
+    """A connection is not permitted.
+
+    Args:
+        reason: why, without full stop; code in the box may read it.
+        origin: who decided so, which it may not; empty where it follows from the request alone.
+    """
+
+    def __init__(self, reason: str, origin: str = "") -> None:
+        self.reason = reason
+        self.origin = origin
+        super().__init__(reason)
+
+
+def parse_host(untrusted_text: str) -> Host:
+    """Read the host that code wants to connect to.
+
+    Args:
+        untrusted_text: as it stands in a request, an IPv6 address with or without its brackets.
+
+    Raises:
+        EgressRefusedError: it is neither a name nor an address in its usual spelling.
+    """
+    if not untrusted_text.isascii():  # some letters beyond ASCII become ASCII when made lower-case
+        raise EgressRefusedError("it is not in A-labels; write the form that begins with xn--")
+    text = untrusted_text.lower()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if ":" not in text:
+            raise EgressRefusedError("it has brackets, which only an IPv6 address takes")
+    name = text.removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return _checked_host_name(name)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise EgressRefusedError("it names a zone of this host")
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _checked_host_name(name: str) -> str:
+    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+        raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
+    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+        raise EgressRefusedError("it is no host name")
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRules:
+    """Where one run may connect."""
+
+    allowed: ReachIndex
+    """The allow-list."""
+    private_allowed: bool
+    """Whether addresses that are not public are open too."""
+    list_origin: str
+    """Who decided the allow-list, for messages."""
+    private_origin: str
+    """Who decided about private addresses, for messages."""
+
+    @classmethod
+    def of_limits(cls, limits: EffectiveLimits) -> Self:
+        """The rules that effective limits come to."""
+        listed = limits[NETWORK_ALLOWLIST]
+        return cls(
+            allowed=ReachIndex(listed if limits[NETWORKING_ALLOWED] else ()),
+            private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
+            list_origin=limits.origin_of(NETWORK_ALLOWLIST),
+            private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+        )
+
+    def check_host(self, host: Host, port: int) -> None:
+        """Refuse what no item of the allow-list covers; of a name, nothing else has been asked by then.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        reach = HostName(host) if isinstance(host, str) else _network_of(host)
+        if not self.allowed.permits(reach, port):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that no item of the allow-list covers at any port.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        if not any(self.allowed.ports_over(HostName(name))):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_address(self, address: IPAddress, *, own: bool) -> None:
+        """Refuse an address that is not public.
+
+        Args:
+            address: what the host's name was resolved to, or what was asked for.
+            own: whether it is one of this host's own.
+
+        Raises:
+            EgressRefusedError: it is not, and private destinations are not allowed.
+        """
+        what = words_of_address(address) or ("one of this host's own addresses" if own else "")
+        if what and not self.private_allowed:
+            closed = f"{address} is {what}, and private destinations are closed"
+            raise EgressRefusedError(closed, self.private_origin)
+
+
+def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
+    return IPv6Network(address) if isinstance(address, IPv6Address) else IPv4Network(address)
