@@ -6,7 +6,7 @@ PYTEST ?= pytest
 PYTEST_OPTIONS ?=
 SOAK_OPTIONS ?=
 TEST_HALF := tests/policy tests/plugins tests/integrations
-TEST_PROGRAMS := gpg gpg-agent openssl
+TEST_PROGRAMS := gpg gpg-agent openssl nft:nftables git curl wget
 E2E_VENV := .venv-e2e
 BENCH_VENV := build/bench-venv
 VM_PROGRAM := qemu-system-x86_64
@@ -25,7 +25,7 @@ demo: root .venv/ready ## Show the main job: lockdown, a signed policy, a valve,
 
 test: root .venv/ready ## Run every test, those against real gVisor included
 	@.venv/bin/sandbox install
-	@for program in $(TEST_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	@for program in $(TEST_PROGRAMS); do PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null || missing="$$missing $${program#*:}"; done; \
 		[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { echo "Installing$$missing, which tests compare with…"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 	@mkdir -p build; echo "Two halves at once: $(TEST_HALF) (told at the end), and all others."; \
@@ -103,7 +103,8 @@ e2e: root .venv/ready ## Drive a real Open WebUI 0.12.4 (own environment, 2.5 GB
 	@$(E2E_VENV)/bin/python -m tests.e2e
 
 containers: root .venv/ready ## Try the settings of docs/setup.md in real containers (podman)
-	@command -v podman >/dev/null && command -v runc >/dev/null || { echo "Installing podman and runc…"; apt-get update -qq && apt-get install -y -qq podman runc >/dev/null; }
+	@command -v podman >/dev/null && command -v runc >/dev/null && PATH="$$PATH:/usr/sbin" command -v nft >/dev/null \
+		|| { echo "Installing podman, runc and nftables…"; apt-get update -qq && apt-get install -y -qq podman runc nftables >/dev/null; }
 	@.venv/bin/sandbox install
 	@.venv/bin/python -m pytest tests/containers $(PYTEST_OPTIONS)
 

@@ -13,12 +13,20 @@ from enum import Enum
 from policy.limits import LIMITS
 from sandbox.cgroups import LIMIT_OF_CONTROLLER, CgroupController, CgroupParent, CgroupsUnavailable, MissingController
 from sandbox.equipment import Equipment, runsc_words
-from sandbox.errors import SandboxError, StartError
+from sandbox.errors import SandboxError, StartError, UnenforceableError
 from sandbox.gvisor import Runsc
 from sandbox.launch import Launch
+from sandbox.network_namespace import OR_PROXY
 from sandbox.outcome import Outcome, RunResult
-from sandbox.preflight import HostFacts, Surroundings, lacking, lacking_for_cgroups, remedy_words
-from sandbox.probes import COMMANDS_PROBE, PROBES, Probe, import_probe
+from sandbox.preflight import (
+    HostFacts,
+    Surroundings,
+    lacking,
+    lacking_for_cgroups,
+    lacking_for_namespaces,
+    remedy_words,
+)
+from sandbox.probes import COMMANDS_PROBE, PROBES, Probe, import_probe, network_probe
 from sandbox.release import ReleaseSource, release_below_minimum, version_reaches
 from sandbox.runner import Runner
 from sandbox.runsc_program import HOW_TO_PRE_INSTALL
@@ -168,6 +176,22 @@ async def probe_checks(equipment: Equipment, facts: HostFacts) -> AsyncIterator[
                 return
 
 
+async def network_check(equipment: Equipment, facts: HostFacts) -> Check:
+    """Whether the way out of boxes that was chosen is there, and decides."""
+    name = f"SANDBOX_NETWORK_MODE={equipment.network_way.value}"
+    probe = network_probe()
+    try:
+        async with Runner(equipment) as runner:
+            result = await runner.run(probe.request())
+    except UnenforceableError as error:
+        pieces = lacking_for_namespaces(facts)
+        remedy = f"{remedy_words(pieces, facts.surroundings)}; {OR_PROXY}" if pieces else error.remedy
+        return Check(name=name, verdict=Verdict.BAD, detail=f"{error.reason} ({error.origin})", remedy=remedy)
+    except SandboxError as error:
+        return replace(start_check(error, equipment.runsc.version, facts), name=name)
+    return replace(_judged(probe, result), name=name)
+
+
 async def commands_check(equipment: Equipment, source: ReleaseSource) -> Check:
     """Whether this gVisor knows the system calls of this host's everyday commands; Debian's of 2022 does not."""
     async with Runner(equipment) as runner:
@@ -202,8 +226,8 @@ def enforced_otherwise() -> tuple[Check, ...]:
     """The limits that need no proof on the host: they are this program's own doing."""
     proved = {probe.limit for probe in PROBES}
     own = {
-        "network_allowlist": "boxes have no route; the egress proxy decides about each connection",
-        "network_private_allowed": "decided by the egress proxy after a name is resolved",
+        "network_allowlist": "decided outside the box about each connection, before a name is resolved",
+        "network_private_allowed": "decided outside the box, after a name is resolved",
         "auto_install": "decided before anything is downloaded",
         "max_file_megabytes": "this version hands no files in or out",
         "max_concurrent_runs": "counted with locked files in the private folder",

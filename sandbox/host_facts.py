@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from sandbox.preflight import HostFacts, Surroundings
 
 TRIAL_SECONDS = 20.0
-CAPABILITY_BITS = {"SETGID": 6, "SETUID": 7, "SYS_CHROOT": 18, "SYS_ADMIN": 21, "SETFCAP": 31}
+CAPABILITY_BITS = {"SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "SYS_CHROOT": 18, "SYS_ADMIN": 21, "SETFCAP": 31}
 _LIMITING_CONTROLLERS = frozenset({"memory", "cpu", "pids"})
 
 TRIAL = """

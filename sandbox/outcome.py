@@ -108,6 +108,8 @@ class RunUsage:
     """CPU time since the code was handed over, gVisor's own included; `None` where nothing counts it."""
     peak_memory_bytes: int | None
     """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+    egress: EgressSummary
+    """What it reached, and what it was refused."""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON, times to the millisecond."""
@@ -120,6 +122,7 @@ class RunUsage:
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "network": self.egress.record(),
         }
 
 
@@ -159,8 +162,6 @@ class RunResult(RunUsage):
     """Id and serial of each policy file that took part."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
-    egress: EgressSummary
-    """What it reached, and what it was refused."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -222,7 +223,6 @@ class RunResult(RunUsage):
             "truncated": self.truncated,
             "notices": list(self.notices),
             "unenforced": list(self.unenforced),
-            "network": self.egress.record(),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,

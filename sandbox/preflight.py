@@ -99,6 +99,7 @@ SETUID = capability_piece("SETUID", "gVisor's kernel runs as nobody; starting as
 SETGID = capability_piece("SETGID", "as SETUID")
 SYS_CHROOT = capability_piece("SYS_CHROOT", "each box has a root folder of its own")
 SETFCAP = capability_piece("SETFCAP", "mapping root into a user namespace; rootless as root needs it")
+NET_ADMIN = capability_piece("NET_ADMIN", "rules of each box's network; SANDBOX_NETWORK_MODE=namespace alone needs it")
 SECCOMP = Piece(
     name="a system call filter that permits namespaces and mounts",
     docker="--security-opt seccomp=unconfined",
@@ -193,6 +194,7 @@ PIECES = (
     SETGID,
     SYS_CHROOT,
     SETFCAP,
+    NET_ADMIN,
     PROC,
     USER_NAMESPACES,
     USER_NAMESPACES_FOR_ALL,
@@ -202,6 +204,7 @@ PIECES = (
 """All of them, in the order in which people see them."""
 
 _ROOT_NEEDS = {"SYS_ADMIN": SYS_ADMIN, "SETUID": SETUID, "SETGID": SETGID, "SYS_CHROOT": SYS_CHROOT}
+_NAMESPACES_NEED = {"SYS_ADMIN": SYS_ADMIN, "NET_ADMIN": NET_ADMIN}
 _SAID = {
     "no space left on device": USER_NAMESPACES,
     "since we don't have CAP_SYS_ADMIN": SYS_ADMIN,
@@ -236,6 +239,11 @@ def lacking_for_cgroups(facts: HostFacts) -> tuple[Piece, ...]:
     """The pieces that RAM, CPU and process limits lack in a container."""
     needs = ((CGROUP_NAMESPACE, facts.cgroups_elsewhere), (CGROUP_MOUNT, facts.cgroups_read_only))
     return tuple(piece for piece, lacks in needs if lacks)
+
+
+def lacking_for_namespaces(facts: HostFacts) -> tuple[Piece, ...]:
+    """The pieces that a network namespace for each box lacks."""
+    return tuple(piece for name, piece in _NAMESPACES_NEED.items() if name not in facts.effective)
 
 
 def remedy_words(pieces: tuple[Piece, ...], surroundings: Surroundings) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from policy.destinations import parse_destination
 from policy.effective import fixed_limits
 from policy.values import UNLIMITED
 from sandbox.outcome import Outcome, RunResult
@@ -22,6 +23,8 @@ _HARD_STOP = 384
 _PROCESSES_PAST_THE_STOP = 480
 _STOPPED_OR_REFUSED = frozenset({Outcome.TOO_MANY_PROCESSES, Outcome.ERROR})
 """gVisor ends where it can have no more threads; should a later one tell its guest instead, the shell gives up."""
+_ASKED_FOR = "192.0.2.1"
+"""Kept for documentation, and so nobody's."""
 _PROBE_VALUES = {
     "require_resource_limiting": False,
     "debug": True,
@@ -177,4 +180,30 @@ def import_probe(modules: Sequence[str]) -> Probe:
         values=_CALM,
         held=lambda result: result.outcome is Outcome.OK and not result.output,
         shows="what waiting boxes import beforehand can be imported",
+    )
+
+
+def network_probe() -> Probe:
+    """Code that asks for addresses that it may not reach; whichever way leads out of its box, that must be decided."""
+    code = f"""import urllib.request
+for port in (80, 81):
+    try: urllib.request.urlopen("http://{_ASKED_FOR}:{{port}}/".format(port=port), timeout=10)
+    except OSError: print("closed")
+"""
+    refused = [(f"{_ASKED_FOR}:{port}", False) for port in (80, 81)]
+    return Probe(
+        limit="network_allowlist",
+        language="python",
+        code=code,
+        values={
+            "max_runtime_seconds": 60,
+            "networking_allowed": True,
+            "network_allowlist": frozenset({parse_destination(f"{_ASKED_FOR}:80")}),
+            "network_private_allowed": False,
+        },
+        held=lambda result: (
+            result.stream("stdout") == b"closed\nclosed\n"
+            and [(one.destination, one.permitted) for one in result.egress.decisions] == refused
+        ),
+        shows="code was refused an address that is not in its list, and one in the list that is not public",
     )

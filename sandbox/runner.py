@@ -228,7 +228,6 @@ class Runner:
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
         usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
-        egress = ready.egress.account.summary if ready.egress else EMPTY_EGRESS
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -242,19 +241,18 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *egress.notices))),
+            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *usage.egress.notices))),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             ended_by_administrator=ended_by_hand,
-            egress=egress,
             code_sha256=request.code_sha256,
             **{field.name: getattr(usage, field.name) for field in fields(usage)},
         )
 
     def _usage(self, begun: _Begun, counters: Counters, *, wall_seconds: float) -> RunUsage:
-        counted = counters.cpu_seconds
+        counted, way_out = counters.cpu_seconds, begun.ready.egress
         return RunUsage(
             gvisor=self._equipment.gvisor_words,
             box_digest=begun.ready.plan_digest,
@@ -264,6 +262,7 @@ class Runner:
             wall_seconds=wall_seconds,
             cpu_seconds=None if counted is None else max(counted - begun.ready.startup_cpu_seconds, 0.0),
             peak_memory_bytes=counters.peak_memory_bytes,
+            egress=way_out.account.summary if way_out else EMPTY_EGRESS,
         )
 
     async def _removed(self, ready: ReadyBox) -> None:

@@ -172,7 +172,7 @@ def default_words(setting: Setting[Any]) -> str:
     match setting.default:
         case bool(value):
             return str(value).lower()
-        case int(value):
+        case int(value) | str(value):
             return str(value)
         case timedelta() if setting.default < timedelta(hours=1):
             return f"{setting.default // timedelta(seconds=1)}s"

@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from policy.errors import PolicyError
-from policy.settings import GVISOR_PLATFORM, POOL_IMPORTS
+from policy.settings import GVISOR_PLATFORM, NETWORK_MODE, POOL_IMPORTS
 from policy.situation import Situation
 from policy.tables import table_console, unstyled
 from sandbox.cgroups import find_cgroup_parent
@@ -28,6 +29,7 @@ from sandbox.doctor import (
     host_checks,
     imports_check,
     missing_gvisor_check,
+    network_check,
     probe_checks,
     start_check,
     untried_checks,
@@ -42,6 +44,7 @@ from sandbox.launch import LaunchError
 from sandbox.preflight import HostFacts
 from sandbox.release import ReleaseSource
 from sandbox.session import Session, gvisor_source, packages_order
+from sandbox.spec import NetworkMode
 
 VERDICT_STYLES = {Verdict.GOOD: "green", Verdict.WARNING: "yellow", Verdict.BAD: "red"}
 
@@ -105,7 +108,8 @@ async def _checked_boxes(situation: Situation, facts: HostFacts) -> list[Check]:
         return checks
     modules = settings[POOL_IMPORTS]
     imports = [await imports_check(equipment, modules)] if modules else []
-    return [*checks, await commands_check(equipment, source), *imports]
+    network = await network_check(equipment, facts)
+    return [*checks, network, await commands_check(equipment, source), *imports]
 
 
 def _host_lacks(facts: HostFacts, gvisor_version: str) -> tuple[Check, ...]:
@@ -117,13 +121,14 @@ def _equipment(runsc: Runsc, situation: Situation) -> Equipment:
     """What a run would find here, but for how boxes start: that is found out anew."""
     settings = situation.environment.settings
     forget_launch(private_folder(os.environ))
-    return prepared(
+    equipment = prepared(
         runsc,
         os.environ,
         lambda sentence: click.echo(sentence, err=True),
         packages_order(settings),
         gvisor_platform=settings[GVISOR_PLATFORM],
     )
+    return replace(equipment, network_way=NetworkMode(settings[NETWORK_MODE]))
 
 
 def _policy_check(situation: Situation) -> Check:

@@ -14,6 +14,7 @@ from sandbox.preflight import (
     APPARMOR,
     CGROUP_MOUNT,
     CGROUP_NAMESPACE,
+    NET_ADMIN,
     PIECES,
     PROC,
     SECCOMP,
@@ -45,6 +46,7 @@ FILTER = (f"--security-opt=seccomp={OUR_FILTER}",)
 APPARMOR_OFF = ("--security-opt=apparmor=unconfined",)
 LABEL = ("--security-opt=label=type:container_engine_t",)
 CGROUPS = ("--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw")
+NAMESPACE_MODE = "--env=SANDBOX_NETWORK_MODE=namespace"
 NO_NEW_PRIVILEGES = ("--security-opt=no-new-privileges",)
 SMALL = (*FILTER, *APPARMOR_OFF, *LABEL, *CGROUPS)
 HARD = (*ADMIN, *UNFILTERED, *APPARMOR_OFF, *LABEL, *CGROUPS)
@@ -216,6 +218,16 @@ def test_a_cgroup_namespace_of_its_own_is_named(either: Engine) -> None:
     failure = either.failures(("--privileged", "--cgroupns=private"))["cgroup memory"]
     assert OWN_CGROUP_NAMESPACE in failure.detail
     assert_names_alone(CGROUP_NAMESPACE, failure)
+
+
+def test_network_namespaces_work_with_the_capability_for_them(either: Engine) -> None:
+    assert either.failures((*HARD, "--cap-add=NET_ADMIN", NAMESPACE_MODE)) == {}
+
+
+def test_the_capability_that_network_namespaces_lack_is_named(either: Engine) -> None:
+    failures = either.failures((*HARD, NAMESPACE_MODE))
+    assert list(failures) == ["SANDBOX_NETWORK_MODE=namespace"]
+    assert_names_alone(NET_ADMIN, failures["SANDBOX_NETWORK_MODE=namespace"])
 
 
 @pytest.mark.parametrize(

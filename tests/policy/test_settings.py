@@ -49,6 +49,7 @@ DESIGNED = {
     "gvisor_sha512",
     "gvisor_min_version",
     "gvisor_platform",
+    "network_mode",
     "packages_path",
     "pool_size",
     "pool_imports",

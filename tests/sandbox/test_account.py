@@ -15,8 +15,16 @@ from sandbox.account import RunAccount
 from sandbox.errors import SandboxError
 from sandbox.outcome import RunResult
 from sandbox.session import RunOrder, Session
+from tests.sandbox.conftest import PATIENCE
 
 CODE = "print('a secret of the person')"
+ASKS_AND_WAITS = """
+import time, urllib.request
+for host in ("secret.example", "10.0.0.1"):
+    try: urllib.request.urlopen(f"http://{host}/", timeout=5)
+    except OSError: pass
+time.sleep(60)
+"""
 STUDENT = Requester(role="user", groups=frozenset({"students"}), user="u1", model="llama", surface="tool")
 
 
@@ -100,6 +108,24 @@ async def test_what_a_stopped_run_used_is_in_the_log(environ: Mapping[str, str],
     assert stopped["cpu_seconds"] > finished["cpu_seconds"]
     assert stopped["peak_memory_bytes"] > 0
     assert stopped["wall_seconds"] > finished["wall_seconds"]
+
+
+@pytest.mark.gvisor
+async def test_exfiltration_that_its_person_stops_is_in_the_log_with_whom_it_asked(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    variables = {"SANDBOX_NETWORKING_ALLOWED": "true", "SANDBOX_NETWORK_ALLOWLIST": "10.0.0.0/8"}
+    session = Session({**environ, **logging_variables(tmp_path), **variables}, no_warning)
+
+    running = asyncio.create_task(ran(session, ASKS_AND_WAITS))
+    await asyncio.sleep(4 * PATIENCE)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    (stopped,) = log_lines(tmp_path)
+    decisions = [(one["destination"], one["permitted"]) for one in stopped["network"]["decisions"]]
+    assert (stopped["outcome"], decisions) == ("stopped", [("secret.example:80", False), ("10.0.0.1:80", False)])
 
 
 async def test_a_refused_run_is_in_the_log_with_what_it_was_refused_for(

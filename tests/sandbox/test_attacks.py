@@ -199,7 +199,7 @@ async def test_tree_holds_only_listed_places_and_nobodys_home(place: Place) -> N
 
     output = (await place.run(code)).output
 
-    listed = {"bin", "dev", "etc", "lib", "lib64", "opt", "proc", "sbin", "sys", "tmp", "usr", "var"}
+    listed = {"bin", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "tmp", "usr", "var"}
     assert set(eval(output.partition("]")[0] + "]")) <= listed  # noqa: S307 -- a list of names
     assert output.endswith(" [] False False\n")
 

@@ -27,6 +27,7 @@ from sandbox.doctor import (
     host_checks,
     imports_check,
     missing_gvisor_check,
+    network_check,
     probe_checks,
     start_check,
     untried_checks,
@@ -36,8 +37,10 @@ from sandbox.launch import Launch, LaunchAttempt, LaunchError
 from sandbox.preflight import CGROUP_MOUNT, PIECES, HostFacts, Surroundings
 from sandbox.probes import PROBES
 from sandbox.release import ReleaseSource
+from sandbox.spec import NetworkMode
 from tests.sandbox.conftest import Place
 from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
+from tests.sandbox.namespaces import needs_namespaces
 
 NO_CGROUPS = CgroupsUnavailable(reason="there are none in this test", remedy="Mount them")
 
@@ -211,6 +214,44 @@ def test_the_host_is_named_with_kernel_machine_and_kind_of_place() -> None:
     (check,) = host_checks(Surroundings.KUBERNETES)
 
     assert re.fullmatch(r"\w+ \S+, \w+, in a Kubernetes pod", check.detail)
+
+
+@pytest.mark.gvisor
+@pytest.mark.parametrize("way", [NetworkMode.PROXY, pytest.param(NetworkMode.NAMESPACE, marks=needs_namespaces)])
+async def test_the_way_out_of_boxes_is_tried(place: Place, way: NetworkMode) -> None:
+    check = await network_check(replace(place.equipment, network_way=way), FREE)
+
+    assert (check.name, check.verdict) == (f"SANDBOX_NETWORK_MODE={way.value}", Verdict.GOOD), check
+    assert check.detail.startswith("proved: ")
+
+
+@pytest.mark.gvisor
+async def test_way_out_that_decides_nothing_fails(place: Place) -> None:
+    check = await network_check(replace(place.equipment, network_way=NetworkMode.NONE), FREE)
+
+    assert (check.verdict, check.detail.partition(":")[0]) == (Verdict.BAD, "it did not hold")
+
+
+@pytest.mark.parametrize(
+    ("facts", "remedy"),
+    [
+        (replace(CONTAINED, effective=FREE.effective), "Missing: the capability NET_ADMIN. Docker and Podman: "),
+        (replace(FREE, effective=FREE.effective | {"NET_ADMIN"}), "Run it as root with "),
+    ],
+    ids=["capability", "unknown"],
+)
+async def test_namespaces_that_cannot_be_had_are_refused_with_what_is_missing(
+    place: Place, facts: HostFacts, remedy: str
+) -> None:
+    rootless = replace(place.equipment.runsc, arguments=("--rootless",))
+    equipment = replace(place.equipment, runsc=rootless, network_way=NetworkMode.NAMESPACE)
+
+    check = await network_check(equipment, facts)
+
+    assert check.verdict is Verdict.BAD
+    assert check.detail.startswith("no network namespace: gVisor starts boxes without privileges here")
+    assert check.remedy.startswith(remedy)
+    assert check.remedy.endswith("or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights")
 
 
 @pytest.mark.gvisor

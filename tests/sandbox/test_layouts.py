@@ -7,6 +7,7 @@ distribution's, and that of Open WebUI's image, which is modelled here: an inter
 Source: the Dockerfile of Docker's official `python` image, on which Open WebUI's is built (`--enable-shared`).
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -114,11 +115,22 @@ def image(folder: Path) -> Path:
     return folder / "bin" / name
 
 
+def what_the_runner_imports(folder: Path) -> Path:
+    """A folder with the one package that running code needs beside the standard library."""
+    folder.mkdir()
+    found = importlib.util.find_spec("h11")
+    assert found is not None
+    assert found.origin is not None
+    shutil.copytree(Path(found.origin).parent, folder / "h11")
+    return folder
+
+
 @pytest.mark.gvisor
 @pytest.mark.parametrize("lay_out", [own, virtual_environment, pyenv, distribution, image])
 def test_a_box_runs_the_callers_python_wherever_it_lies(tmp_path: Path, equipment: Equipment, lay_out: LayOut) -> None:
     python = lay_out(tmp_path / "place")
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(REPOSITORY)}
+    paths = f"{REPOSITORY}:{what_the_runner_imports(tmp_path / 'imported')}"
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(Path.home()), "PYTHONPATH": paths}
     (tmp_path / "cache").mkdir(mode=0o700)
     if "XDG_CACHE_HOME" in os.environ:
         environment["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"]

@@ -8,16 +8,14 @@ import os
 import pickle
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -39,7 +37,6 @@ from sandbox.outcome import Outcome, RunResult
 from sandbox.request import MAX_CODE_BYTES
 from sandbox.run_notes import RunState, read_run_note
 from sandbox.runner import Runner
-from tests.policy.factories import destinations
 from tests.sandbox.conftest import GONE_SECONDS, PATIENCE, Place, command_lines_with, eventually, ran, request_of
 
 pytestmark = pytest.mark.gvisor
@@ -244,64 +241,6 @@ async def test_a_result_names_what_ran_it_and_what_it_used(place: Place) -> None
 
 
 # Network
-
-
-CONNECT = """
-import socket
-try:
-    with socket.create_connection(("127.0.0.1", {port}), 5) as there: print(there.recv(9).decode())
-except OSError as error:
-    print(type(error).__name__)
-"""
-
-
-@contextmanager
-def listener() -> Iterator[int]:
-    """Says `reached` to whoever connects to the host's own loopback; gives the port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            with suppress(OSError):
-                while True:
-                    with server.accept()[0] as there:
-                        there.sendall(b"reached")
-
-        Thread(target=answer, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.mark.parametrize(
-    ("values", "reached", "told"),
-    [
-        pytest.param({"networking_allowed": False, "network_private_allowed": True}, False, "", id="not-allowed"),
-        pytest.param({"networking_allowed": True}, False, "public destinations only", id="public-only"),
-        pytest.param(
-            {
-                "networking_allowed": True,
-                "network_private_allowed": True,
-                "network_allowlist": destinations("127.0.0.1"),
-            },
-            False,
-            "only 127.0.0.1",
-            id="listed",
-        ),
-        pytest.param({"networking_allowed": True, "network_private_allowed": True}, True, "", id="all-three"),
-    ],
-)
-async def test_the_hosts_loopback_is_reached_only_where_three_limits_permit_it(
-    place: Place,
-    values: dict[str, Any],
-    *,
-    reached: bool,
-    told: str,
-) -> None:
-    with listener() as port:
-        result = await place.run(CONNECT.format(port=port), **values)
-
-    assert (result.output == "reached\n") is reached
-    assert bool(result.notices) == bool(told)
-    assert told in " ".join(result.notices)
 
 
 async def test_without_network_no_route_leads_out_and_no_name_resolves(place: Place) -> None:

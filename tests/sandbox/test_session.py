@@ -18,6 +18,7 @@ from sandbox.outcome import Outcome, RunResult
 from sandbox.session import RunOrder, Session, gvisor_source
 from tests.policy.factories import text_of
 from tests.sandbox.conftest import PATIENCE, Place, linked
+from tests.sandbox.namespaces import needs_namespaces
 
 STEPS = [
     "Checking if environment supports sandboxing...",
@@ -29,6 +30,17 @@ NEVER_RELEASED = {
     "SANDBOX_GVISOR_SHA512": "0" * 128,
     "SANDBOX_GVISOR_MIN_VERSION": "99991231",
 }
+
+
+PRIVATE_CLOSED = "10.0.0.1:80 refused: 10.0.0.1 is private, and private destinations are closed, built-in"
+CONNECTS = """
+import os, socket
+print(os.getenv("https_proxy", "none"))
+try:
+    socket.create_connection(("10.0.0.1", 80)).recv(1)
+except OSError as error:
+    print(type(error).__name__)
+"""
 
 
 def order_of(
@@ -124,6 +136,27 @@ async def test_an_environment_lock_holds_whatever_the_valves_say(environ: Mappin
     result = await here.run("while True: pass", person=valves, administrator=valves)
 
     assert (result.outcome, result.runtime_limit_seconds) == (Outcome.TIMED_OUT, 1)
+
+
+@pytest.mark.gvisor
+@pytest.mark.parametrize(
+    ("way", "variables"),
+    [("proxy", {}), ("namespace", {"SANDBOX_NETWORK_MODE": "namespace"})],
+    ids=["proxy-by-default", "namespace"],
+)
+@needs_namespaces
+async def test_code_gets_out_by_the_way_that_the_environment_names(
+    environ: Mapping[str, str], way: str, variables: Mapping[str, str]
+) -> None:
+    here = told(environ, SANDBOX_NETWORKING_ALLOWED="true", **variables)
+
+    result = await here.run(CONNECTS)
+
+    expected = {
+        "proxy": ("http://127.0.0.1:3128\nOSError\n", []),
+        "namespace": ("none\nConnectionResetError\n", [PRIVATE_CLOSED]),
+    }
+    assert (result.output, [one.words for one in result.egress.decisions]) == expected[way]
 
 
 @pytest.mark.gvisor

@@ -114,6 +114,15 @@ def test_a_run_with_packages_is_described_as_its_golden_says(
     assert described == golden.read_text()
 
 
+def test_a_run_in_a_namespace_is_described_as_its_golden_says() -> None:
+    golden = GOLDENS / "spec-python-namespace.json"
+    described = compiled_json(compile_run("python", limits_of(**BUILT_IN), TREE, way=NetworkMode.NAMESPACE))
+    if os.environ.get("WRITE_GOLDENS"):
+        golden.write_text(described)
+
+    assert described == golden.read_text()
+
+
 @given(limits=ALL_LIMITS, language=LANGUAGES_OF_BOXES)
 def test_packages_are_mounted_read_only_and_change_no_limit(limits: EffectiveLimits, language: str) -> None:
     without, offered = (compile_run(language, limits, TREE, packages=packages) for packages in (None, PACKAGES))
