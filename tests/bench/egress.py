@@ -5,23 +5,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policy.destinations import parse_destination
 from policy.values import UNLIMITED
+from sandbox.equipment import Equipment
+from sandbox.errors import UnenforceableError
+from sandbox.network_namespace import NetworkNamespace
 from sandbox.runner import Runner
+from sandbox.spec import NetworkMode
 from tests.bench.latency import hit_seconds, new_pool, request_for_bench, timed_run
-from tests.bench.measuring import Row, Whose, against, counted, sample_of
+from tests.bench.measuring import Row, Skip, Whose, against, counted, sample_of
 from tests.bench.place import BenchPlace
 
 COLD_TURNS = 20
 HIT_TURNS = 40
+HIT_ROUNDS = 2
 DOWNLOADS = 4
 DOWNLOAD_BYTES = 100 << 20
 _WITH_NETWORK: dict[str, Any] = {"networking_allowed": True}
-_WITHOUT: dict[str, Any] = {}
 _SERVER = f"""
 import http.server, sys
 
@@ -52,34 +57,63 @@ print(size, time.perf_counter() - begun)
 """
 
 
-async def egress_rows(place: BenchPlace) -> list[Row]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What code may reach, and by which way."""
+
+    words: str
+    """For people."""
+    limits: Mapping[str, Any]
+    """Limits that differ from those of other benches, which permit no network."""
+    way: NetworkMode = NetworkMode.PROXY
+    """How it gets there."""
+
+
+_LISTED = frozenset(parse_destination(text) for text in ("pypi.org:443", "*.pythonhosted.org:443", "192.88.99.0/24"))
+_STATES = (
+    State(words="without network", limits={}),
+    State(words="allow-list, by proxy", limits={**_WITH_NETWORK, "network_allowlist": _LISTED}),
+    State(words="public, by proxy", limits=_WITH_NETWORK),
+    State(words="public, by namespace", limits=_WITH_NETWORK, way=NetworkMode.NAMESPACE),
+)
+
+
+async def egress_rows(place: BenchPlace) -> list[Row | Skip]:
     """Cold runs, hits and a download."""
-    return [*await _cold_rows(place), *await _hit_rows(place), *await _download_rows(place)]
+    try:
+        (await NetworkNamespace.made()).close()
+    except UnenforceableError as error:
+        states, skips = _STATES[:-1], [Skip(what=_STATES[-1].words, reason=error.reason)]
+    else:
+        states, skips = _STATES, []
+    return [*await _cold_rows(place, states), *await _hit_rows(place, states), *await _download_rows(place), *skips]
 
 
-async def _cold_rows(place: BenchPlace) -> list[Row]:
-    without: list[float] = []
-    with_network: list[float] = []
-    async with Runner(place.equipment) as runner:
-        for _ in counted("Cold runs with a network", COLD_TURNS):
-            for taken, values in ((without, _WITHOUT), (with_network, _WITH_NETWORK)):
-                seconds, _result = await timed_run(runner, request_for_bench(**values))
-                taken.append(seconds)
-                await runner.close()
-    return _pair("cold run", without, with_network)
+async def _cold_rows(place: BenchPlace, states: Sequence[State]) -> list[Row]:
+    taken: dict[str, list[float]] = {state.words: [] for state in states}
+    runners = {state.words: Runner(_equipment(place, state)) for state in states}
+    for _ in counted("Cold runs in each state of the network", COLD_TURNS):
+        for state in states:
+            seconds, _result = await timed_run(runners[state.words], request_for_bench(**state.limits))
+            taken[state.words].append(seconds)
+            await runners[state.words].close()
+    return _beside_the_first("cold run", taken)
 
 
-async def _hit_rows(place: BenchPlace) -> list[Row]:
-    without: list[float] = []
-    with_network: list[float] = []
-    for _ in range(2):
-        for taken, values in ((without, _WITHOUT), (with_network, _WITH_NETWORK)):
+async def _hit_rows(place: BenchPlace, states: Sequence[State]) -> list[Row]:
+    taken: dict[str, list[float]] = {state.words: [] for state in states}
+    for _ in range(HIT_ROUNDS):
+        for state in states:
             pool = new_pool(place, size=1)
-            async with Runner(place.equipment, pool=pool) as runner:
-                await runner.run(request_for_bench(**values))
-                for _ in counted("Pool hits with a network" if values else "Pool hits without", HIT_TURNS // 2):
-                    taken.append(await hit_seconds(place, runner, pool, **values))
-    return _pair("pool hit", without, with_network)
+            async with Runner(_equipment(place, state), pool=pool) as runner:
+                await runner.run(request_for_bench(**state.limits))
+                for _ in counted(f"Pool hits, {state.words}", HIT_TURNS // HIT_ROUNDS):
+                    taken[state.words].append(await hit_seconds(place, runner, pool, **state.limits))
+    return _beside_the_first("pool hit", taken)
+
+
+def _equipment(place: BenchPlace, state: State) -> Equipment:
+    return replace(place.equipment, network_way=state.way)
 
 
 async def _download_rows(place: BenchPlace) -> list[Row]:
@@ -102,9 +136,9 @@ async def _download_rows(place: BenchPlace) -> list[Row]:
     return [reference, against(Row(what="100 MB in a box, through the proxy", sample=sample_of(through)), reference)]
 
 
-def _pair(what: str, without: list[float], with_network: list[float]) -> list[Row]:
-    reference = Row(what=f"{what} without network", sample=sample_of(without))
-    return [reference, against(Row(what=f"{what} with a way out", sample=sample_of(with_network)), reference)]
+def _beside_the_first(what: str, taken: Mapping[str, list[float]]) -> list[Row]:
+    reference, *others = (Row(what=f"{what}, {words}", sample=sample_of(seconds)) for words, seconds in taken.items())
+    return [reference, *(against(row, reference) for row in others)]
 
 
 @contextmanager
