@@ -58,7 +58,7 @@ TREE_TEXTS = (
     ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ("etc/os-release", 'NAME="Sandbox"\nID=sandbox\nPRETTY_NAME="Sandbox"\n'),
-    ("etc/resolv.conf", ""),
+    ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
 )
 
 

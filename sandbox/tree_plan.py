@@ -17,7 +17,7 @@ from typing import Self
 from sandbox.packages import Packages
 from sandbox.shared_libraries import file_tree_error
 
-TREE_FORMAT = 3
+TREE_FORMAT = 4
 """Raised with every change of what a tree holds."""
 
 COMMAND_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")

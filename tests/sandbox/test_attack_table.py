@@ -42,7 +42,7 @@ KNOWN_THREATS = {
     "Disk fill, inodes": "inode fill",
     "/proc, /sys": "/sys and /dev views",
     "Secrets in env": "environment canary",
-    "SSRF / metadata with net on": "SSRF and metadata with the network on",
+    "SSRF / metadata with net on": "SSRF: the metadata address in every spelling",
     "DNS tunnel": "DNS tunnel",
     "stdin / control channel": "false answers on the control socket",
     "ANSI / control / bidi": "ANSI, control and bidi characters",

@@ -22,7 +22,7 @@ def test_tree_holds_interpreter_commands_and_mount_points(tree: FileTree) -> Non
         assert os.access(tree.root / "usr/bin" / name, os.X_OK), name
     for folder in ("proc", "dev", "tmp"):
         assert list((tree.root / folder).iterdir()) == []
-    assert (tree.root / "etc/resolv.conf").read_bytes() == b""
+    assert (tree.root / "etc/resolv.conf").read_text() == "nameserver 127.0.0.1\n"
     assert f"sandbox:x:{BOX_UID}:{BOX_UID}:" in (tree.root / "etc/passwd").read_text()
 
 
