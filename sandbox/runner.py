@@ -241,7 +241,7 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *usage.egress.notices))),
+            notices=(*limits.notices, *_network_notices(begun.compiled, outcome), *usage.egress.notices),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
@@ -297,6 +297,12 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
     if end.told_by_gvisor or (not asked and end.exit_code >= 0):
         return Outcome.ERROR if end.exit_code else Outcome.OK
     return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+def _network_notices(compiled: Compiled, outcome: Outcome) -> tuple[str, ...]:
+    """Why there was no network, where that may be why the code failed."""
+    notice = compiled.network_notice
+    return (notice,) if notice and outcome is Outcome.ERROR else ()
 
 
 def _counters_of(ready: ReadyBox) -> Counters:

@@ -88,7 +88,7 @@ class Compiled:
     network: NetworkMode
     """What network the box has."""
     network_notice: str
-    """What people are told where they get less network than the limits name; empty otherwise."""
+    """Why there is none, for people whose code failed; empty where there is one."""
 
 
 def compile_run(
@@ -144,9 +144,10 @@ def compile_run(
 
 
 def network_mode(limits: EffectiveLimits, way: NetworkMode = NetworkMode.PROXY) -> tuple[NetworkMode, str]:
-    """Which network a run gets, and what to tell people where that is less than they may expect."""
+    """Which network a run gets, and why none where it gets none."""
     if not limits[NETWORKING_ALLOWED]:
-        return NetworkMode.NONE, ""
+        origin = limits.origin_of(NETWORKING_ALLOWED)
+        return NetworkMode.NONE, f"The run had no network: networking_allowed is false, by {origin}."
     if not limits[NETWORK_ALLOWLIST]:
         origin = limits.origin_of(NETWORK_ALLOWLIST)
         return NetworkMode.NONE, f"The run had no network: network_allowlist, by {origin}, allows no destination."

@@ -80,12 +80,12 @@ _STATES = (
 
 async def egress_rows(place: BenchPlace) -> list[Row | Skip]:
     """Cold runs, hits and a download."""
+    states: Sequence[State] = _STATES
+    skips: list[Skip] = []
     try:
         (await NetworkNamespace.made()).close()
     except UnenforceableError as error:
         states, skips = _STATES[:-1], [Skip(what=_STATES[-1].words, reason=error.reason)]
-    else:
-        states, skips = _STATES, []
     return [*await _cold_rows(place, states), *await _hit_rows(place, states), *await _download_rows(place), *skips]
 
 

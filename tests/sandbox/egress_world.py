@@ -240,13 +240,16 @@ async def name_server(names: Names) -> AsyncIterator[NameServer]:
         transport.close()
 
 
-def in_own_network(folder: Path, work: Callable[[], Coroutine[Any, Any, R]], *addresses: str) -> R:
-    """Do something in a network of its own, whose resolver is 127.0.0.1; nothing leads out of it.
+def in_own_network(
+    folder: Path, work: Callable[[], Coroutine[Any, Any, R]], *addresses: str, resolver: str = "127.0.0.1"
+) -> R:
+    """Do something in a network of its own; nothing leads out of it.
 
     Args:
         folder: for its files.
         work: what to do.
         addresses: the host's own there, beside 127.0.0.1 and ::1.
+        resolver: whom it asks for names.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
@@ -255,7 +258,7 @@ def in_own_network(folder: Path, work: Callable[[], Coroutine[Any, Any, R]], *ad
 
     def done() -> None:
         try:
-            _become_alone(folder, addresses)
+            _become_alone(folder, addresses, resolver)
             results.append(asyncio.run(work()))
         except BaseException as error:  # noqa: BLE001 -- raised again below, where pytest sees it
             errors.append(error)
@@ -268,12 +271,12 @@ def in_own_network(folder: Path, work: Callable[[], Coroutine[Any, Any, R]], *ad
     return results[0]
 
 
-def _become_alone(folder: Path, addresses: tuple[str, ...]) -> None:
+def _become_alone(folder: Path, addresses: tuple[str, ...], resolver: str) -> None:
     """Give this thread, and those that it starts, namespaces of their own. Source: unshare(2)."""
     if ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS | _NEW_NETWORK):
         raise OSError(ctypes.get_errno(), "unshare")
     files = {
-        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        "resolv.conf": f"nameserver {resolver}\noptions timeout:1 attempts:1\n",
         "hosts": "127.0.0.1 localhost\n",
         "nsswitch.conf": "hosts: files dns\n",
     }

@@ -261,6 +261,22 @@ except OSError: print("closed")
     assert (await place.run(code)).output == "['lo']\n" + "closed\n" * 8
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "import urllib.request; urllib.request.urlopen('http://web.example/')",
+            "networking_allowed is false, by test",
+        ),
+        ("print(42)", ""),
+    ],
+    ids=["fails", "succeeds"],
+)
+async def test_code_that_fails_without_network_is_told_that_there_was_none(place: Place, code: str, told: str) -> None:
+    assert told in " ".join((await place.run(code)).notices)
+    assert bool((await place.run(code)).notices) == bool(told)
+
+
 async def test_a_box_has_a_loopback_of_its_own(place: Place) -> None:
     code = """
 import socket, threading

@@ -249,7 +249,12 @@ def test_unlimited_is_no_limit_at_all_and_never_zero() -> None:
 @pytest.mark.parametrize(
     ("values", "mode", "words"),
     [
-        pytest.param({"networking_allowed": False}, NetworkMode.NONE, "", id="not-wanted"),
+        pytest.param(
+            {"networking_allowed": False},
+            NetworkMode.NONE,
+            "The run had no network: networking_allowed is false, by test.",
+            id="not-allowed",
+        ),
         pytest.param({"networking_allowed": True}, NetworkMode.PROXY, "", id="public"),
         pytest.param(PRIVATE_TOO, NetworkMode.PROXY, "", id="private-too"),
         pytest.param(
