@@ -70,6 +70,8 @@ limits.max_disk_megabytes = {{ ceiling = 32, reason = "{by_user}" }}
 [[scope]]
 match.models = ["{small_model}"]
 limits.max_output_kilobytes = {{ ceiling = 64, reason = "{by_model}" }}
+[[scope]]
+match.roles = ["admin"]
 limits.network_private_allowed.ceiling = false
 [[scope]]
 match.surface = "tool"
@@ -137,20 +139,26 @@ def _check_limits_that_are_felt(school: _School, listener: Listener) -> None:
 
 
 def _check_network(school: _School, listener: Listener) -> None:
-    report, teacher, reaching_it = school.stage.report, school.teacher, reaching(listener.port)
-    told = run_python(teacher, reaching_it).result
-    report.check(
-        "the answer names what was reached", f"Reached over the network: 127.0.0.1:{listener.port}" in told, told
-    )
-    other = run_python(teacher, reaching(listener.port + 1 if listener.port < _LARGEST_PORT else 1))
-    refused = "refused: not in the allow-list" in other.result and "school" in other.result
-    report.check("what is refused is named in the chat, with the policy that decided", refused, other.result)
-    listener.connections()
-    closed = run_tool(teacher, python_message(reaching_it), model=_SMALL_MODEL)
-    shut = "private destinations are closed" in closed.result and not listener.connections()
-    report.check("with networking on, the server's own network is closed where a scope says so", shut, closed.result)
-    added, _ = press_action(teacher, reaching_it)
-    report.check("the action reaches what is permitted, and says so", f"127.0.0.1:{listener.port}" in added, added)
+    report, there = school.stage.report, reaching(listener.port)
+    elsewhere = reaching(listener.port + 1 if listener.port < _LARGEST_PORT else 1)
+    for surface, run in (("tool", _by_tool), ("action", _by_action)):
+        told = run(school.teacher, there)
+        named = f"Reached over the network: 127.0.0.1:{listener.port}" in told and listener.connections() == 1
+        report.check(f"the {surface} reaches what is permitted, and names it", named, told)
+        told = run(school.teacher, elsewhere)
+        refused = "refused: not in the allow-list, school serial 1" in told
+        report.check(f"the {surface} names in the chat what is refused, with the policy that decided", refused, told)
+        told = run(school.principal, there)
+        shut = "private destinations are closed, school serial 1" in told and not listener.connections()
+        report.check(f"with networking on, the {surface} finds the server's own network closed by a scope", shut, told)
+
+
+def _by_tool(stage: Stage, code: str) -> str:
+    return run_python(stage, code).result
+
+
+def _by_action(stage: Stage, code: str) -> str:
+    return press_action(stage, code)[0]
 
 
 def _check_each_attribute(school: _School) -> None:
