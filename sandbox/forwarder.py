@@ -4,7 +4,8 @@ It is a process of its own beside the person's code, which may end it and harms 
 believed: whom a connection may reach is decided at the other end of that socket.
 
 Source: clone(2) and wait(2): a child that tells its parent nothing at its end is none that `wait` knows of, so code
-that waits for all its children never waits for this one.
+that waits for all its children never waits for this one. `ctypes` itself takes eight milliseconds longer to import
+than what it is made of.
 """
 
 EGRESS_PORT = 3128
@@ -24,16 +25,18 @@ PROXY_ENVIRONMENT = (
 
 FORWARDER = """
 def forward(path, port):
-    import ctypes, os, select, _socket
+    import _ctypes, _socket, os
 
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(256)
     clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
-    if ctypes.CDLL(None).syscall(clone, 0, 0, 0, 0, 0):
+    if _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "syscall"), (clone, 0, 0, 0, 0, 0)):
         listener.close()
         return
+    import select
+
     nowhere = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
