@@ -64,6 +64,9 @@ LIMIT_OF_CONTROLLER = {
     CgroupController.PIDS: "max_processes",
 }
 ACCOUNTING_CONTROLLER = "cpuacct"
+SOCKET_RAM_BYTES = 32 << 20
+"""What the kernel may hold for the TCP sockets of a box; cgroup v1 counts it apart from all other memory."""
+_SOCKET_MEMORY_FILE = "memory.kmem.tcp.limit_in_bytes"
 _MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
 _MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
 
@@ -675,13 +678,24 @@ def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, 
     """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
     if place.version is CgroupVersion.V1:
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
-        wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
+        wanted = (
+            ("memory.limit_in_bytes", limit),
+            ("memory.memsw.limit_in_bytes", limit),
+            ("memory.swappiness", "0"),
+            (_SOCKET_MEMORY_FILE, str(SOCKET_RAM_BYTES)),
+        )
         _write_cgroup_file(place.folder / "memory.oom_control", "0")
     else:
         wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
     for name, value in wanted:
         if name == _MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
             yield name, value
+
+
+def bounds_socket_memory(parent: CgroupParent) -> bool:
+    """Whether the memory limit of cgroups here bounds kernel memory of sockets too. Source: memory.rst of v1 and v2."""
+    places = (place for place in parent.places if CgroupController.MEMORY.value in place.controllers)
+    return all(place.version is CgroupVersion.V2 or (place.folder / _SOCKET_MEMORY_FILE).exists() for place in places)
 
 
 def _permitted_quota(folder: Path, quota: int) -> int:

@@ -17,6 +17,8 @@ _MOST_MESSAGE_BYTES = 1 << 12
 _MOST_CONNECTIONS_AT_ONCE = 16
 _QUESTION_SECONDS = 10.0
 _LENGTH_BYTES = 2
+_QUESTION_PAUSE_SECONDS = 0.05
+"""Between two questions of one connection: a client that sends thousands at once would have this process to itself."""
 
 NameReply = Callable[[bytes], Awaitable[bytes]]
 
@@ -35,6 +37,7 @@ class NameServer:
         self._servers: list[asyncio.Server] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._closed = False
 
     def serve_datagrams(self, bound: socket.socket) -> None:
         """Serve a socket, and close it at the end."""
@@ -49,6 +52,7 @@ class NameServer:
 
     def abandon(self) -> None:
         """Hear nobody any more, waiting for nothing."""
+        self._closed = True
         for server in self._servers:
             server.close()
         while self._bound:
@@ -74,16 +78,22 @@ class NameServer:
                     self._begin(self._datagram_answered(message, sender, bound))
 
     def _came_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._connections < _MOST_CONNECTIONS_AT_ONCE:
-            self._connections += 1
-            self._begin(self._connection_answered((reader, writer)))
-        else:
-            writer.close()
+        if self._closed or self._connections >= _MOST_CONNECTIONS_AT_ONCE:
+            writer.transport.abort()
+            return
+        self._connections += 1
+        self._begin(self._connection_answered((reader, writer))).add_done_callback(lambda _: self._let_go(writer))
 
-    def _begin(self, answering: Coroutine[Any, Any, None]) -> None:
+    def _let_go(self, writer: asyncio.StreamWriter) -> None:
+        """Close a connection even where what was to answer it was cancelled before it began."""
+        self._connections -= 1
+        writer.close()
+
+    def _begin(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(answering)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+        return task
 
     async def _datagram_answered(self, message: bytes, sender: tuple[Any, ...], bound: socket.socket) -> None:
         reply = await self._reply(message)
@@ -100,8 +110,6 @@ class NameServer:
                 reply = await self._reply(message)
                 client[1].write(len(reply).to_bytes(_LENGTH_BYTES, "big") + reply)
                 await client[1].drain()
+                await asyncio.sleep(_QUESTION_PAUSE_SECONDS)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return  # the client is gone, or says nothing more
-        finally:
-            self._connections -= 1
-            client[1].close()

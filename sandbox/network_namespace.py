@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from policy.addresses import IPAddress
+from sandbox.cgroups import CgroupParent, bounds_socket_memory
+from sandbox.equipment import Equipment
 from sandbox.errors import UnenforceableError
 from sandbox.loopback_routes import route_all_to_loopback
 
@@ -36,6 +38,8 @@ _BOX_ADDRESSES: dict[socket.AddressFamily, IPAddress] = {
 _LOOPBACK_ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _NEW_NETWORK = 0x40000000
 _WAITING_CONNECTIONS = 256
+_BUFFER_BYTES = 1 << 17
+"""Of each connection's two buffers at our end, which the kernel lets grow to many megabytes where nobody says it."""
 _NFT_SECONDS = 10.0
 _PROGRAM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ORIGINAL_DESTINATION = 80
@@ -46,9 +50,9 @@ _PROBED = {socket.AF_INET: IPv4Address("192.0.2.1"), socket.AF_INET6: IPv6Addres
 """Kept for documentation, and so nobody's."""
 _PROBED_PORT = 9
 _PROBE_SECONDS = 2.0
-_OR_PROXY = "or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights"
-_RIGHTS_REMEDY = f"Run it as root with the capabilities SYS_ADMIN and NET_ADMIN, {_OR_PROXY}"
-_KERNEL_REMEDY = f"Use a kernel with nf_tables, NAT redirection and connection tracking, {_OR_PROXY}"
+OR_PROXY = "or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights"
+_RIGHTS_REMEDY = f"Run it as root with the capabilities SYS_ADMIN and NET_ADMIN, {OR_PROXY}"
+_KERNEL_REMEDY = f"Use a kernel with nf_tables, NAT redirection and connection tracking, {OR_PROXY}"
 
 _NETFILTER_RULES = """
 table inet egress {{
@@ -67,6 +71,7 @@ table inet egress {{
     chain held {{
         type filter hook output priority 0; policy drop;
         udp dport {dns} limit rate over 500/second burst 2000 packets drop
+        tcp dport {{ {dns}, {port} }} tcp flags & (syn | ack) == syn limit rate over 200/second burst 1000 packets drop
         ct state new limit rate over 200/second burst 1000 packets drop
         ct state established,related accept
         ip daddr {{ 127.0.0.0/8, {ipv4} }} accept
@@ -75,7 +80,8 @@ table inet egress {{
     }}
 }}
 """
-"""The rates bound what connections of the code take of the kernel's memory, and of this process's time."""
+"""The rates bound what connections of the code take of the kernel's memory, and of this process's time. To our sockets
+they have one of their own: whoever connects straight to them is not tracked, and so never new."""
 
 
 @dataclass(slots=True)
@@ -155,7 +161,7 @@ class NetworkNamespace:
         nft = shutil.which("nft", path=_PROGRAM_FOLDERS)
         if nft is None:
             raise _no_namespace(
-                "the program nft is not there", f"Install nftables (Debian: `apt-get install nftables`), {_OR_PROXY}"
+                "the program nft is not there", f"Install nftables (Debian: `apt-get install nftables`), {OR_PROXY}"
             )
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(_NEW_NETWORK) != 0:
@@ -184,14 +190,18 @@ class NetworkNamespace:
             _prove_family(connections, datagrams)
 
 
-def check_may_enter(runsc_arguments: Iterable[str]) -> None:
-    """Refuse a gVisor that starts without privileges: it cannot enter a namespace made with them.
+def check_may_enter(equipment: Equipment) -> None:
+    """Refuse equipment with which no box can be in a namespace, or would hold memory past its limit there.
 
     Raises:
-        UnenforceableError: it does.
+        UnenforceableError: its gVisor starts without privileges, and so cannot enter a namespace made with them; or its
+            kernel counts no memory of sockets, which a box in a namespace has of the kernel itself.
     """
-    if "--rootless" in runsc_arguments:
+    if "--rootless" in equipment.runsc.arguments:
         raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
+    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups):
+        remedy = f"Use cgroup v2, or a kernel whose cgroup v1 has memory.kmem.tcp.limit_in_bytes, {OR_PROXY}"
+        raise _no_namespace("nothing here bounds what the kernel holds for sockets of a box", remedy)
 
 
 def spec_inside(spec: dict[str, Any], namespace: NetworkNamespace) -> dict[str, Any]:
@@ -232,6 +242,8 @@ def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> 
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((_LOOPBACK_ADDRESSES[family], port))
         if kind == socket.SOCK_STREAM:
+            for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # what is accepted inherits them
+                made.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
             made.listen(_WAITING_CONNECTIONS)
         made.settimeout(_PROBE_SECONDS)
     except BaseException:

@@ -7,7 +7,7 @@ is remembered, so that a connection to one of these addresses is known for a con
 import asyncio
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ from sandbox.name_messages import (
 
 _MOST_FINDINGS = 1_024
 """Names of which it is remembered what became of them."""
+_MOST_ANSWERED = 32
+"""Of one name; an answer has no room for more. Whoever answers for a name may have thousands."""
+_MOST_NAMES = 64
+"""Of one address, of which it is remembered that they have it."""
 _MOST_REMEMBERED = 4_096
 """Addresses of which it is remembered whose they are."""
 
@@ -76,8 +80,13 @@ class PermittedNames:
         """Answer for what these rules permit, from now on."""
         self._rules = rules
 
+    def abandon(self) -> None:
+        """Answer for nothing any more."""
+        self._rules = None
+
     async def close(self) -> None:
         """Seek nothing any more."""
+        self.abandon()
         resolving = tuple(self._resolving)
         for task in resolving:
             task.cancel()
@@ -134,11 +143,11 @@ class PermittedNames:
             self._account.note(name, permitted=False, reason="the run has asked for as many names as it may")
             return NameFinding(verdict=NameVerdict.REFUSED)
         try:
-            found = await self._network.addresses(name)
+            found = _of_each_kind(await self._network.addresses(name))
+            addresses = tuple(address for address in found if self._may_answer(name, address, rules))
         except UnreachableError as error:
             self._account.note(name, permitted=True, reason=str(error))
             return NameFinding(verdict=_verdict_of(error))
-        addresses = tuple(address for address in found if self._may_answer(name, address, rules))
         closed = found and not addresses
         return NameFinding(
             verdict=NameVerdict.NO_SUCH_NAME if closed else NameVerdict.ANSWERED,
@@ -163,7 +172,7 @@ class PermittedNames:
             names.pop(name, None)
             names[name] = addresses
             self._names[address] = names
-            _forget_oldest(names, _MOST_FINDINGS)
+            _forget_oldest(names, _MOST_NAMES)
             _forget_oldest(self._names, _MOST_REMEMBERED)
 
 
@@ -178,6 +187,17 @@ def _checked_question_name(question: NameQuestion, rules: EgressRules) -> str:
         raise EgressRefusedError("it is an address, which has no addresses")
     rules.check_name(host)
     return host
+
+
+def _of_each_kind(found: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """As many of both kinds as an answer has room for."""
+    left = dict.fromkeys((4, 6), _MOST_ANSWERED)
+    kept = []
+    for address in found:
+        left[address.version] -= 1
+        if left[address.version] >= 0:
+            kept.append(address)
+    return tuple(kept)
 
 
 def _verdict_of(error: UnreachableError) -> NameVerdict:

@@ -275,7 +275,7 @@ class ReadyBox:
             self.egress = await EgressProxy(plan.equipment.egress_network()).listen(self.folder.egress)
             spec["mounts"] = [*spec["mounts"], egress_mount(self.folder.egress)]
         if compiled.network is NetworkMode.NAMESPACE:
-            check_may_enter(plan.equipment.runsc.arguments)
+            check_may_enter(plan.equipment)
             self.egress = await TransparentEgress.listening(plan.equipment.egress_network())
             return spec_inside(spec, self.egress.namespace)
         return spec

@@ -81,6 +81,7 @@ class TransparentEgress:
         """Let nobody in any more, waiting for nothing."""
         self._proxy.abandon()
         self._name_server.abandon()
+        self._names.abandon()
         self.namespace.close()
 
     async def close(self) -> None:

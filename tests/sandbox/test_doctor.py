@@ -232,6 +232,7 @@ async def test_way_out_that_decides_nothing_fails(place: Place) -> None:
     assert (check.verdict, check.detail.partition(":")[0]) == (Verdict.BAD, "it did not hold")
 
 
+@pytest.mark.gvisor
 @pytest.mark.parametrize(
     ("facts", "remedy"),
     [

@@ -6,12 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from sandbox.cgroups import CgroupParent, CgroupPlace, CgroupVersion
+from sandbox.equipment import Equipment
 from sandbox.errors import UnenforceableError
 from sandbox.network_namespace import NetworkNamespace, check_may_enter, original_destination
 from tests.sandbox.conftest import PATIENCE, eventually
@@ -190,11 +194,25 @@ async def test_namespace_holds_who_was_started_in_it() -> None:
     namespace.close()
 
 
-def test_rootless_gvisor_is_refused() -> None:
-    check_may_enter(("--host-uds=none",))
+@pytest.mark.gvisor
+def test_rootless_gvisor_is_refused(equipment: Equipment) -> None:
+    runsc = equipment.runsc
+    check_may_enter(equipment)
 
     with pytest.raises(UnenforceableError, match="without privileges"):
-        check_may_enter(("--host-uds=none", "--rootless"))
+        check_may_enter(replace(equipment, runsc=replace(runsc, arguments=(*runsc.arguments, "--rootless"))))
+
+
+@pytest.mark.gvisor
+@pytest.mark.parametrize("version", CgroupVersion)
+def test_kernel_that_bounds_no_memory_of_sockets_is_refused(
+    equipment: Equipment, tmp_path: Path, version: CgroupVersion
+) -> None:
+    place = CgroupPlace(folder=tmp_path, version=version, controllers=frozenset({"memory"}))
+    there = replace(equipment, cgroups=CgroupParent(places=(place,), missing=()))
+
+    with pytest.raises(UnenforceableError, match="bounds") if version is CgroupVersion.V1 else nullcontext():
+        check_may_enter(there)
 
 
 async def test_making_that_is_cancelled_leaves_nothing() -> None:

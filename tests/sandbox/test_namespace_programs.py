@@ -1,0 +1,203 @@
+"""Programs in real boxes that are told of no proxy use the network unchanged: pip, curl, urllib, plain sockets."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandbox.outcome import Outcome
+from sandbox.packages import found_packages
+from sandbox.spec import NetworkMode
+from sandbox.tree_plan import Interpreter
+from tests.sandbox.conftest import PATIENCE, Place
+from tests.sandbox.egress_boxes import Inhabited, words_of
+from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, Authority, Served, World, echo, served, web
+from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
+from tests.sandbox.namespaces import needs_namespaces
+from tests.sandbox.test_egress_programs import WHEEL_NAME, pip_folder, wheel
+
+pytestmark = [pytest.mark.gvisor, needs_namespaces]
+offered_pip = pip_folder
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.made(tmp_path_factory.mktemp("authority"), "web.example", "index.example")
+
+
+def in_namespaces(place: Place, world: World, suite: str = "") -> Inhabited:
+    """The place, whose boxes are in namespaces of their own, of this host's gVisor or of that of a suite of Debian."""
+    runsc = debians_runsc(suite) if suite else place.equipment.runsc
+    equipment = replace(place.equipment, runsc=runsc, network_way=NetworkMode.NAMESPACE)
+    return Inhabited.by(Place(equipment=equipment), world)
+
+
+@asynccontextmanager
+async def sites(world: World, authority: Authority, respond: Served) -> AsyncIterator[None]:
+    """One server for both ports of `web.example`, and a name that nobody may ask for."""
+    async with AsyncExitStack() as stack:
+        for port, tls in ((80, None), (443, authority.for_server)):
+            world.place("web.example", await stack.enter_async_context(served(respond, tls=tls)), port=port)
+        world.names["other.example"] = [(OTHER_PUBLIC,)]
+        yield
+
+
+PYTHON_CLIENTS = """
+import os, ssl, urllib.error, urllib.request
+print([name for name in os.environ if "proxy" in name.lower()])
+trusting = ssl.create_default_context(cadata=AUTHORITY)
+for url in ("http://web.example/page", "https://web.example/page", "http://web.example/away", "https://other.example/",
+            "http://ADDRESS/page", "http://169.254.169.254/latest/"):
+    try:
+        with urllib.request.urlopen(url, context=trusting, timeout=10) as answer:
+            print(answer.read().decode())
+    except urllib.error.URLError as error:
+        print(type(error.reason).__name__)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("suite", GVISOR_OF_SUITE)
+async def test_urllib_reaches_what_is_permitted_with_no_proxy_variable(
+    place: Place, world: World, authority: Authority, suite: str
+) -> None:
+    away = ("302 Found\r\nLocation: http://169.254.169.254/latest/", b"")
+    async with sites(world, authority, web({"/page": ("200 OK", b"found"), "/away": away})):
+        code = PYTHON_CLIENTS.replace("AUTHORITY", repr(authority.certificate.read_text()))
+        code = code.replace("ADDRESS", OTHER_PUBLIC)
+        result = await in_namespaces(place, world, suite).run(code, "web.example", "169.254.169.254")
+
+    assert result.output.splitlines() == [
+        *("[]", "found", "found"),
+        *("ConnectionResetError", "gaierror", "ConnectionResetError", "ConnectionResetError"),
+    ]
+    assert set(world.asked) == {"web.example"}
+    assert {address for address, _ in world.reached} == {PUBLIC}
+    assert "other.example refused: not in the allow-list, test" in words_of(result)
+
+
+CURL = """
+cat > /tmp/authority.pem <<END
+{authority}END
+env | grep -i proxy
+get() {{ curl --silent --max-time 10 --cacert /tmp/authority.pem "$@" 2>&1; echo " = $?"; }}
+get http://web.example/page
+get https://web.example/page
+get http://other.example/
+get https://other.example/
+get http://{other}/page
+get --resolve other.example:443:{address} https://other.example/
+get http://169.254.169.254/latest/meta-data/
+get http://2852039166/latest/meta-data/
+get http://0xa9fea9fe/
+get "http://[::ffff:169.254.169.254]/"
+get http://localhost:22/
+"""
+_UNRESOLVED, _NO_CONNECTION, _TLS_FAILED, _RESET = "6", "7", "35", "56"
+
+
+async def test_curl_reaches_what_is_permitted_with_no_proxy_variable(
+    place: Place, world: World, authority: Authority
+) -> None:
+    async with sites(world, authority, web({"/page": ("200 OK", b"found")})):
+        code = CURL.format(authority=authority.certificate.read_text(), address=PUBLIC, other=OTHER_PUBLIC)
+        result = await in_namespaces(place, world).run(code, "web.example", language="bash")
+
+    assert result.output.startswith("found = 0\nfound = 0\n"), result.output
+    ends = [line.partition(" = ")[2] for line in result.output.splitlines()]
+    assert ends[2:4] == [_UNRESOLVED] * 2
+    assert all(end in {_RESET, _TLS_FAILED, _NO_CONNECTION} for end in ends[4:]), result.output
+    assert len(ends) == 11
+    assert set(world.asked) == {"web.example"}
+    assert set(world.reached) == {(PUBLIC, 80), (PUBLIC, 443)}
+
+
+MANY = """
+import socket
+opened = [socket.create_connection(("web.example", 80), timeout=20) for _ in range(200)]
+for number, one in enumerate(opened):
+    one.sendall(b"%03d." % number)
+print(sum(one.makefile("rb").read(4) == b"%03d." % number for number, one in enumerate(opened)))
+"""
+
+
+@pytest.mark.parametrize("suite", GVISOR_OF_SUITE)
+async def test_200_connections_at_once_work_from_a_box(place: Place, world: World, suite: str) -> None:
+    async with served(echo) as door:
+        world.place("web.example", door)
+        result = await in_namespaces(place, world, suite).run(MANY)
+
+    assert result.output == "200\n"
+    assert words_of(result) == ["web.example:80 reached"]
+
+
+EXCHANGE = """
+import hashlib, socket, threading
+one = socket.create_connection(("web.example", 80), timeout=15)
+data = bytes(range(256)) * (8 << 12)
+def send():
+    one.sendall(data)
+    one.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+back = one.makefile("rb").read()
+print(len(back), hashlib.sha256(back).hexdigest())
+"""
+
+
+async def test_big_transfer_and_half_close_come_through(place: Place, world: World) -> None:
+    data = bytes(range(256)) * (8 << 12)
+    async with served(echo) as door:
+        world.place("web.example", door)
+        result = await in_namespaces(place, world).run(EXCHANGE, max_ram_megabytes=256)
+
+    assert result.output.split() == [str(len(data)), hashlib.sha256(data).hexdigest()]
+
+
+PIP = """
+env | grep -i proxy
+cat > /tmp/authority.pem <<END
+{authority}END
+python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --cert /tmp/authority.pem \
+    --retries 0 --index-url https://index.example/simple/ --target /tmp/installed greeting 2>&1 | tail -n 1
+PYTHONPATH=/tmp/installed python3 -c 'import greeting; print(greeting.WORDS)'
+"""
+
+
+@pytest.mark.parametrize("allowed", ["index.example:443", "index.example:80", "elsewhere.example"])
+async def test_pip_installs_from_an_index_with_no_proxy_variable_if_that_is_permitted(
+    place: Place, world: World, authority: Authority, offered_pip: Path, allowed: str
+) -> None:
+    data = wheel()
+    link = f'<a href="/files/{WHEEL_NAME}#sha256={hashlib.sha256(data).hexdigest()}">{WHEEL_NAME}</a>'
+    listing = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
+    pages = {
+        "/simple/greeting/": ("200 OK\r\nContent-Type: text/html", listing),
+        f"/files/{WHEEL_NAME}": ("200 OK", data),
+    }
+    offered = found_packages(offered_pip, Interpreter.current().library_name)
+    offering = Place(equipment=replace(place.equipment, packages=offered))
+    async with served(web(pages), tls=authority.for_server) as door:
+        world.place("index.example", door, port=443)
+        result = await in_namespaces(offering, world).run(
+            PIP.format(authority=authority.certificate.read_text()),
+            allowed,
+            language="bash",
+            max_runtime_seconds=60 * PATIENCE,
+            max_ram_megabytes=256,
+        )
+
+    if allowed == "index.example:443":
+        assert result.output == "good day\n", result.output
+        assert words_of(result) == ["index.example:443 reached"]
+    else:
+        assert result.outcome is Outcome.ERROR
+        assert (world.reached, "good day" in result.output) == ([], False)
