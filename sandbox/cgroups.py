@@ -676,6 +676,7 @@ def _cgroup_limit_files(
 
 def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
     """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
+    wanted: tuple[tuple[str, str], ...]
     if place.version is CgroupVersion.V1:
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
         wanted = (

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _MOST_DECISIONS = 64
+"""Of those that reached something, and again of the others: no flood of refusals hides where code has been."""
 _MOST_TOLD = 10
 _LONGEST_TEXT = 300
 
@@ -55,8 +56,12 @@ class EgressSummary:
         return (
             *((f"Reached over the network: {_first_listed(reached)}.",) if reached else ()),
             *told,
-            *((f"{more} more attempts to connect are in the run's record.",) if more else ()),
+            *((f"{more} more attempts to connect are in the run's record{self._but_untold}.",) if more else ()),
         )
+
+    @property
+    def _but_untold(self) -> str:
+        return f", {self.untold} of them as a mere number" if self.untold else ""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON."""
@@ -88,8 +93,10 @@ class EgressAccount:
     def note(self, destination: str, *, permitted: bool, reason: str = "", origin: str = "") -> None:
         """Count one attempt."""
         key = (_printable(destination), permitted, _printable(reason), origin)
-        if key in self.times or len(self.times) < _MOST_DECISIONS:
-            self.times[key] = self.times.get(key, 0) + 1
+        if key in self.times:
+            self.times[key] += 1
+        elif sum(bool(known[2]) is bool(reason) for known in self.times) < _MOST_DECISIONS:
+            self.times[key] = 1
         else:
             self.untold += 1
 

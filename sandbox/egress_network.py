@@ -5,10 +5,16 @@ a few threads of its own for them, which no other run can use up.
 """
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
+import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Protocol
 
 from policy.addresses import IPAddress
@@ -16,6 +22,17 @@ from policy.addresses import IPAddress
 EgressStreams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _RESOLVER_THREADS = 4
+_MOST_ADDRESSES = 16
+"""Of one name; whoever answers for it could name thousands, to be checked and tried one after the other."""
+_HOSTS_FILE = Path("/etc/hosts")
+_ROUTE_QUESTION = struct.Struct("=IHHIIBBBBBBBBIHH")
+_ROUTE_ANSWER = struct.Struct("=IHHIIBBBBBBBBI")
+_ASK_ROUTE, _ROUTE_TOLD = 26, 24
+_PLAIN_REQUEST, _DESTINATION_ATTRIBUTE = 1, 1
+_KINDS_THAT_STAY = frozenset({2, 3, 4})
+"""Of routes: local, broadcast, anycast. Source: rtnetlink(7), linux/rtnetlink.h."""
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
+_MOST_ROUTE_BYTES = 1 << 13
 
 
 class UnreachableError(Exception):
@@ -34,7 +51,11 @@ class EgressNetwork(Protocol):
         ...
 
     def is_own(self, address: IPAddress) -> bool:
-        """Whether it is one of this host's own addresses."""
+        """Whether it is one of this host's own addresses.
+
+        Raises:
+            UnreachableError: that cannot be found out.
+        """
         ...
 
     async def connected(self, address: IPAddress, port: int) -> EgressStreams:
@@ -57,7 +78,7 @@ class HostNetwork:
         self._resolving: ThreadPoolExecutor | None = None
 
     async def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """Ask the host's resolver, as any of its programs would."""
+        """Ask the host's resolver for exactly this name; for one without dots, as the host's programs do."""
         if self._resolving is None:
             self._resolving = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="egress-resolver")
         try:
@@ -68,17 +89,12 @@ class HostNetwork:
         return found
 
     def is_own(self, address: IPAddress) -> bool:
-        """Ask the kernel which address it would send from: for one of its own, that is the same one.
-
-        A datagram socket is connected for that, which sends nothing. Source: udp(7), connect(2).
-        """
-        family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as asking:
-            try:
-                asking.connect((str(address), 9))
-            except OSError:
-                return False
-            return ipaddress.ip_address(asking.getsockname()[0]) == address
+        """Ask the kernel's routes, as they are now, whether what is sent there stays on this host."""
+        try:
+            return _route_kind(address) in _KINDS_THAT_STAY
+        except OSError as error:
+            words = error.strerror or "no answer"
+            raise UnreachableError(f"the kernel does not tell whether {address} is this host's own: {words}") from error
 
     async def connected(self, address: IPAddress, port: int) -> EgressStreams:
         """Connect, with no name left to resolve."""
@@ -90,9 +106,54 @@ class HostNetwork:
             self._resolving.shutdown(wait=False, cancel_futures=True)
 
 
+def _route_kind(address: IPAddress) -> int:
+    """What kind of route leads to an address; 0 where none does.
+
+    Raises:
+        OSError: the kernel cannot be asked, or does not know what is asked of it.
+    """
+    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    attribute = (4 + len(address.packed), _DESTINATION_ATTRIBUTE)
+    length = _ROUTE_QUESTION.size + len(address.packed)
+    head = (length, _ASK_ROUTE, _PLAIN_REQUEST, 1, 0)
+    route = (family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+        asking.settimeout(0)  # the answer is there once the question has been taken
+        asking.sendall(_ROUTE_QUESTION.pack(*head, *route, *attribute) + address.packed)
+        answer = asking.recv(_MOST_ROUTE_BYTES)
+    if int.from_bytes(answer[4:6], sys.byteorder) == _ROUTE_TOLD:
+        kind: int = _ROUTE_ANSWER.unpack_from(answer)[12]
+        return kind
+    code = -int.from_bytes(answer[16:20], sys.byteorder, signed=True)
+    if code in _NO_ROUTE:
+        return 0
+    raise OSError(code, os.strerror(code))
+
+
 def _looked_up(name: str) -> tuple[IPAddress, ...]:
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))
+    """What this host knows of a name.
+
+    The dot at its end keeps a resolver from asking for it below the host's search domains, which nobody has permitted.
+    With that no C library looks into its file of hosts. A name without dots means what the search domains make of it.
+    """
+    if "." in name:
+        listed = _listed_in_hosts(name)
+        if listed:
+            return listed
+    found = socket.getaddrinfo(f"{name}." if "." in name else name, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
+
+
+def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
+    """What the host's own file says of a name. Source: hosts(5)."""
+    listed: list[IPAddress] = []
+    with suppress(OSError), _HOSTS_FILE.open(errors="replace") as lines:
+        for line in lines:
+            address, *names = line.lower().partition("#")[0].split() or [""]
+            if name in names:
+                with suppress(ValueError):
+                    listed.append(_unmapped_address(address))
+    return tuple(dict.fromkeys(listed))[:_MOST_ADDRESSES]
 
 
 def _unmapped_address(text: str) -> IPAddress:

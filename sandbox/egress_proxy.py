@@ -7,6 +7,7 @@ each decision down. What follows a redirect is a new request. Until the box has 
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -27,7 +28,12 @@ from sandbox.forwarder import EGRESS_SOCKET
 
 _MOST_HEARD = 2
 """Times as many connections as may be at once are heard out; one beyond is ended unheard, since each takes a descriptor
-of this process."""
+of this process. So are times as many as may be in all; then nobody listens any more, since each costs time, too."""
+_ACCEPTED_AT_A_TIME = 16
+"""Before others have their turn; asyncio accepts as many in one go as it is told may wait."""
+_PART_FOR_BOXES = 2
+"""Once half of the descriptors that this process may have are in use, boxes get no more: a server needs the rest."""
+_TOO_FEW_DESCRIPTORS = "the server has too few file descriptors left"
 _MOST_WAITED_FOR = 4
 """Addresses of one name for which there is time, if none answers."""
 
@@ -73,6 +79,7 @@ class EgressProxy:
         self._rules: EgressRules | None = None
         self._asking = asking
         self._servers: list[asyncio.Server] = []
+        self._came_in_all = 0
         self._serving: set[asyncio.Task[None]] = set()
         self._begun = 0
         self._next_turn = 0.0
@@ -84,19 +91,37 @@ class EgressProxy:
         Args:
             folder: in a private folder; nobody else on this host comes near it.
         """
-        listening = _bound_socket(folder)
+        opened = _new_socket_folder(folder)
         try:
-            backlog = self._bounds.connections_at_once
-            self._servers.append(await asyncio.start_unix_server(self._came, sock=listening, backlog=backlog))
+            listening = _bound_socket(opened)
+            await self._serving_from(
+                listening,
+                asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+            )
         except BaseException:
-            listening.close()
+            self.abandon()
             raise
+        finally:
+            os.close(opened)
         return self
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve a socket that listens already, and close it at the end."""
-        backlog = self._bounds.connections_at_once
-        self._servers.append(await asyncio.start_server(self._came, sock=listening, backlog=backlog))
+        await self._serving_from(
+            listening,
+            asyncio.start_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+        )
+
+    async def _serving_from(self, listening: socket.socket, making: Awaitable[asyncio.Server]) -> None:
+        """Serve a socket; whoever is cancelled meanwhile leaves the event loop nothing to watch that is closed."""
+        try:
+            server = await making
+        except BaseException:
+            listening.close()
+            raise
+        self._servers.append(server)
+        await server.start_serving()
+        listening.listen(self._bounds.connections_at_once)
 
     def open(self, rules: EgressRules) -> None:
         """Permit what these rules do, from now on."""
@@ -106,8 +131,7 @@ class EgressProxy:
     def abandon(self) -> None:
         """Let nobody in any more, waiting for nothing."""
         self._closed = True
-        for server in self._servers:
-            server.close()
+        self._listen_no_more()
         self._network.close()
 
     async def close(self) -> None:
@@ -117,13 +141,24 @@ class EgressProxy:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
+    def _listen_no_more(self) -> None:
+        for server in self._servers:
+            server.close()
+
     def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed or len(self._serving) >= _MOST_HEARD * self._bounds.connections_at_once:
+        self._came_in_all += 1
+        if self._came_in_all >= _MOST_HEARD * self._bounds.connections:
+            self._listen_no_more()
+        scarce = _takes_from_others(writer)
+        if scarce:
+            self.account.note("?", permitted=False, reason=_TOO_FEW_DESCRIPTORS)
+        if scarce or self._closed or len(self._serving) >= _MOST_HEARD * self._bounds.connections_at_once:
             writer.transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._served((reader, writer)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        task.add_done_callback(lambda _: writer.close())  # even where it was cancelled before it began
 
     async def _served(self, client: EgressStreams) -> None:
         try:
@@ -186,21 +221,26 @@ class EgressProxy:
         for address in permitted:
             try:
                 async with asyncio.timeout(share):
-                    return await self._network.connected(address, port)
+                    server = await self._network.connected(address, port)
             except OSError as error:
                 failure = error
+                continue
+            if _takes_from_others(server[1]):
+                server[1].transport.abort()
+                raise UnreachableError(_TOO_FEW_DESCRIPTORS)
+            return server
         raise UnreachableError(_why_unreachable(failure) if failure else "its name has no address")
 
     def _permitted_addresses(
         self, rules: EgressRules, found: tuple[IPAddress, ...]
-    ) -> tuple[tuple[IPAddress, ...], EgressRefusedError | None]:
+    ) -> tuple[tuple[IPAddress, ...], EgressRefusedError | UnreachableError | None]:
         """Those that may be connected to, and why the last of the others may not."""
         permitted: list[IPAddress] = []
-        refusal = None
+        refusal: EgressRefusedError | UnreachableError | None = None
         for address in found:
             try:
                 rules.check_address(address, own=self._network.is_own(address))
-            except EgressRefusedError as error:
+            except (EgressRefusedError, UnreachableError) as error:
                 refusal = error
             else:
                 permitted.append(address)
@@ -316,18 +356,34 @@ def _end_writing(end: asyncio.StreamWriter) -> None:
         end.write_eof()
 
 
-def _bound_socket(folder: Path) -> socket.socket:
-    """A new folder's socket, bound through the open folder: its path has room for 107 bytes. Source: unix(7)."""
+def _takes_from_others(end: asyncio.StreamWriter) -> bool:
+    """Whether a connection's descriptor shows that so many are in use that this process needs the rest for its own.
+
+    The kernel hands out the lowest number that is free. Source: open(2), getrlimit(2).
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number: int = end.get_extra_info("socket").fileno()
+    return most != resource.RLIM_INFINITY and number >= most // _PART_FOR_BOXES
+
+
+def _new_socket_folder(folder: Path) -> int:
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)  # whatever the umask took away
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _bound_socket(folder: int) -> socket.socket:
+    """The socket of an open folder, bound through that: a path has room for 107 bytes. Source: unix(7).
+
+    From Python 3.13 on asyncio looks whether that path is there, and would remove it at the end: where the number could
+    be another descriptor's by then. It finds nothing while the folder is open and the socket has another name.
+    """
+    place = Path(f"/proc/self/fd/{folder}/bound")
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            bound.bind(f"/proc/self/fd/{opened}/{EGRESS_SOCKET}")
-        finally:
-            os.close(opened)
-        (folder / EGRESS_SOCKET).chmod(0o666)
+        bound.bind(str(place))
+        place.chmod(0o666)
+        place.rename(place.with_name(EGRESS_SOCKET))
     except BaseException:
         bound.close()
         raise

@@ -160,6 +160,9 @@ class PermittedNames:
         except EgressRefusedError as refusal:
             self._refused(name, refusal)
             return False
+        except UnreachableError as error:
+            self._account.note(name, permitted=True, reason=str(error))
+            return False
         return True
 
     def _refused(self, untrusted_name: str, refusal: EgressRefusedError) -> None:
