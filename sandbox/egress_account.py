@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_MOST_DECISIONS = 64
-"""Of those that reached something, and again of the others: no flood of refusals hides where code has been."""
+_MOST_REACHED, _MOST_OTHERS = 256, 64
+"""Decisions of each kind: no flood of refusals hides where code has been, and none fills the log."""
 _MOST_TOLD = 10
 _LONGEST_TEXT = 300
 
@@ -95,7 +95,7 @@ class EgressAccount:
         key = (_printable(destination), permitted, _printable(reason), origin)
         if key in self.times:
             self.times[key] += 1
-        elif sum(bool(known[2]) is bool(reason) for known in self.times) < _MOST_DECISIONS:
+        elif sum(bool(known[2]) is bool(reason) for known in self.times) < (_MOST_OTHERS if reason else _MOST_REACHED):
             self.times[key] = 1
         else:
             self.untold += 1

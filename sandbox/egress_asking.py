@@ -8,6 +8,7 @@ from http import HTTPStatus
 import h11
 
 from policy.addresses import IPAddress
+from policy.egress_rules import EgressRefusedError
 from sandbox.egress_network import EgressStreams
 from sandbox.egress_requests import (
     MOST_HEAD_BYTES,
@@ -19,7 +20,6 @@ from sandbox.egress_requests import (
     socks_request_bytes,
     socks_target,
 )
-from sandbox.egress_rules import EgressRefusedError
 
 READ_BYTES = 1 << 16
 _SOCKS_NO_AUTHENTICATION = b"\x05\x00"
@@ -41,8 +41,8 @@ class Asked:
     """What the other end is to get."""
     is_tunnel: bool
     """Whether that passes as it comes; else it is one HTTP request."""
-    refusal: Callable[[HTTPStatus, str], bytes]
-    """What it is told where it is not connected."""
+    refusal: Callable[[HTTPStatus, str, str], bytes]
+    """What it is told where it is not connected: of destination and reason, only the latter stands in a head."""
     addresses: tuple[IPAddress, ...] = ()
     """What its host is known to have been resolved to, in the order to try; empty where that is to be found out."""
 
@@ -90,7 +90,7 @@ async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
     except (h11.ProtocolError, EgressRefusedError) as error:
         why = error if isinstance(error, EgressRefusedError) else "it is no HTTP/1.1"  # h11 cites what the client wrote
         reason = f"a request that cannot be read: {why}"
-        raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+        raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
 
 
@@ -130,10 +130,11 @@ async def _one_request(theirs: h11.Connection, forwarded: h11.Request, client: E
             raise h11.RemoteProtocolError("the request breaks off")
 
 
-def _http_refusal(status: HTTPStatus, words: str) -> bytes:
-    body = f"sandbox: {words}\n".encode()
+def _http_refusal(status: HTTPStatus, destination: str, reason: str) -> bytes:
+    """Say why in the first line too: of a refused tunnel, programs show that line alone. It quotes no request."""
+    body = f"sandbox: {destination}{reason}\n".encode()
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase} (sandbox: {reason})\r\nContent-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
@@ -149,7 +150,7 @@ async def _socks_asked(first: bytes, client: EgressStreams) -> Asked:
         target = socks_target(request)
     except EgressRefusedError as error:
         reason = f"a request that cannot be read: {error}"
-        raise UnreadableRequestError(reason, _socks_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+        raise UnreadableRequestError(reason, _socks_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     said = _tunnelled(rest, client[0])
     return Asked(target=target, granted=_SOCKS_GRANTED, said=said, is_tunnel=True, refusal=_socks_refusal)
 
@@ -166,6 +167,6 @@ async def _socks_part(
     return data[:length], data[length:]
 
 
-def _socks_refusal(status: HTTPStatus, _: str) -> bytes:
+def _socks_refusal(status: HTTPStatus, _destination: str, _reason: str) -> bytes:
     general_failure = 1
     return bytes([SOCKS_VERSION, _SOCKS_REPLIES.get(status, general_failure), 0, 1, *bytes(6)])

@@ -19,11 +19,11 @@ from typing import Self
 import h11
 
 from policy.addresses import IPAddress
+from policy.egress_rules import EgressRefusedError, EgressRules, Host, parse_host
 from sandbox.client_hello import ClientHelloReader, MalformedHelloError, begins_tls, server_name
 from sandbox.egress_account import EgressAccount
 from sandbox.egress_asking import READ_BYTES, Asked, UnreadableRequestError, asked_by
 from sandbox.egress_network import EgressNetwork, EgressStreams, HostNetwork, UnreachableError
-from sandbox.egress_rules import EgressRefusedError, EgressRules, Host, parse_host
 from sandbox.forwarder import EGRESS_SOCKET
 
 _MOST_HEARD = 2
@@ -187,12 +187,12 @@ class EgressProxy:
                 server = await self._connected(host, asked.target.port, asked.addresses)
         except EgressRefusedError as refusal:
             self.account.note(destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
-            client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: {refusal.reason}"))
+            client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: ", refusal.told))
             return
         except (UnreachableError, OSError, TimeoutError) as error:
             reason = _why_unreachable(error)
             self.account.note(destination, permitted=True, reason=reason)
-            client[1].write(asked.refusal(HTTPStatus.BAD_GATEWAY, f"{destination} not reached: {reason}"))
+            client[1].write(asked.refusal(HTTPStatus.BAD_GATEWAY, f"{destination} not reached: ", reason))
             return
         self.account.note(destination, permitted=True)
         client[1].write(asked.granted)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from sandbox.egress_rules import EgressRefusedError
+from policy.egress_rules import EgressRefusedError
 
 MOST_HEAD_BYTES = 1 << 16
 """A longer head of a request is refused."""

@@ -79,6 +79,7 @@ def offered_packages(
         for place in (order.path, packages.folder):
             trusted_path(place, uid)
         _refuse_unfit(packages.folder, order.path, uid)
+        _refuse_sockets(packages.folder, order.path)
     except OSError as error:
         raise _unreadable_packages(order.path, error) from error
     except UnsafeFolderError as error:
@@ -156,6 +157,15 @@ def _refuse_unfit(folder: Path, path: Path, uid: int) -> None:
         if status.st_uid not in {0, uid} or (status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode)):
             reason = f"others can change {place} (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o})"
             raise _packages_error(path, reason, f"`chown -R root {path}` and `chmod -R go-w {path}`")
+
+
+def _refuse_sockets(folder: Path, path: Path) -> None:
+    """Refuse a folder with a socket anywhere in it: a box with a way out may connect to what is mounted into it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if stat.S_ISSOCK(Path(place, name).lstat().st_mode):
+                reason = f"there is a socket in it, {place}/{name}, which code in a box could connect to"
+                raise _packages_error(path, reason, "Remove it, and let no program listen there")
 
 
 def _unreadable_packages(path: Path, error: OSError) -> SandboxError:

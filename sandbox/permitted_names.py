@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from policy.addresses import IPAddress
+from policy.egress_rules import EgressRefusedError, EgressRules, parse_host
 from sandbox.egress_account import EgressAccount
 from sandbox.egress_network import EgressNetwork, UnreachableError
-from sandbox.egress_rules import EgressRefusedError, EgressRules, parse_host
 from sandbox.name_messages import (
     ADDRESS_SECONDS,
     NameQuestion,

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from policy.egress_rules import EgressRules
 from sandbox.box import Box, BoxEnd, BoxFolder
 from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_members, make_cgroup
 from sandbox.control import control_socket_files
 from sandbox.egress_proxy import EgressProxy
-from sandbox.egress_rules import EgressRules
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError
 from sandbox.launch import own_network_command

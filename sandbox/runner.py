@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from policy.effective import EffectiveLimits
+from policy.egress_rules import EgressRules
 from policy.limits import (
     DEBUG,
     MAX_OUTPUT_KILOBYTES,
@@ -25,7 +26,6 @@ from policy.values import Unlimited
 from sandbox.box import STARTUP_SECONDS, BoxEnd
 from sandbox.cgroups import CgroupLimits, Counters
 from sandbox.egress_account import EMPTY_EGRESS
-from sandbox.egress_rules import EgressRules
 from sandbox.enforcing import Enforced, enforceable
 from sandbox.equipment import Equipment
 from sandbox.errors import StartError, UnenforceableError

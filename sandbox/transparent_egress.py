@@ -15,12 +15,12 @@ from ipaddress import IPv6Address
 from typing import Self
 
 from policy.addresses import IPAddress
+from policy.egress_rules import EgressRefusedError, EgressRules, Host
 from sandbox.egress_account import EgressAccount
 from sandbox.egress_asking import READ_BYTES, Asked, UnreadableRequestError
 from sandbox.egress_network import EgressNetwork, EgressStreams, HostNetwork
 from sandbox.egress_proxy import EgressBounds, EgressProxy
 from sandbox.egress_requests import Target
-from sandbox.egress_rules import EgressRefusedError, EgressRules, Host
 from sandbox.name_server import NameServer
 from sandbox.network_namespace import NetworkNamespace, original_destination
 from sandbox.permitted_names import PermittedNames
@@ -116,7 +116,7 @@ class TransparentEgress:
             granted=b"",
             said=_everything_said(client[0]),
             is_tunnel=True,
-            refusal=lambda _status, _words: _reset(connection),
+            refusal=lambda _status, _destination, _reason: _reset(connection),
             addresses=addresses,
         )
 

@@ -1,6 +1,9 @@
 """`policy explain`: each limit's effective value, and who decided it."""
 
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from policy.command_line import (
     valve_options,
 )
 from policy.effective import Decision, EffectiveLimits, Fate
+from policy.egress_rules import Foretold, foretold
 from policy.environment import read_environment
 from policy.errors import printable
 from policy.live import onlooker
@@ -27,6 +31,8 @@ from policy.requester import SCOPE_ATTRIBUTES, Requester
 from policy.situation import Situation
 from policy.tables import table_console, unstyled
 
+EXIT_REFUSED = 1
+_USUAL_PORT, _LARGEST_PORT = 443, 65535
 FATE_STYLES = {
     Fate.WON: "green",
     Fate.CLAMPED: "yellow",
@@ -47,6 +53,13 @@ FATE_STYLES = {
 @env_file_option
 @requester_options
 @valve_options
+@click.option(
+    "--destination",
+    "destinations",
+    metavar="HOST[:PORT]",
+    multiple=True,
+    help="Say too whether code may reach it, at port 443 unless you name one; may be repeated.",
+)
 @click.option("--candidates", is_flag=True, help="Show everybody who had a say, not only who decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all candidates.")
 def explain_command(
@@ -55,6 +68,7 @@ def explain_command(
     env_file: Path | None,
     person_valves: tuple[str, ...],
     admin_valves: tuple[str, ...],
+    destinations: tuple[str, ...],
     candidates: bool,
     as_json: bool,
     **who: Any,  # noqa: ANN401 -- as `requester_options` names them
@@ -65,12 +79,15 @@ def explain_command(
     they may be unsigned, are marked so, and are explained even where they would be refused, which is then said. What
     you do not say of the person counts as undetermined: every scope that might be for them holds.
 
+    With --destination the exit code is 1 where any is refused. No name is resolved for that.
+
     \b
     Examples:
       policy explain
       policy explain --valve MAX_RUNTIME_SECONDS=600 --candidates
       policy explain --role user --group students --surface tool --user 4f1c --model llama
       policy explain --policy prod.toml --env-file prod.env --json
+      policy explain --destination pypi.org --destination 10.0.0.5:22
     """
     requester = parsed_requester(**who)
     person, admin = parsed_valves(person_valves), parsed_valves(admin_valves)
@@ -84,14 +101,46 @@ def explain_command(
         stand_in = () if situation.stand_in is None else (situation.stand_in.sentence,)
         warnings = (*environment.warnings, *stand_in)
     limits = situation.limits(requester=requester, untrusted_person_valves=person, untrusted_admin_valves=admin)
+    reached = tuple(foretold(limits, *_host_and_port(destination)) for destination in destinations)
     if as_json:
         told = {**limits.as_json(), "requester": requester.as_json(), "warnings": list(warnings)}
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({**told, "destinations": [asdict(one) for one in reached]}, indent=2))
+    else:
+        _print_limits(limits, with_candidates=candidates)
+        _print_destinations(reached)
+        _print_undetermined(requester, situation)
+        for warning in warnings:
+            click.echo(printable(f"warning: {warning}"), err=True)
+    if not all(one.permitted for one in reached):
+        sys.exit(EXIT_REFUSED)
+
+
+def _host_and_port(destination: str) -> tuple[str, int]:
+    """What `--destination` names; an IPv6 address needs brackets where a port follows it.
+
+    Raises:
+        click.UsageError: its port is none.
+    """
+    host, separator, port = destination.rpartition(":")
+    if not separator or (":" in host.strip("[]") and not host.endswith("]")):
+        return destination, _USUAL_PORT
+    if port.isascii() and port.isdecimal() and 1 <= int(port) <= _LARGEST_PORT:
+        return host, int(port)
+    raise click.UsageError(f"--destination {printable(destination)}: the port is a number from 1 to {_LARGEST_PORT}.")
+
+
+def _print_destinations(reached: Sequence[Foretold]) -> None:
+    if not reached:
         return
-    _print_limits(limits, with_candidates=candidates)
-    _print_undetermined(requester, situation)
-    for warning in warnings:
-        click.echo(printable(f"warning: {warning}"), err=True)
+    console = table_console()
+    table = Table(title="Destinations", title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for heading in ("destination", "answer", "why"):
+        table.add_column(heading, overflow="fold")
+    for one in reached:
+        answer = "[green]permitted[/]" if one.permitted else "[red]refused[/]"
+        why = ", ".join(filter(None, (one.reason, one.origin)))
+        table.add_row(unstyled(one.destination), answer, unstyled(why))
+    console.print(table)
 
 
 def _print_undetermined(requester: Requester, situation: Situation) -> None:

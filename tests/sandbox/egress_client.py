@@ -13,9 +13,9 @@ from typing import Any, ParamSpec
 import pytest
 import uvloop
 
+from policy.egress_rules import EgressRules
 from sandbox.egress_network import EgressNetwork
 from sandbox.egress_proxy import EgressBounds, EgressProxy
-from sandbox.egress_rules import EgressRules
 from tests.policy.factories import destinations
 from tests.sandbox.conftest import PATIENCE, eventually, limits_of
 from tests.sandbox.egress_world import Streams, echo, let_go, open_descriptors, served

@@ -65,12 +65,13 @@ async def test_urllib_reaches_what_is_permitted_and_no_redirect_leads_elsewhere(
         code = PYTHON_CLIENTS.replace("AUTHORITY", repr(authority.certificate.read_text()))
         result = await Inhabited.by(place, world).run(code, "web.example", "169.254.169.254")
 
+    closed = "it is not public, and private destinations are closed"
     assert result.output.splitlines() == [
         "found",
         "found",
-        "HTTPError HTTP Error 403: Forbidden",
-        "URLError <urlopen error Tunnel connection failed: 403 Forbidden>",
-        "HTTPError HTTP Error 403: Forbidden",
+        f"HTTPError HTTP Error 403: Forbidden (sandbox: {closed})",
+        "URLError <urlopen error Tunnel connection failed: 403 Forbidden (sandbox: not in the allow-list)>",
+        "HTTPError HTTP Error 403: Forbidden (sandbox: not in the allow-list)",
     ]
     assert set(world.asked) == {"web.example"}
     assert "other.example:443 refused: not in the allow-list, test" in words_of(result)

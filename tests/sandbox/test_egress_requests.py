@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.destinations import ReachIndex
+from policy.egress_rules import EgressRefusedError, EgressRules, parse_host
 from sandbox.egress_asking import Asked, UnreadableRequestError, asked_by
 from sandbox.egress_requests import (
     MOST_HEAD_BYTES,
@@ -23,7 +24,6 @@ from sandbox.egress_requests import (
     socks_request_bytes,
     socks_target,
 )
-from sandbox.egress_rules import EgressRefusedError, EgressRules, parse_host
 from tests.policy.factories import destinations
 from tests.sandbox.disguises import DISGUISES, METADATA_ADDRESS
 
@@ -433,7 +433,7 @@ REFUSED_REQUESTS = {
 def test_smuggling_request_that_servers_read_differently_is_refused_before_any_is_asked(raw: bytes) -> None:
     with pytest.raises(UnreadableRequestError, match=r"^a request that cannot be read: ") as refused:
         heard(raw)
-    assert refused.value.answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert refused.value.answer.startswith(b"HTTP/1.1 400 Bad Request (sandbox: ")
     assert len(refused.value.reason) < 300
 
 
@@ -516,7 +516,7 @@ def test_tunnel_passes_what_came_with_its_request_as_it_came() -> None:
 def test_response_splitting_refusal_quotes_the_request_below_its_head_alone() -> None:
     asked, _ = heard(head("CONNECT example.com:443 HTTP/1.1"))
 
-    answer = asked.refusal(HTTPStatus.FORBIDDEN, "a\r\n\r\nHTTP/1.1 200 OK refused: not in the allow-list")
+    answer = asked.refusal(HTTPStatus.FORBIDDEN, "a\r\n\r\nHTTP/1.1 200 OK refused: ", "not in the allow-list")
     headers, _, body = answer.partition(b"\r\n\r\n")
     assert b"200 OK" not in headers
     assert b"Content-Length: %d\r\n" % len(body) in headers
@@ -545,7 +545,7 @@ def test_socks_request_names_a_host_and_a_port(request_bytes: bytes, target: Tar
     assert asked.target == target
     assert asked.is_tunnel
     assert said == b"and more"
-    assert asked.refusal(HTTPStatus.FORBIDDEN, "a") == b"\x05\x02\x00\x01" + bytes(6)
+    assert asked.refusal(HTTPStatus.FORBIDDEN, "a", "b") == b"\x05\x02\x00\x01" + bytes(6)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A folder of packages is offered only where nothing speaks against it, and a change of it is noticed."""
 
 import os
+import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,15 @@ def test_overlap_is_refused_naming_what_it_overlaps(folder: Path, secret: str, w
     for off_limits in ((kept, elsewhere), (elsewhere, kept)):
         with pytest.raises(SandboxError, match=rf"{words} {kept.path}, named by SANDBOX_POLICY_KEYS"):
             offered(folder, *off_limits)
+
+
+def test_socket_of_the_host_among_packages_is_refused(folder: Path) -> None:
+    (folder / "greeting" / "deep").mkdir()
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind(str(folder / "greeting" / "deep" / "service"))
+
+        with pytest.raises(SandboxError, match=r"a socket in it, .*/greeting/deep/service, .*Remove it"):
+            offered(folder)
 
 
 def test_overlap_is_told_before_anybody_is_advised_to_change_modes(folder: Path) -> None:

@@ -10,105 +10,105 @@ license: Apache-2.0
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py .............. line 205
-#   policy/destinations.py ......... line 541
-#   policy/addresses.py ............ line 766
-#   policy/positions.py ............ line 871
-#   policy/errors.py ............... line 1097
-#   policy/keys.py ................. line 1230
-#   policy/requester.py ............ line 1442
-#   policy/shape.py ................ line 1584
-#   policy/shape_errors.py ......... line 1840
-#   policy/values.py ............... line 1924
-#   policy/limits.py ............... line 2276
-#   policy/settings.py ............. line 2522
-#   policy/remembered.py ........... line 2896
-#   policy/schema.py ............... line 3029
-#   policy/statements.py ........... line 3172
-#   policy/effective.py ............ line 3254
-#   policy/environment.py .......... line 3463
-#   policy/toml_words.py ........... line 3688
-#   policy/toml_text.py ............ line 4032
-#   policy/document.py ............. line 4306
-#   policy/refusals.py ............. line 4547
-#   policy/resolve.py .............. line 4727
-#   policy/signature_block.py ...... line 5060
-#   policy/signatures.py ........... line 5263
-#   policy/situation.py ............ line 5388
-#   plugins/valves.py .............. line 5498
-#   policy/trusted_files.py ........ line 5619
-#   policy/load.py ................. line 6039
-#   policy/locks.py ................ line 6177
-#   policy/audit.py ................ line 6232
-#   policy/standing.py ............. line 6562
-#   policy/state_folder.py ......... line 6681
-#   policy/live.py ................. line 6775
-#   sandbox/announcing.py .......... line 7000
-#   sandbox/cleaning.py ............ line 7038
-#   plugins/people.py .............. line 7060
-#   sandbox/client_hello.py ........ line 7155
-#   sandbox/control.py ............. line 7286
-#   sandbox/egress_account.py ...... line 7463
-#   sandbox/egress_network.py ...... line 7581
-#   sandbox/egress_rules.py ........ line 7678
-#   sandbox/egress_requests.py ..... line 7806
-#   sandbox/egress_asking.py ....... line 7939
-#   sandbox/elf.py ................. line 8093
-#   sandbox/errors.py .............. line 8191
-#   sandbox/folders.py ............. line 8245
-#   sandbox/forwarder.py ........... line 8477
-#   sandbox/egress_proxy.py ........ line 8590
-#   sandbox/loopback_routes.py ..... line 8918
-#   sandbox/name_messages.py ....... line 8990
-#   sandbox/name_server.py ......... line 9136
-#   sandbox/network_namespace.py ... line 9238
-#   sandbox/off_limits.py .......... line 9525
-#   sandbox/packages.py ............ line 9642
-#   sandbox/permitted_names.py ..... line 9802
-#   sandbox/pipes.py ............... line 9976
-#   sandbox/processes.py ........... line 10104
-#   sandbox/cgroups.py ............. line 10227
-#   sandbox/ended_family.py ........ line 11009
-#   sandbox/forgotten_cgroups.py ... line 11068
-#   sandbox/queue_lines.py ......... line 11133
-#   sandbox/release.py ............. line 11301
-#   sandbox/debian.py .............. line 11706
-#   sandbox/request.py ............. line 11969
-#   sandbox/outcome.py ............. line 12048
-#   plugins/presentation.py ........ line 12287
-#   sandbox/account.py ............. line 12391
-#   sandbox/probes.py .............. line 12468
-#   sandbox/run_notes.py ........... line 12617
-#   sandbox/noted_cgroups.py ....... line 12784
-#   sandbox/leases.py .............. line 12853
-#   sandbox/runsc_program.py ....... line 13007
-#   sandbox/gvisor.py .............. line 13108
-#   sandbox/host_binding.py ........ line 13375
-#   sandbox/proof.py ............... line 13403
-#   sandbox/enforcing.py ........... line 13502
-#   sandbox/shared_libraries.py .... line 13589
-#   sandbox/slots.py ............... line 13744
-#   sandbox/starters.py ............ line 14019
-#   sandbox/box.py ................. line 14147
-#   sandbox/transparent_egress.py .. line 14451
-#   sandbox/tree_plan.py ........... line 14588
-#   sandbox/tree_build.py .......... line 14829
-#   sandbox/tree_marker.py ......... line 15033
-#   sandbox/used_trees.py .......... line 15125
-#   sandbox/tree.py ................ line 15206
-#   sandbox/launch.py .............. line 15387
-#   sandbox/kept_launch.py ......... line 15644
-#   sandbox/spec.py ................ line 15709
-#   sandbox/equipment.py ........... line 15926
-#   sandbox/ready_box.py ........... line 16066
-#   sandbox/pool.py ................ line 16404
-#   sandbox/runner.py .............. line 16674
-#   sandbox/proving.py ............. line 16985
-#   sandbox/prepared_runner.py ..... line 17038
-#   sandbox/session.py ............. line 17197
-#   plugins/host.py ................ line 17446
-#   plugins/self_test.py ........... line 17581
-#   plugins/function.py ............ line 17640
+#   plugins/blocks.py .............. line 206
+#   policy/destinations.py ......... line 542
+#   policy/addresses.py ............ line 767
+#   policy/positions.py ............ line 872
+#   policy/errors.py ............... line 1098
+#   policy/keys.py ................. line 1231
+#   policy/requester.py ............ line 1443
+#   policy/shape.py ................ line 1585
+#   policy/shape_errors.py ......... line 1841
+#   policy/values.py ............... line 1925
+#   policy/limits.py ............... line 2277
+#   policy/settings.py ............. line 2523
+#   policy/remembered.py ........... line 2897
+#   policy/schema.py ............... line 3030
+#   policy/statements.py ........... line 3173
+#   policy/effective.py ............ line 3255
+#   policy/egress_rules.py ......... line 3464
+#   policy/environment.py .......... line 3597
+#   policy/toml_words.py ........... line 3822
+#   policy/toml_text.py ............ line 4166
+#   policy/document.py ............. line 4440
+#   policy/refusals.py ............. line 4681
+#   policy/resolve.py .............. line 4861
+#   policy/signature_block.py ...... line 5194
+#   policy/signatures.py ........... line 5397
+#   policy/situation.py ............ line 5522
+#   plugins/valves.py .............. line 5632
+#   policy/trusted_files.py ........ line 5753
+#   policy/load.py ................. line 6173
+#   policy/locks.py ................ line 6311
+#   policy/audit.py ................ line 6366
+#   policy/standing.py ............. line 6696
+#   policy/state_folder.py ......... line 6815
+#   policy/live.py ................. line 6909
+#   sandbox/announcing.py .......... line 7134
+#   sandbox/cleaning.py ............ line 7172
+#   plugins/people.py .............. line 7194
+#   sandbox/client_hello.py ........ line 7289
+#   sandbox/control.py ............. line 7420
+#   sandbox/egress_account.py ...... line 7597
+#   sandbox/egress_network.py ...... line 7722
+#   sandbox/egress_requests.py ..... line 7874
+#   sandbox/egress_asking.py ....... line 8007
+#   sandbox/elf.py ................. line 8162
+#   sandbox/errors.py .............. line 8260
+#   sandbox/folders.py ............. line 8314
+#   sandbox/forwarder.py ........... line 8546
+#   sandbox/egress_proxy.py ........ line 8662
+#   sandbox/loopback_routes.py ..... line 9045
+#   sandbox/name_messages.py ....... line 9117
+#   sandbox/name_server.py ......... line 9263
+#   sandbox/off_limits.py .......... line 9373
+#   sandbox/packages.py ............ line 9490
+#   sandbox/permitted_names.py ..... line 9660
+#   sandbox/pipes.py ............... line 9857
+#   sandbox/processes.py ........... line 9985
+#   sandbox/cgroups.py ............. line 10108
+#   sandbox/ended_family.py ........ line 10905
+#   sandbox/forgotten_cgroups.py ... line 10964
+#   sandbox/queue_lines.py ......... line 11029
+#   sandbox/release.py ............. line 11197
+#   sandbox/debian.py .............. line 11602
+#   sandbox/request.py ............. line 11865
+#   sandbox/outcome.py ............. line 11944
+#   plugins/presentation.py ........ line 12183
+#   sandbox/account.py ............. line 12287
+#   sandbox/probes.py .............. line 12364
+#   sandbox/run_notes.py ........... line 12513
+#   sandbox/noted_cgroups.py ....... line 12680
+#   sandbox/leases.py .............. line 12749
+#   sandbox/runsc_program.py ....... line 12903
+#   sandbox/gvisor.py .............. line 13004
+#   sandbox/host_binding.py ........ line 13271
+#   sandbox/proof.py ............... line 13299
+#   sandbox/enforcing.py ........... line 13398
+#   sandbox/shared_libraries.py .... line 13485
+#   sandbox/slots.py ............... line 13640
+#   sandbox/starters.py ............ line 13915
+#   sandbox/box.py ................. line 14043
+#   sandbox/tree_plan.py ........... line 14347
+#   sandbox/tree_build.py .......... line 14588
+#   sandbox/tree_marker.py ......... line 14792
+#   sandbox/used_trees.py .......... line 14884
+#   sandbox/tree.py ................ line 14965
+#   sandbox/launch.py .............. line 15146
+#   sandbox/kept_launch.py ......... line 15403
+#   sandbox/spec.py ................ line 15468
+#   sandbox/equipment.py ........... line 15686
+#   sandbox/network_namespace.py ... line 15826
+#   sandbox/transparent_egress.py .. line 16123
+#   sandbox/ready_box.py ........... line 16261
+#   sandbox/pool.py ................ line 16599
+#   sandbox/runner.py .............. line 16869
+#   sandbox/proving.py ............. line 17185
+#   sandbox/prepared_runner.py ..... line 17238
+#   sandbox/session.py ............. line 17397
+#   plugins/host.py ................ line 17646
+#   plugins/self_test.py ........... line 17781
+#   plugins/function.py ............ line 17840
 
 import argparse
 import array
@@ -132,6 +132,7 @@ import os
 import platform
 import pwd
 import re
+import resource
 import secrets
 import select
 import shutil
@@ -3458,6 +3459,139 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
             for candidate in decision.candidates
         ],
     }
+
+
+# ======== policy/egress_rules.py ======================================================================================
+# Decides, purely, where code of one run may connect: by name before it is resolved, by address afterwards.
+#
+# A name that no item of the allow-list covers is refused without asking any resolver, since a question alone carries data
+# out. An address that is not public is refused whatever the list says, unless the limits allow private destinations; so
+# is an address of this host itself. Unusual spellings of addresses are refused as such, since programs read them
+# differently.
+
+
+_LONGEST_HOST = 253
+_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_CLOSED_TOLD = "it is not public, and private destinations are closed"
+"""Code could map the host's own network by asking for names, were it told what they lead to."""
+
+Host = str | IPAddress
+"""A name in lower-case A-labels without trailing dot, or an address; of an IPv4-mapped one, the IPv4 address."""
+
+
+class EgressRefusedError(Exception):
+    """A connection is not permitted.
+
+    Args:
+        reason: why, without full stop, for people and records.
+        origin: who decided so; empty where it follows from the request alone.
+        told: what code in the box may read of the reason, without full stop; all of it where empty.
+    """
+
+    def __init__(self, reason: str, origin: str = "", told: str = "") -> None:
+        self.reason = reason
+        self.origin = origin
+        self.told = told or reason
+        super().__init__(reason)
+
+
+def parse_host(untrusted_text: str) -> Host:
+    """Read the host that code wants to connect to.
+
+    Args:
+        untrusted_text: as it stands in a request, an IPv6 address with or without its brackets.
+
+    Raises:
+        EgressRefusedError: it is neither a name nor an address in its usual spelling.
+    """
+    if not untrusted_text.isascii():  # some letters beyond ASCII become ASCII when made lower-case
+        raise EgressRefusedError("it is not in A-labels; write the form that begins with xn--")
+    text = untrusted_text.lower()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if ":" not in text:
+            raise EgressRefusedError("it has brackets, which only an IPv6 address takes")
+    name = text.removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return _checked_host_name(name)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise EgressRefusedError("it names a zone of this host")
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _checked_host_name(name: str) -> str:
+    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+        raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
+    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+        raise EgressRefusedError("it is no host name")
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRules:
+    """Where one run may connect."""
+
+    allowed: ReachIndex
+    """The allow-list."""
+    private_allowed: bool
+    """Whether addresses that are not public are open too."""
+    list_origin: str
+    """Who decided the allow-list, for messages."""
+    private_origin: str
+    """Who decided about private addresses, for messages."""
+
+    @classmethod
+    def of_limits(cls, limits: EffectiveLimits) -> Self:
+        """The rules that effective limits come to."""
+        listed = limits[NETWORK_ALLOWLIST]
+        return cls(
+            allowed=ReachIndex(listed if limits[NETWORKING_ALLOWED] else ()),
+            private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
+            list_origin=limits.origin_of(NETWORK_ALLOWLIST),
+            private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+        )
+
+    def check_host(self, host: Host, port: int) -> None:
+        """Refuse what no item of the allow-list covers; of a name, nothing else has been asked by then.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        reach = HostName(host) if isinstance(host, str) else _network_of(host)
+        if not self.allowed.permits(reach, port):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that no item of the allow-list covers at any port.
+
+        Raises:
+            EgressRefusedError: none does.
+        """
+        if not any(self.allowed.ports_over(HostName(name))):
+            raise EgressRefusedError("not in the allow-list", self.list_origin)
+
+    def check_address(self, address: IPAddress, *, own: bool) -> None:
+        """Refuse an address that is not public.
+
+        Args:
+            address: what the host's name was resolved to, or what was asked for.
+            own: whether it is one of this host's own.
+
+        Raises:
+            EgressRefusedError: it is not, and private destinations are not allowed.
+        """
+        what = words_of_address(address) or ("one of this host's own addresses" if own else "")
+        if what and not self.private_allowed:
+            closed = f"{address} is {what}, and private destinations are closed"
+            raise EgressRefusedError(closed, self.private_origin, _CLOSED_TOLD)
+
+
+def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
+    return IPv6Network(address) if isinstance(address, IPv6Address) else IPv4Network(address)
 
 
 # ======== policy/environment.py =======================================================================================
@@ -7464,7 +7598,8 @@ def _exit_code(answer: bytes) -> int | None:
 # What one run reached and what it was refused, told in few words however often it tried.
 
 
-_MOST_DECISIONS = 64
+_MOST_REACHED, _MOST_OTHERS = 256, 64
+"""Decisions of each kind: no flood of refusals hides where code has been, and none fills the log."""
 _MOST_TOLD = 10
 _LONGEST_TEXT = 300
 
@@ -7516,8 +7651,12 @@ class EgressSummary:
         return (
             *((f"Reached over the network: {_first_listed(reached)}.",) if reached else ()),
             *told,
-            *((f"{more} more attempts to connect are in the run's record.",) if more else ()),
+            *((f"{more} more attempts to connect are in the run's record{self._but_untold}.",) if more else ()),
         )
+
+    @property
+    def _but_untold(self) -> str:
+        return f", {self.untold} of them as a mere number" if self.untold else ""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON."""
@@ -7549,8 +7688,10 @@ class EgressAccount:
     def note(self, destination: str, *, permitted: bool, reason: str = "", origin: str = "") -> None:
         """Count one attempt."""
         key = (_printable(destination), permitted, _printable(reason), origin)
-        if key in self.times or len(self.times) < _MOST_DECISIONS:
-            self.times[key] = self.times.get(key, 0) + 1
+        if key in self.times:
+            self.times[key] += 1
+        elif sum(bool(known[2]) is bool(reason) for known in self.times) < (_MOST_OTHERS if reason else _MOST_REACHED):
+            self.times[key] = 1
         else:
             self.untold += 1
 
@@ -7588,6 +7729,17 @@ def _printable(untrusted_text: str) -> str:
 EgressStreams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _RESOLVER_THREADS = 4
+_MOST_ADDRESSES = 16
+"""Of one name; whoever answers for it could name thousands, to be checked and tried one after the other."""
+_HOSTS_FILE = Path("/etc/hosts")
+_ROUTE_QUESTION = struct.Struct("=IHHIIBBBBBBBBIHH")
+_ROUTE_ANSWER = struct.Struct("=IHHIIBBBBBBBBI")
+_ASK_ROUTE, _ROUTE_TOLD = 26, 24
+_PLAIN_REQUEST, _DESTINATION_ATTRIBUTE = 1, 1
+_KINDS_THAT_STAY = frozenset({2, 3, 4})
+"""Of routes: local, broadcast, anycast. Source: rtnetlink(7), linux/rtnetlink.h."""
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
+_MOST_ROUTE_BYTES = 1 << 13
 
 
 class UnreachableError(Exception):
@@ -7606,7 +7758,11 @@ class EgressNetwork(Protocol):
         ...
 
     def is_own(self, address: IPAddress) -> bool:
-        """Whether it is one of this host's own addresses."""
+        """Whether it is one of this host's own addresses.
+
+        Raises:
+            UnreachableError: that cannot be found out.
+        """
         ...
 
     async def connected(self, address: IPAddress, port: int) -> EgressStreams:
@@ -7629,7 +7785,7 @@ class HostNetwork:
         self._resolving: ThreadPoolExecutor | None = None
 
     async def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """Ask the host's resolver, as any of its programs would."""
+        """Ask the host's resolver for exactly this name; for one without dots, as the host's programs do."""
         if self._resolving is None:
             self._resolving = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="egress-resolver")
         try:
@@ -7640,17 +7796,12 @@ class HostNetwork:
         return found
 
     def is_own(self, address: IPAddress) -> bool:
-        """Ask the kernel which address it would send from: for one of its own, that is the same one.
-
-        A datagram socket is connected for that, which sends nothing. Source: udp(7), connect(2).
-        """
-        family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as asking:
-            try:
-                asking.connect((str(address), 9))
-            except OSError:
-                return False
-            return ipaddress.ip_address(asking.getsockname()[0]) == address
+        """Ask the kernel's routes, as they are now, whether what is sent there stays on this host."""
+        try:
+            return _route_kind(address) in _KINDS_THAT_STAY
+        except OSError as error:
+            words = error.strerror or "no answer"
+            raise UnreachableError(f"the kernel does not tell whether {address} is this host's own: {words}") from error
 
     async def connected(self, address: IPAddress, port: int) -> EgressStreams:
         """Connect, with no name left to resolve."""
@@ -7662,9 +7813,54 @@ class HostNetwork:
             self._resolving.shutdown(wait=False, cancel_futures=True)
 
 
+def _route_kind(address: IPAddress) -> int:
+    """What kind of route leads to an address; 0 where none does.
+
+    Raises:
+        OSError: the kernel cannot be asked, or does not know what is asked of it.
+    """
+    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    attribute = (4 + len(address.packed), _DESTINATION_ATTRIBUTE)
+    length = _ROUTE_QUESTION.size + len(address.packed)
+    head = (length, _ASK_ROUTE, _PLAIN_REQUEST, 1, 0)
+    route = (family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asking:
+        asking.settimeout(0)  # the answer is there once the question has been taken
+        asking.sendall(_ROUTE_QUESTION.pack(*head, *route, *attribute) + address.packed)
+        answer = asking.recv(_MOST_ROUTE_BYTES)
+    if int.from_bytes(answer[4:6], sys.byteorder) == _ROUTE_TOLD:
+        kind: int = _ROUTE_ANSWER.unpack_from(answer)[12]
+        return kind
+    code = -int.from_bytes(answer[16:20], sys.byteorder, signed=True)
+    if code in _NO_ROUTE:
+        return 0
+    raise OSError(code, os.strerror(code))
+
+
 def _looked_up(name: str) -> tuple[IPAddress, ...]:
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))
+    """What this host knows of a name.
+
+    The dot at its end keeps a resolver from asking for it below the host's search domains, which nobody has permitted.
+    With that no C library looks into its file of hosts. A name without dots means what the search domains make of it.
+    """
+    if "." in name:
+        listed = _listed_in_hosts(name)
+        if listed:
+            return listed
+    found = socket.getaddrinfo(f"{name}." if "." in name else name, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
+
+
+def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
+    """What the host's own file says of a name. Source: hosts(5)."""
+    listed: list[IPAddress] = []
+    with suppress(OSError), _HOSTS_FILE.open(errors="replace") as lines:
+        for line in lines:
+            address, *names = line.lower().partition("#")[0].split() or [""]
+            if name in names:
+                with suppress(ValueError):
+                    listed.append(_unmapped_address(address))
+    return tuple(dict.fromkeys(listed))[:_MOST_ADDRESSES]
 
 
 def _unmapped_address(text: str) -> IPAddress:
@@ -7673,134 +7869,6 @@ def _unmapped_address(text: str) -> IPAddress:
     if isinstance(address, IPv4Address):
         return address
     return address.ipv4_mapped or address
-
-
-# ======== sandbox/egress_rules.py =====================================================================================
-# Decides, purely, where code of one run may connect: by name before it is resolved, by address afterwards.
-#
-# A name that no item of the allow-list covers is refused without asking any resolver, since a question alone carries data
-# out. An address that is not public is refused whatever the list says, unless the limits allow private destinations; so
-# is an address of this host itself. Unusual spellings of addresses are refused as such, since programs read them
-# differently.
-
-
-_LONGEST_HOST = 253
-_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-Host = str | IPAddress
-"""A name in lower-case A-labels without trailing dot, or an address; of an IPv4-mapped one, the IPv4 address."""
-
-
-class EgressRefusedError(Exception):
-    """A connection is not permitted.
-
-    Args:
-        reason: why, without full stop; code in the box may read it.
-        origin: who decided so, which it may not; empty where it follows from the request alone.
-    """
-
-    def __init__(self, reason: str, origin: str = "") -> None:
-        self.reason = reason
-        self.origin = origin
-        super().__init__(reason)
-
-
-def parse_host(untrusted_text: str) -> Host:
-    """Read the host that code wants to connect to.
-
-    Args:
-        untrusted_text: as it stands in a request, an IPv6 address with or without its brackets.
-
-    Raises:
-        EgressRefusedError: it is neither a name nor an address in its usual spelling.
-    """
-    if not untrusted_text.isascii():  # some letters beyond ASCII become ASCII when made lower-case
-        raise EgressRefusedError("it is not in A-labels; write the form that begins with xn--")
-    text = untrusted_text.lower()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-        if ":" not in text:
-            raise EgressRefusedError("it has brackets, which only an IPv6 address takes")
-    name = text.removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return _checked_host_name(name)
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise EgressRefusedError("it names a zone of this host")
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def _checked_host_name(name: str) -> str:
-    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
-        raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
-    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
-        raise EgressRefusedError("it is no host name")
-    return name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRules:
-    """Where one run may connect."""
-
-    allowed: ReachIndex
-    """The allow-list."""
-    private_allowed: bool
-    """Whether addresses that are not public are open too."""
-    list_origin: str
-    """Who decided the allow-list, for messages."""
-    private_origin: str
-    """Who decided about private addresses, for messages."""
-
-    @classmethod
-    def of_limits(cls, limits: EffectiveLimits) -> Self:
-        """The rules that effective limits come to."""
-        listed = limits[NETWORK_ALLOWLIST]
-        return cls(
-            allowed=ReachIndex(listed if limits[NETWORKING_ALLOWED] else ()),
-            private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
-            list_origin=limits.origin_of(NETWORK_ALLOWLIST),
-            private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
-        )
-
-    def check_host(self, host: Host, port: int) -> None:
-        """Refuse what no item of the allow-list covers; of a name, nothing else has been asked by then.
-
-        Raises:
-            EgressRefusedError: none does.
-        """
-        reach = HostName(host) if isinstance(host, str) else _network_of(host)
-        if not self.allowed.permits(reach, port):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
-
-    def check_name(self, name: str) -> None:
-        """Refuse a name that no item of the allow-list covers at any port.
-
-        Raises:
-            EgressRefusedError: none does.
-        """
-        if not any(self.allowed.ports_over(HostName(name))):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
-
-    def check_address(self, address: IPAddress, *, own: bool) -> None:
-        """Refuse an address that is not public.
-
-        Args:
-            address: what the host's name was resolved to, or what was asked for.
-            own: whether it is one of this host's own.
-
-        Raises:
-            EgressRefusedError: it is not, and private destinations are not allowed.
-        """
-        what = words_of_address(address) or ("one of this host's own addresses" if own else "")
-        if what and not self.private_allowed:
-            closed = f"{address} is {what}, and private destinations are closed"
-            raise EgressRefusedError(closed, self.private_origin)
-
-
-def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
-    return IPv6Network(address) if isinstance(address, IPv6Address) else IPv4Network(address)
 
 
 # ======== sandbox/egress_requests.py ==================================================================================
@@ -7960,8 +8028,8 @@ class Asked:
     """What the other end is to get."""
     is_tunnel: bool
     """Whether that passes as it comes; else it is one HTTP request."""
-    refusal: Callable[[HTTPStatus, str], bytes]
-    """What it is told where it is not connected."""
+    refusal: Callable[[HTTPStatus, str, str], bytes]
+    """What it is told where it is not connected: of destination and reason, only the latter stands in a head."""
     addresses: tuple[IPAddress, ...] = ()
     """What its host is known to have been resolved to, in the order to try; empty where that is to be found out."""
 
@@ -8009,7 +8077,7 @@ async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
     except (h11.ProtocolError, EgressRefusedError) as error:
         why = error if isinstance(error, EgressRefusedError) else "it is no HTTP/1.1"  # h11 cites what the client wrote
         reason = f"a request that cannot be read: {why}"
-        raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+        raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
 
 
@@ -8049,10 +8117,11 @@ async def _one_request(theirs: h11.Connection, forwarded: h11.Request, client: E
             raise h11.RemoteProtocolError("the request breaks off")
 
 
-def _http_refusal(status: HTTPStatus, words: str) -> bytes:
-    body = f"sandbox: {words}\n".encode()
+def _http_refusal(status: HTTPStatus, destination: str, reason: str) -> bytes:
+    """Say why in the first line too: of a refused tunnel, programs show that line alone. It quotes no request."""
+    body = f"sandbox: {destination}{reason}\n".encode()
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase} (sandbox: {reason})\r\nContent-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
@@ -8068,7 +8137,7 @@ async def _socks_asked(first: bytes, client: EgressStreams) -> Asked:
         target = socks_target(request)
     except EgressRefusedError as error:
         reason = f"a request that cannot be read: {error}"
-        raise UnreadableRequestError(reason, _socks_refusal(HTTPStatus.BAD_REQUEST, reason)) from error
+        raise UnreadableRequestError(reason, _socks_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     said = _tunnelled(rest, client[0])
     return Asked(target=target, granted=_SOCKS_GRANTED, said=said, is_tunnel=True, refusal=_socks_refusal)
 
@@ -8085,7 +8154,7 @@ async def _socks_part(
     return data[:length], data[length:]
 
 
-def _socks_refusal(status: HTTPStatus, _: str) -> bytes:
+def _socks_refusal(status: HTTPStatus, _destination: str, _reason: str) -> bytes:
     general_failure = 1
     return bytes([SOCKS_VERSION, _SOCKS_REPLIES.get(status, general_failure), 0, 1, *bytes(6)])
 
@@ -8481,7 +8550,8 @@ def _flush_to_disk(path: Path) -> None:
 # believed: whom a connection may reach is decided at the other end of that socket.
 #
 # Source: clone(2) and wait(2): a child that tells its parent nothing at its end is none that `wait` knows of, so code
-# that waits for all its children never waits for this one.
+# that waits for all its children never waits for this one. `ctypes` itself takes eight milliseconds longer to import
+# than what it is made of.
 
 
 EGRESS_PORT = 3128
@@ -8501,16 +8571,18 @@ PROXY_ENVIRONMENT = (
 
 FORWARDER = """
 def forward(path, port):
-    import ctypes, os, select, _socket
+    import _ctypes, _socket, os
 
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen(256)
     clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
-    if ctypes.CDLL(None).syscall(clone, 0, 0, 0, 0, 0):
+    if _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "syscall"), (clone, 0, 0, 0, 0, 0)):
         listener.close()
         return
+    import select
+
     nowhere = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
@@ -8597,7 +8669,12 @@ def forward(path, port):
 
 _MOST_HEARD = 2
 """Times as many connections as may be at once are heard out; one beyond is ended unheard, since each takes a descriptor
-of this process."""
+of this process. So are times as many as may be in all; then nobody listens any more, since each costs time, too."""
+_ACCEPTED_AT_A_TIME = 16
+"""Before others have their turn; asyncio accepts as many in one go as it is told may wait."""
+_PART_FOR_BOXES = 2
+"""Once half of the descriptors that this process may have are in use, boxes get no more: a server needs the rest."""
+_TOO_FEW_DESCRIPTORS = "the server has too few file descriptors left"
 _MOST_WAITED_FOR = 4
 """Addresses of one name for which there is time, if none answers."""
 
@@ -8643,6 +8720,7 @@ class EgressProxy:
         self._rules: EgressRules | None = None
         self._asking = asking
         self._servers: list[asyncio.Server] = []
+        self._came_in_all = 0
         self._serving: set[asyncio.Task[None]] = set()
         self._begun = 0
         self._next_turn = 0.0
@@ -8654,19 +8732,37 @@ class EgressProxy:
         Args:
             folder: in a private folder; nobody else on this host comes near it.
         """
-        listening = _bound_socket(folder)
+        opened = _new_socket_folder(folder)
         try:
-            backlog = self._bounds.connections_at_once
-            self._servers.append(await asyncio.start_unix_server(self._came, sock=listening, backlog=backlog))
+            listening = _bound_socket(opened)
+            await self._serving_from(
+                listening,
+                asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+            )
         except BaseException:
-            listening.close()
+            self.abandon()
             raise
+        finally:
+            os.close(opened)
         return self
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve a socket that listens already, and close it at the end."""
-        backlog = self._bounds.connections_at_once
-        self._servers.append(await asyncio.start_server(self._came, sock=listening, backlog=backlog))
+        await self._serving_from(
+            listening,
+            asyncio.start_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+        )
+
+    async def _serving_from(self, listening: socket.socket, making: Awaitable[asyncio.Server]) -> None:
+        """Serve a socket; whoever is cancelled meanwhile leaves the event loop nothing to watch that is closed."""
+        try:
+            server = await making
+        except BaseException:
+            listening.close()
+            raise
+        self._servers.append(server)
+        await server.start_serving()
+        listening.listen(self._bounds.connections_at_once)
 
     def open(self, rules: EgressRules) -> None:
         """Permit what these rules do, from now on."""
@@ -8676,8 +8772,7 @@ class EgressProxy:
     def abandon(self) -> None:
         """Let nobody in any more, waiting for nothing."""
         self._closed = True
-        for server in self._servers:
-            server.close()
+        self._listen_no_more()
         self._network.close()
 
     async def close(self) -> None:
@@ -8687,13 +8782,24 @@ class EgressProxy:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
+    def _listen_no_more(self) -> None:
+        for server in self._servers:
+            server.close()
+
     def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed or len(self._serving) >= _MOST_HEARD * self._bounds.connections_at_once:
+        self._came_in_all += 1
+        if self._came_in_all >= _MOST_HEARD * self._bounds.connections:
+            self._listen_no_more()
+        scarce = _takes_from_others(writer)
+        if scarce:
+            self.account.note("?", permitted=False, reason=_TOO_FEW_DESCRIPTORS)
+        if scarce or self._closed or len(self._serving) >= _MOST_HEARD * self._bounds.connections_at_once:
             writer.transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._served((reader, writer)))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        task.add_done_callback(lambda _: writer.close())  # even where it was cancelled before it began
 
     async def _served(self, client: EgressStreams) -> None:
         try:
@@ -8722,12 +8828,12 @@ class EgressProxy:
                 server = await self._connected(host, asked.target.port, asked.addresses)
         except EgressRefusedError as refusal:
             self.account.note(destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
-            client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: {refusal.reason}"))
+            client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: ", refusal.told))
             return
         except (UnreachableError, OSError, TimeoutError) as error:
             reason = _why_unreachable(error)
             self.account.note(destination, permitted=True, reason=reason)
-            client[1].write(asked.refusal(HTTPStatus.BAD_GATEWAY, f"{destination} not reached: {reason}"))
+            client[1].write(asked.refusal(HTTPStatus.BAD_GATEWAY, f"{destination} not reached: ", reason))
             return
         self.account.note(destination, permitted=True)
         client[1].write(asked.granted)
@@ -8756,21 +8862,26 @@ class EgressProxy:
         for address in permitted:
             try:
                 async with asyncio.timeout(share):
-                    return await self._network.connected(address, port)
+                    server = await self._network.connected(address, port)
             except OSError as error:
                 failure = error
+                continue
+            if _takes_from_others(server[1]):
+                server[1].transport.abort()
+                raise UnreachableError(_TOO_FEW_DESCRIPTORS)
+            return server
         raise UnreachableError(_why_unreachable(failure) if failure else "its name has no address")
 
     def _permitted_addresses(
         self, rules: EgressRules, found: tuple[IPAddress, ...]
-    ) -> tuple[tuple[IPAddress, ...], EgressRefusedError | None]:
+    ) -> tuple[tuple[IPAddress, ...], EgressRefusedError | UnreachableError | None]:
         """Those that may be connected to, and why the last of the others may not."""
         permitted: list[IPAddress] = []
-        refusal = None
+        refusal: EgressRefusedError | UnreachableError | None = None
         for address in found:
             try:
                 rules.check_address(address, own=self._network.is_own(address))
-            except EgressRefusedError as error:
+            except (EgressRefusedError, UnreachableError) as error:
                 refusal = error
             else:
                 permitted.append(address)
@@ -8886,18 +8997,34 @@ def _end_writing(end: asyncio.StreamWriter) -> None:
         end.write_eof()
 
 
-def _bound_socket(folder: Path) -> socket.socket:
-    """A new folder's socket, bound through the open folder: its path has room for 107 bytes. Source: unix(7)."""
+def _takes_from_others(end: asyncio.StreamWriter) -> bool:
+    """Whether a connection's descriptor shows that so many are in use that this process needs the rest for its own.
+
+    The kernel hands out the lowest number that is free. Source: open(2), getrlimit(2).
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number: int = end.get_extra_info("socket").fileno()
+    return most != resource.RLIM_INFINITY and number >= most // _PART_FOR_BOXES
+
+
+def _new_socket_folder(folder: Path) -> int:
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)  # whatever the umask took away
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _bound_socket(folder: int) -> socket.socket:
+    """The socket of an open folder, bound through that: a path has room for 107 bytes. Source: unix(7).
+
+    From Python 3.13 on asyncio looks whether that path is there, and would remove it at the end: where the number could
+    be another descriptor's by then. It finds nothing while the folder is open and the socket has another name.
+    """
+    place = Path(f"/proc/self/fd/{folder}/bound")
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            bound.bind(f"/proc/self/fd/{opened}/{EGRESS_SOCKET}")
-        finally:
-            os.close(opened)
-        (folder / EGRESS_SOCKET).chmod(0o666)
+        bound.bind(str(place))
+        place.chmod(0o666)
+        place.rename(place.with_name(EGRESS_SOCKET))
     except BaseException:
         bound.close()
         raise
@@ -9145,6 +9272,8 @@ _MOST_MESSAGE_BYTES = 1 << 12
 _MOST_CONNECTIONS_AT_ONCE = 16
 _QUESTION_SECONDS = 10.0
 _LENGTH_BYTES = 2
+_QUESTION_PAUSE_SECONDS = 0.05
+"""Between two questions of one connection: a client that sends thousands at once would have this process to itself."""
 
 NameReply = Callable[[bytes], Awaitable[bytes]]
 
@@ -9163,6 +9292,7 @@ class NameServer:
         self._servers: list[asyncio.Server] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._closed = False
 
     def serve_datagrams(self, bound: socket.socket) -> None:
         """Serve a socket, and close it at the end."""
@@ -9177,6 +9307,7 @@ class NameServer:
 
     def abandon(self) -> None:
         """Hear nobody any more, waiting for nothing."""
+        self._closed = True
         for server in self._servers:
             server.close()
         while self._bound:
@@ -9202,16 +9333,22 @@ class NameServer:
                     self._begin(self._datagram_answered(message, sender, bound))
 
     def _came_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._connections < _MOST_CONNECTIONS_AT_ONCE:
-            self._connections += 1
-            self._begin(self._connection_answered((reader, writer)))
-        else:
-            writer.close()
+        if self._closed or self._connections >= _MOST_CONNECTIONS_AT_ONCE:
+            writer.transport.abort()
+            return
+        self._connections += 1
+        self._begin(self._connection_answered((reader, writer))).add_done_callback(lambda _: self._let_go(writer))
 
-    def _begin(self, answering: Coroutine[Any, Any, None]) -> None:
+    def _let_go(self, writer: asyncio.StreamWriter) -> None:
+        """Close a connection even where what was to answer it was cancelled before it began."""
+        self._connections -= 1
+        writer.close()
+
+    def _begin(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(answering)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+        return task
 
     async def _datagram_answered(self, message: bytes, sender: tuple[Any, ...], bound: socket.socket) -> None:
         reply = await self._reply(message)
@@ -9228,298 +9365,9 @@ class NameServer:
                 reply = await self._reply(message)
                 client[1].write(len(reply).to_bytes(_LENGTH_BYTES, "big") + reply)
                 await client[1].drain()
+                await asyncio.sleep(_QUESTION_PAUSE_SECONDS)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return  # the client is gone, or says nothing more
-        finally:
-            self._connections -= 1
-            client[1].close()
-
-
-# ======== sandbox/network_namespace.py ================================================================================
-# A network namespace for one box: nothing leads out of it but the sockets that this process has in it.
-#
-# It has a loopback and no other device, no wire to the host, and no address that anybody else could reach. Every
-# destination is routed to that loopback, where the kernel turns each TCP connection to a socket of ours, and each DNS
-# question to another; all else is refused at once. Were these rules missing, everything would end at the loopback.
-#
-# The namespace has no name. It lives as long as a descriptor here or a process in it, and is gone with them.
-# Source: network_namespaces(7), nft(8), RFC 7600 section 4.8 (192.0.0.8); measured with kernel 6.18.
-
-
-_DNS_PORT = 53
-_BOX_ADDRESSES: dict[socket.AddressFamily, IPAddress] = {
-    socket.AF_INET: IPv4Address("192.0.0.8"),
-    socket.AF_INET6: IPv6Address("fd73:616e:6462:6f78::1"),
-}
-"""What connections come from: a dummy's address, and a private one, so that IPv4 is tried first (RFC 6724)."""
-_LOOPBACK_ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-_NEW_NETWORK = 0x40000000
-_WAITING_CONNECTIONS = 256
-_NFT_SECONDS = 10.0
-_PROGRAM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
-_ORIGINAL_DESTINATION = 80
-"""Source: linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h."""
-_DESTINATION_LEVELS = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
-_SOCKET_ADDRESSES = {socket.AF_INET: struct.Struct("!2xH4s8x"), socket.AF_INET6: struct.Struct("!2xH4x16s4x")}
-_PROBED = {socket.AF_INET: IPv4Address("192.0.2.1"), socket.AF_INET6: IPv6Address("2001:db8::1")}
-"""Kept for documentation, and so nobody's."""
-_PROBED_PORT = 9
-_PROBE_SECONDS = 2.0
-_OR_PROXY = "or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights"
-_RIGHTS_REMEDY = f"Run it as root with the capabilities SYS_ADMIN and NET_ADMIN, {_OR_PROXY}"
-_KERNEL_REMEDY = f"Use a kernel with nf_tables, NAT redirection and connection tracking, {_OR_PROXY}"
-
-_NETFILTER_RULES = """
-table inet egress {{
-    chain untracked {{
-        type filter hook output priority -300; policy accept;
-        ip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 notrack
-        ip6 saddr ::1 ip6 daddr ::1 notrack
-    }}
-    chain redirected {{
-        type nat hook output priority -100; policy accept;
-        meta l4proto {{ tcp, udp }} th dport {dns} redirect to :{dns}
-        ip daddr {{ 127.0.0.0/8, {ipv4} }} return
-        ip6 daddr {{ ::1, {ipv6} }} return
-        meta l4proto tcp redirect to :{port}
-    }}
-    chain held {{
-        type filter hook output priority 0; policy drop;
-        udp dport {dns} limit rate over 500/second burst 2000 packets drop
-        ct state new limit rate over 200/second burst 1000 packets drop
-        ct state established,related accept
-        ip daddr {{ 127.0.0.0/8, {ipv4} }} accept
-        ip6 daddr {{ ::1, {ipv6} }} accept
-        reject with icmpx admin-prohibited
-    }}
-}}
-"""
-"""The rates bound what connections of the code take of the kernel's memory, and of this process's time."""
-
-
-@dataclass(slots=True)
-class NetworkNamespace:
-    """One namespace, and the sockets that listen in it."""
-
-    descriptor: int
-    """Holds it, and leads into it."""
-    connections: list[socket.socket] = field(default_factory=list)
-    """Where every TCP connection arrives, whatever its destination; one for each family that this host has."""
-    name_connections: list[socket.socket] = field(default_factory=list)
-    """Where questions about names arrive over TCP."""
-    name_datagrams: list[socket.socket] = field(default_factory=list)
-    """Where they arrive over UDP."""
-
-    @classmethod
-    async def made(cls) -> Self:
-        """Make one, see that it does what it should, and hold it until it is closed; takes some ten milliseconds.
-
-        Raises:
-            UnenforceableError: this host or this user cannot.
-        """
-        making = asyncio.ensure_future(asyncio.to_thread(cls._made_elsewhere))
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            making.add_done_callback(_let_go_of)
-            raise
-
-    @property
-    def path(self) -> str:
-        """Where gVisor finds it while this process lives, for the OCI spec."""
-        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
-
-    def is_entered_by(self, process_ids: Iterable[int]) -> bool:
-        """Whether any of these processes is in it; one that has ended is not."""
-        own = os.fstat(self.descriptor)
-        for process_id in process_ids:
-            with suppress(OSError):
-                theirs = Path(f"/proc/{process_id}/ns/net").stat()
-                if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino):
-                    return True
-        return False
-
-    def close(self) -> None:
-        """Let go of it."""
-        for one in (*self.connections, *self.name_connections, *self.name_datagrams):
-            one.close()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    @classmethod
-    def _made_elsewhere(cls) -> Self:
-        """A thread of its own enters the new namespace and ends there, so that no other code ever runs in it."""
-        done: list[Self | OSError | UnenforceableError] = []
-
-        def make() -> None:
-            try:
-                done.append(cls._made_here())
-            except (OSError, UnenforceableError) as error:
-                done.append(error)
-
-        thread = threading.Thread(target=make, name="network-namespace")
-        thread.start()
-        thread.join()
-        made = done[0]
-        if isinstance(made, OSError):
-            raise _no_namespace(f"this host refused to make one: {made.strerror or made}", _RIGHTS_REMEDY) from made
-        if isinstance(made, UnenforceableError):
-            raise made
-        return made
-
-    @classmethod
-    def _made_here(cls) -> Self:
-        """Move the calling thread into a new namespace, and furnish that."""
-        nft = shutil.which("nft", path=_PROGRAM_FOLDERS)
-        if nft is None:
-            raise _no_namespace(
-                "the program nft is not there", f"Install nftables (Debian: `apt-get install nftables`), {_OR_PROXY}"
-            )
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_NEW_NETWORK) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        with ExitStack() as undo:
-            made = cls(descriptor=os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-            undo.callback(made.close)
-            made._furnish(nft)
-            undo.pop_all()
-            return made
-
-    def _furnish(self, nft: str) -> None:
-        """Listen, lead everything there, and see that it arrives."""
-        route_all_to_loopback(())
-        families = _families_here()
-        route_all_to_loopback(_BOX_ADDRESSES[family] for family in families)
-        port = 0
-        for family in families:
-            self.connections.append(_bound(family, socket.SOCK_STREAM, port))
-            self.name_connections.append(_bound(family, socket.SOCK_STREAM, _DNS_PORT))
-            self.name_datagrams.append(_bound(family, socket.SOCK_DGRAM, _DNS_PORT))
-            port = self.connections[0].getsockname()[1]
-        _load_rules(nft, port)
-        for connections, datagrams in zip(self.connections, self.name_datagrams, strict=True):
-            _prove_family(connections, datagrams)
-
-
-def check_may_enter(runsc_arguments: Iterable[str]) -> None:
-    """Refuse a gVisor that starts without privileges: it cannot enter a namespace made with them.
-
-    Raises:
-        UnenforceableError: it does.
-    """
-    if "--rootless" in runsc_arguments:
-        raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
-
-
-def spec_inside(spec: dict[str, Any], namespace: NetworkNamespace) -> dict[str, Any]:
-    """An OCI spec of a box in this namespace; with `--network=host` gVisor takes it for the host's."""
-    linux = spec["linux"]
-    others = [one for one in linux["namespaces"] if one["type"] != "network"]
-    return {**spec, "linux": {**linux, "namespaces": [*others, {"type": "network", "path": namespace.path}]}}
-
-
-def original_destination(connection: socket.socket) -> tuple[IPAddress, int]:
-    """Where a connection was meant to go that the kernel turned to us.
-
-    Raises:
-        OSError: it was meant for this very socket.
-    """
-    layout = _SOCKET_ADDRESSES[socket.AddressFamily(connection.family)]
-    level = _DESTINATION_LEVELS[socket.AddressFamily(connection.family)]
-    port, packed = layout.unpack(connection.getsockopt(level, _ORIGINAL_DESTINATION, layout.size))
-    address = IPv4Address(packed) if connection.family == socket.AF_INET else IPv6Address(packed)
-    if address.is_loopback:
-        raise ConnectionRefusedError
-    return address, port
-
-
-def _families_here() -> tuple[socket.AddressFamily, ...]:
-    """IPv4, and IPv6 where this host has it."""
-    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trying:
-        trying.bind((_LOOPBACK_ADDRESSES[socket.AF_INET6], 0))
-        return socket.AF_INET, socket.AF_INET6
-    return (socket.AF_INET,)
-
-
-def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:
-    """A socket on the loopback of the calling thread's namespace, which takes what comes."""
-    made = socket.socket(family, kind)
-    try:
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((_LOOPBACK_ADDRESSES[family], port))
-        if kind == socket.SOCK_STREAM:
-            made.listen(_WAITING_CONNECTIONS)
-        made.settimeout(_PROBE_SECONDS)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _load_rules(nft: str, port: int) -> None:
-    """Load the rules of the calling thread's namespace, which its children share."""
-    ipv4, ipv6 = _BOX_ADDRESSES[socket.AF_INET], _BOX_ADDRESSES[socket.AF_INET6]
-    rules = _NETFILTER_RULES.format(dns=_DNS_PORT, port=port, ipv4=ipv4, ipv6=ipv6)
-    try:
-        loaded = subprocess.run(
-            [nft, "-f", "-"],
-            input=rules.encode(),
-            env={"PATH": _PROGRAM_FOLDERS},
-            cwd="/",
-            capture_output=True,
-            timeout=_NFT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _no_namespace(f"nft did not load its rules within {_NFT_SECONDS:.0f} seconds", _KERNEL_REMEDY) from error
-    if loaded.returncode != 0:
-        said = loaded.stderr.decode(errors="replace").strip().partition("\n")[0][:200]
-        raise _no_namespace(f"nft did not load its rules: {said}", _KERNEL_REMEDY)
-
-
-def _prove_family(connections: socket.socket, datagrams: socket.socket) -> None:
-    """Refuse a namespace in which the kernel does not do what the rules say, seen from within it.
-
-    Raises:
-        UnenforceableError: it does not.
-    """
-    address = _PROBED[socket.AddressFamily(connections.family)]
-    aim = (str(address), _PROBED_PORT)
-    try:
-        with socket.create_connection(aim, timeout=_PROBE_SECONDS), connections.accept()[0] as arrived:
-            redirected = original_destination(arrived) == (address, _PROBED_PORT)
-        with socket.socket(datagrams.family, socket.SOCK_DGRAM) as asking:
-            asking.sendto(b"?", (str(address), _DNS_PORT))
-            redirected = redirected and datagrams.recv(2) == b"?"
-    except OSError as error:
-        reason = f"a connection in it went astray: {error.strerror or error}"
-        raise _no_namespace(reason, _KERNEL_REMEDY) from error
-    if not redirected:
-        raise _no_namespace("the kernel does not tell where a connection was meant to go", _KERNEL_REMEDY)
-    with socket.socket(datagrams.family, socket.SOCK_DGRAM) as sending:
-        try:
-            sending.sendto(b"?", aim)
-        except PermissionError:
-            return
-    raise _no_namespace("datagrams in it are not refused", _KERNEL_REMEDY)
-
-
-def _let_go_of(making: asyncio.Future[Any]) -> None:
-    """Close what was made for somebody who no longer waits for it."""
-    if not making.cancelled() and making.exception() is None:
-        making.result().close()
-
-
-def _no_namespace(reason: str, remedy: str) -> UnenforceableError:
-    return UnenforceableError(
-        key="SANDBOX_NETWORK_MODE=namespace",
-        origin="this host",
-        reason=f"no network namespace: {reason}",
-        remedy=remedy,
-    )
 
 
 # ======== sandbox/off_limits.py =======================================================================================
@@ -9711,6 +9559,7 @@ def offered_packages(
         for place in (order.path, packages.folder):
             trusted_path(place, uid)
         _refuse_unfit(packages.folder, order.path, uid)
+        _refuse_sockets(packages.folder, order.path)
     except OSError as error:
         raise _unreadable_packages(order.path, error) from error
     except UnsafeFolderError as error:
@@ -9790,6 +9639,15 @@ def _refuse_unfit(folder: Path, path: Path, uid: int) -> None:
             raise _packages_error(path, reason, f"`chown -R root {path}` and `chmod -R go-w {path}`")
 
 
+def _refuse_sockets(folder: Path, path: Path) -> None:
+    """Refuse a folder with a socket anywhere in it: a box with a way out may connect to what is mounted into it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if stat.S_ISSOCK(Path(place, name).lstat().st_mode):
+                reason = f"there is a socket in it, {place}/{name}, which code in a box could connect to"
+                raise _packages_error(path, reason, "Remove it, and let no program listen there")
+
+
 def _unreadable_packages(path: Path, error: OSError) -> SandboxError:
     remedy = "Make it readable for the account that runs the server"
     return _packages_error(path, f"it cannot be read: {error.strerror}", remedy)
@@ -9808,6 +9666,10 @@ def _packages_error(path: Path, reason: str, remedy: str) -> SandboxError:
 
 _MOST_FINDINGS = 1_024
 """Names of which it is remembered what became of them."""
+_MOST_ANSWERED = 32
+"""Of one name; an answer has no room for more. Whoever answers for a name may have thousands."""
+_MOST_NAMES = 64
+"""Of one address, of which it is remembered that they have it."""
 _MOST_REMEMBERED = 4_096
 """Addresses of which it is remembered whose they are."""
 
@@ -9857,8 +9719,13 @@ class PermittedNames:
         """Answer for what these rules permit, from now on."""
         self._rules = rules
 
+    def abandon(self) -> None:
+        """Answer for nothing any more."""
+        self._rules = None
+
     async def close(self) -> None:
         """Seek nothing any more."""
+        self.abandon()
         resolving = tuple(self._resolving)
         for task in resolving:
             task.cancel()
@@ -9915,11 +9782,11 @@ class PermittedNames:
             self._account.note(name, permitted=False, reason="the run has asked for as many names as it may")
             return NameFinding(verdict=NameVerdict.REFUSED)
         try:
-            found = await self._network.addresses(name)
+            found = _of_each_kind(await self._network.addresses(name))
+            addresses = tuple(address for address in found if self._may_answer(name, address, rules))
         except UnreachableError as error:
             self._account.note(name, permitted=True, reason=str(error))
             return NameFinding(verdict=_verdict_of(error))
-        addresses = tuple(address for address in found if self._may_answer(name, address, rules))
         closed = found and not addresses
         return NameFinding(
             verdict=NameVerdict.NO_SUCH_NAME if closed else NameVerdict.ANSWERED,
@@ -9931,6 +9798,9 @@ class PermittedNames:
             rules.check_address(address, own=self._network.is_own(address))
         except EgressRefusedError as refusal:
             self._refused(name, refusal)
+            return False
+        except UnreachableError as error:
+            self._account.note(name, permitted=True, reason=str(error))
             return False
         return True
 
@@ -9944,7 +9814,7 @@ class PermittedNames:
             names.pop(name, None)
             names[name] = addresses
             self._names[address] = names
-            _forget_oldest(names, _MOST_FINDINGS)
+            _forget_oldest(names, _MOST_NAMES)
             _forget_oldest(self._names, _MOST_REMEMBERED)
 
 
@@ -9959,6 +9829,17 @@ def _checked_question_name(question: NameQuestion, rules: EgressRules) -> str:
         raise EgressRefusedError("it is an address, which has no addresses")
     rules.check_name(host)
     return host
+
+
+def _of_each_kind(found: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """As many of both kinds as an answer has room for."""
+    left = dict.fromkeys((4, 6), _MOST_ANSWERED)
+    kept = []
+    for address in found:
+        left[address.version] -= 1
+        if left[address.version] >= 0:
+            kept.append(address)
+    return tuple(kept)
 
 
 def _verdict_of(error: UnreachableError) -> NameVerdict:
@@ -10275,6 +10156,9 @@ LIMIT_OF_CONTROLLER = {
     CgroupController.PIDS: "max_processes",
 }
 ACCOUNTING_CONTROLLER = "cpuacct"
+SOCKET_RAM_BYTES = 32 << 20
+"""What the kernel may hold for the TCP sockets of a box; cgroup v1 counts it apart from all other memory."""
+_SOCKET_MEMORY_FILE = "memory.kmem.tcp.limit_in_bytes"
 _MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
 _MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
 
@@ -10884,15 +10768,27 @@ def _cgroup_limit_files(
 
 def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
     """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
+    wanted: tuple[tuple[str, str], ...]
     if place.version is CgroupVersion.V1:
         # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
-        wanted = (("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", limit), ("memory.swappiness", "0"))
+        wanted = (
+            ("memory.limit_in_bytes", limit),
+            ("memory.memsw.limit_in_bytes", limit),
+            ("memory.swappiness", "0"),
+            (_SOCKET_MEMORY_FILE, str(SOCKET_RAM_BYTES)),
+        )
         _write_cgroup_file(place.folder / "memory.oom_control", "0")
     else:
         wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
     for name, value in wanted:
         if name == _MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
             yield name, value
+
+
+def bounds_socket_memory(parent: CgroupParent) -> bool:
+    """Whether the memory limit of cgroups here bounds kernel memory of sockets too. Source: memory.rst of v1 and v2."""
+    places = (place for place in parent.places if CgroupController.MEMORY.value in place.controllers)
+    return all(place.version is CgroupVersion.V2 or (place.folder / _SOCKET_MEMORY_FILE).exists() for place in places)
 
 
 def _permitted_quota(folder: Path, quota: int) -> int:
@@ -12149,6 +12045,8 @@ class RunUsage:
     """CPU time since the code was handed over, gVisor's own included; `None` where nothing counts it."""
     peak_memory_bytes: int | None
     """The most memory at once, gVisor's own included; `None` where nothing counts it."""
+    egress: EgressSummary
+    """What it reached, and what it was refused."""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON, times to the millisecond."""
@@ -12161,6 +12059,7 @@ class RunUsage:
             "wall_seconds": round(self.wall_seconds, 3),
             "cpu_seconds": None if self.cpu_seconds is None else round(self.cpu_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "network": self.egress.record(),
         }
 
 
@@ -12200,8 +12099,6 @@ class RunResult(RunUsage):
     """Id and serial of each policy file that took part."""
     ended_by_administrator: bool
     """Whether `sandbox kill` ended it."""
-    egress: EgressSummary
-    """What it reached, and what it was refused."""
     code_sha256: str
     """SHA-256 of the code, in hexadecimal."""
     surface: str | None = None
@@ -12263,7 +12160,6 @@ class RunResult(RunUsage):
             "truncated": self.truncated,
             "notices": list(self.notices),
             "unenforced": list(self.unenforced),
-            "network": self.egress.record(),
             "limits_digest": self.limits_digest,
             "policies": [{"id": name, "serial": serial} for name, serial in self.policies],
             "policy_refusal": self.policy_refusal,
@@ -14448,143 +14344,6 @@ def _start_error(reason: str, noise: bytes) -> StartError:
     return StartError(reason=reason, detail=lines[-1][:300] if lines else "")
 
 
-# ======== sandbox/transparent_egress.py ===============================================================================
-# Connects the code of one run with what it may reach, unasked: for programs that know nothing of proxies.
-#
-# The box is in a network namespace whose every connection the kernel turns to us, with the address that it was meant for.
-# What that address was the answer to, among the names that the box asked our resolver for, is what it is taken for; the
-# rest is decided and done as for the proxy. A connection is taken before it is known whether there is anything at its
-# other end, so what is refused is reset.
-
-
-_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-
-
-class TransparentEgress:
-    """The only way out of one box, through the network namespace that it is in."""
-
-    def __init__(
-        self, namespace: NetworkNamespace, network: EgressNetwork | None = None, bounds: EgressBounds | None = None
-    ) -> None:
-        """Serve nothing yet.
-
-        Args:
-            namespace: the box's own; closed at the end.
-            network: where connections are made; this host's by default.
-            bounds: how much is permitted.
-        """
-        bounds = bounds or EgressBounds()
-        network = HostNetwork() if network is None else network
-        self.namespace = namespace
-        self._proxy = EgressProxy(network, bounds, asking=self._asked)
-        self._names = PermittedNames(
-            network, self.account, lookups=bounds.connections, within_seconds=bounds.connect_seconds
-        )
-        self._name_server = NameServer(self._names.reply)
-        self._rules: EgressRules | None = None
-
-    @classmethod
-    async def listening(cls, network: EgressNetwork | None = None, bounds: EgressBounds | None = None) -> Self:
-        """Make a namespace, and serve what comes in it; nothing is permitted until `open`.
-
-        Raises:
-            UnenforceableError: this host or this user cannot.
-        """
-        made = cls(await NetworkNamespace.made(), network, bounds)
-        try:
-            await made._listen()
-        except BaseException:
-            made.abandon()
-            raise
-        return made
-
-    @property
-    def account(self) -> EgressAccount:
-        """What was reached and refused."""
-        return self._proxy.account
-
-    def open(self, rules: EgressRules) -> None:
-        """Permit what these rules do, from now on."""
-        self._rules = rules
-        self._names.open(rules)
-        self._proxy.open(rules)
-
-    def abandon(self) -> None:
-        """Let nobody in any more, waiting for nothing."""
-        self._proxy.abandon()
-        self._name_server.abandon()
-        self.namespace.close()
-
-    async def close(self) -> None:
-        """End every connection, and let go of the namespace."""
-        self.abandon()
-        await self._proxy.close()
-        await self._name_server.close()
-        await self._names.close()
-
-    async def _listen(self) -> None:
-        for listening in self.namespace.connections:
-            await self._proxy.serve(listening)
-        for listening in self.namespace.name_connections:
-            await self._name_server.serve_connections(listening)
-        for bound in self.namespace.name_datagrams:
-            self._name_server.serve_datagrams(bound)
-
-    async def _asked(self, client: EgressStreams) -> Asked:
-        """Whom a client wants to talk to: it told the kernel.
-
-        Raises:
-            UnreadableRequestError: it meant our own socket.
-        """
-        connection: socket.socket = client[1].get_extra_info("socket")
-        try:
-            address, port = original_destination(connection)
-        except OSError as error:
-            raise UnreadableRequestError("a connection to a port of the sandbox's own", b"") from error
-        host, addresses = self._taken_for(address, port)
-        return Asked(
-            target=Target(untrusted_host=f"[{host}]" if isinstance(host, IPv6Address) else str(host), port=port),
-            granted=b"",
-            said=_everything_said(client[0]),
-            is_tunnel=True,
-            refusal=lambda _status, _words: _reset(connection),
-            addresses=addresses,
-        )
-
-    def _taken_for(self, address: IPAddress, port: int) -> tuple[Host, tuple[IPAddress, ...]]:
-        """The name that an address stands for, with all that this may be reached at, the very address first; or itself.
-
-        Of several names it is the latest that is permitted at this port. Where none is, the address itself may be.
-        """
-        names = self._names.names_of(address)
-        permitted = [named for named in names if self._permits(named[0], port)]
-        taken = permitted or ([] if self._permits(address, port) else list(names))
-        if not taken:
-            return address, ()
-        name, addresses = taken[0]
-        return name, tuple(dict.fromkeys((address, *addresses)))
-
-    def _permits(self, host: Host, port: int) -> bool:
-        if self._rules is None:
-            return False
-        with suppress(EgressRefusedError):
-            self._rules.check_host(host, port)
-            return True
-        return False
-
-
-async def _everything_said(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while data := await reader.read(READ_BYTES):
-        yield data
-
-
-def _reset(connection: socket.socket) -> bytes:
-    """Let the connection's closing tell its client that it was refused; there is nothing else to say it with."""
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-    return b""
-
-
 # ======== sandbox/tree_plan.py ========================================================================================
 # Lists what goes into a box's file tree, touching no file's content: what it lists is also the tree's identity.
 #
@@ -14593,7 +14352,7 @@ def _reset(connection: socket.socket) -> bytes:
 # only when a tree is built.
 
 
-TREE_FORMAT = 3
+TREE_FORMAT = 4
 """Raised with every change of what a tree holds."""
 
 COMMAND_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
@@ -14874,7 +14633,7 @@ TREE_TEXTS = (
     ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ("etc/os-release", 'NAME="Sandbox"\nID=sandbox\nPRETTY_NAME="Sandbox"\n'),
-    ("etc/resolv.conf", ""),
+    ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
 )
 
 
@@ -15773,7 +15532,7 @@ class Compiled:
     network: NetworkMode
     """What network the box has."""
     network_notice: str
-    """What people are told where they get less network than the limits name; empty otherwise."""
+    """Why there is none, for people whose code failed; empty where there is one."""
 
 
 def compile_run(
@@ -15829,9 +15588,10 @@ def compile_run(
 
 
 def network_mode(limits: EffectiveLimits, way: NetworkMode = NetworkMode.PROXY) -> tuple[NetworkMode, str]:
-    """Which network a run gets, and what to tell people where that is less than they may expect."""
+    """Which network a run gets, and why none where it gets none."""
     if not limits[NETWORKING_ALLOWED]:
-        return NetworkMode.NONE, ""
+        origin = limits.origin_of(NETWORKING_ALLOWED)
+        return NetworkMode.NONE, f"The run had no network: networking_allowed is false, by {origin}."
     if not limits[NETWORK_ALLOWLIST]:
         origin = limits.origin_of(NETWORK_ALLOWLIST)
         return NetworkMode.NONE, f"The run had no network: network_allowlist, by {origin}, allows no destination."
@@ -16061,6 +15821,441 @@ def _launch_here(runsc: Runsc, tree: FileTree, folder: Path, gvisor_platform: st
         launch = found_launch(runsc, tree, folder, platform=gvisor_platform)
         keep_launch(folder, binding, launch)
     return launch
+
+
+# ======== sandbox/network_namespace.py ================================================================================
+# A network namespace for one box: nothing leads out of it but the sockets that this process has in it.
+#
+# It has a loopback and no other device, no wire to the host, and no address that anybody else could reach. Every
+# destination is routed to that loopback, where the kernel turns each TCP connection to a socket of ours, and each DNS
+# question to another; all else is refused at once. Were these rules missing, everything would end at the loopback.
+#
+# The namespace has no name. It lives as long as a descriptor here or a process in it, and is gone with them.
+# Source: network_namespaces(7), nft(8), RFC 7600 section 4.8 (192.0.0.8); measured with kernel 6.18.
+
+
+_DNS_PORT = 53
+_BOX_ADDRESSES: dict[socket.AddressFamily, IPAddress] = {
+    socket.AF_INET: IPv4Address("192.0.0.8"),
+    socket.AF_INET6: IPv6Address("fd73:616e:6462:6f78::1"),
+}
+"""What connections come from: a dummy's address, and a private one, so that IPv4 is tried first (RFC 6724)."""
+_LOOPBACK_ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+_NEW_NETWORK = 0x40000000
+_WAITING_CONNECTIONS = 256
+_BUFFER_BYTES = 1 << 17
+"""Of each connection's two buffers at our end, which the kernel lets grow to many megabytes where nobody says it."""
+_NFT_SECONDS = 10.0
+_PROGRAM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
+_ORIGINAL_DESTINATION = 80
+"""Source: linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h."""
+_DESTINATION_LEVELS = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
+_SOCKET_ADDRESSES = {socket.AF_INET: struct.Struct("!2xH4s8x"), socket.AF_INET6: struct.Struct("!2xH4x16s4x")}
+_PROBED = {socket.AF_INET: IPv4Address("192.0.2.1"), socket.AF_INET6: IPv6Address("2001:db8::1")}
+"""Kept for documentation, and so nobody's."""
+_PROBED_PORT = 9
+_PROBE_SECONDS = 2.0
+OR_PROXY = "or set SANDBOX_NETWORK_MODE=proxy, which needs no such rights"
+_RIGHTS_REMEDY = f"Run it as root with the capabilities SYS_ADMIN and NET_ADMIN, {OR_PROXY}"
+_KERNEL_REMEDY = f"Use a kernel with nf_tables, NAT redirection and connection tracking, {OR_PROXY}"
+
+_NETFILTER_RULES = """
+table inet egress {{
+    chain untracked {{
+        type filter hook output priority -300; policy accept;
+        ip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 notrack
+        ip6 saddr ::1 ip6 daddr ::1 notrack
+    }}
+    chain redirected {{
+        type nat hook output priority -100; policy accept;
+        meta l4proto {{ tcp, udp }} th dport {dns} redirect to :{dns}
+        ip daddr {{ 127.0.0.0/8, {ipv4} }} return
+        ip6 daddr {{ ::1, {ipv6} }} return
+        meta l4proto tcp redirect to :{port}
+    }}
+    chain held {{
+        type filter hook output priority 0; policy drop;
+        udp dport {dns} limit rate over 500/second burst 2000 packets drop
+        tcp dport {{ {dns}, {port} }} tcp flags & (syn | ack) == syn limit rate over 200/second burst 1000 packets drop
+        ct state new limit rate over 200/second burst 1000 packets drop
+        ct state established,related accept
+        ip daddr {{ 127.0.0.0/8, {ipv4} }} accept
+        ip6 daddr {{ ::1, {ipv6} }} accept
+        reject with icmpx admin-prohibited
+    }}
+}}
+"""
+"""The rates bound what connections of the code take of the kernel's memory, and of this process's time. To our sockets
+they have one of their own: whoever connects straight to them is not tracked, and so never new."""
+
+
+@dataclass(slots=True)
+class NetworkNamespace:
+    """One namespace, and the sockets that listen in it."""
+
+    descriptor: int
+    """Holds it, and leads into it."""
+    connections: list[socket.socket] = field(default_factory=list)
+    """Where every TCP connection arrives, whatever its destination; one for each family that this host has."""
+    name_connections: list[socket.socket] = field(default_factory=list)
+    """Where questions about names arrive over TCP."""
+    name_datagrams: list[socket.socket] = field(default_factory=list)
+    """Where they arrive over UDP."""
+
+    @classmethod
+    async def made(cls) -> Self:
+        """Make one, see that it does what it should, and hold it until it is closed; takes some ten milliseconds.
+
+        Raises:
+            UnenforceableError: this host or this user cannot.
+        """
+        making = asyncio.ensure_future(asyncio.to_thread(cls._made_elsewhere))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_let_go_of)
+            raise
+
+    @property
+    def path(self) -> str:
+        """Where gVisor finds it while this process lives, for the OCI spec."""
+        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
+
+    def is_entered_by(self, process_ids: Iterable[int]) -> bool:
+        """Whether any of these processes is in it; one that has ended is not."""
+        own = os.fstat(self.descriptor)
+        for process_id in process_ids:
+            with suppress(OSError):
+                theirs = Path(f"/proc/{process_id}/ns/net").stat()
+                if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino):
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        for one in (*self.connections, *self.name_connections, *self.name_datagrams):
+            one.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    @classmethod
+    def _made_elsewhere(cls) -> Self:
+        """A thread of its own enters the new namespace and ends there, so that no other code ever runs in it."""
+        done: list[Self | OSError | UnenforceableError] = []
+
+        def make() -> None:
+            try:
+                done.append(cls._made_here())
+            except (OSError, UnenforceableError) as error:
+                done.append(error)
+
+        thread = threading.Thread(target=make, name="network-namespace")
+        thread.start()
+        thread.join()
+        made = done[0]
+        if isinstance(made, OSError):
+            raise _no_namespace(f"this host refused to make one: {made.strerror or made}", _RIGHTS_REMEDY) from made
+        if isinstance(made, UnenforceableError):
+            raise made
+        return made
+
+    @classmethod
+    def _made_here(cls) -> Self:
+        """Move the calling thread into a new namespace, and furnish that."""
+        nft = shutil.which("nft", path=_PROGRAM_FOLDERS)
+        if nft is None:
+            raise _no_namespace(
+                "the program nft is not there", f"Install nftables (Debian: `apt-get install nftables`), {OR_PROXY}"
+            )
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_NEW_NETWORK) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        with ExitStack() as undo:
+            made = cls(descriptor=os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            undo.callback(made.close)
+            made._furnish(nft)
+            undo.pop_all()
+            return made
+
+    def _furnish(self, nft: str) -> None:
+        """Listen, lead everything there, and see that it arrives."""
+        route_all_to_loopback(())
+        families = _families_here()
+        route_all_to_loopback(_BOX_ADDRESSES[family] for family in families)
+        port = 0
+        for family in families:
+            self.connections.append(_bound(family, socket.SOCK_STREAM, port))
+            self.name_connections.append(_bound(family, socket.SOCK_STREAM, _DNS_PORT))
+            self.name_datagrams.append(_bound(family, socket.SOCK_DGRAM, _DNS_PORT))
+            port = self.connections[0].getsockname()[1]
+        _load_rules(nft, port)
+        for connections, datagrams in zip(self.connections, self.name_datagrams, strict=True):
+            _prove_family(connections, datagrams)
+
+
+def check_may_enter(equipment: Equipment) -> None:
+    """Refuse equipment with which no box can be in a namespace, or would hold memory past its limit there.
+
+    Raises:
+        UnenforceableError: its gVisor starts without privileges, and so cannot enter a namespace made with them; or its
+            kernel counts no memory of sockets, which a box in a namespace has of the kernel itself.
+    """
+    if "--rootless" in equipment.runsc.arguments:
+        raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
+    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups):
+        remedy = f"Use cgroup v2, or a kernel whose cgroup v1 has memory.kmem.tcp.limit_in_bytes, {OR_PROXY}"
+        raise _no_namespace("nothing here bounds what the kernel holds for sockets of a box", remedy)
+
+
+def spec_inside(spec: dict[str, Any], namespace: NetworkNamespace) -> dict[str, Any]:
+    """An OCI spec of a box in this namespace; with `--network=host` gVisor takes it for the host's."""
+    linux = spec["linux"]
+    others = [one for one in linux["namespaces"] if one["type"] != "network"]
+    return {**spec, "linux": {**linux, "namespaces": [*others, {"type": "network", "path": namespace.path}]}}
+
+
+def original_destination(connection: socket.socket) -> tuple[IPAddress, int]:
+    """Where a connection was meant to go that the kernel turned to us.
+
+    Raises:
+        OSError: it was meant for this very socket.
+    """
+    layout = _SOCKET_ADDRESSES[socket.AddressFamily(connection.family)]
+    level = _DESTINATION_LEVELS[socket.AddressFamily(connection.family)]
+    port, packed = layout.unpack(connection.getsockopt(level, _ORIGINAL_DESTINATION, layout.size))
+    address = IPv4Address(packed) if connection.family == socket.AF_INET else IPv6Address(packed)
+    if address.is_loopback:
+        raise ConnectionRefusedError
+    return address, port
+
+
+def _families_here() -> tuple[socket.AddressFamily, ...]:
+    """IPv4, and IPv6 where this host has it."""
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trying:
+        trying.bind((_LOOPBACK_ADDRESSES[socket.AF_INET6], 0))
+        return socket.AF_INET, socket.AF_INET6
+    return (socket.AF_INET,)
+
+
+def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:
+    """A socket on the loopback of the calling thread's namespace, which takes what comes."""
+    made = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((_LOOPBACK_ADDRESSES[family], port))
+        if kind == socket.SOCK_STREAM:
+            for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # what is accepted inherits them
+                made.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
+            made.listen(_WAITING_CONNECTIONS)
+        made.settimeout(_PROBE_SECONDS)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _load_rules(nft: str, port: int) -> None:
+    """Load the rules of the calling thread's namespace, which its children share."""
+    ipv4, ipv6 = _BOX_ADDRESSES[socket.AF_INET], _BOX_ADDRESSES[socket.AF_INET6]
+    rules = _NETFILTER_RULES.format(dns=_DNS_PORT, port=port, ipv4=ipv4, ipv6=ipv6)
+    try:
+        loaded = subprocess.run(
+            [nft, "-f", "-"],
+            input=rules.encode(),
+            env={"PATH": _PROGRAM_FOLDERS},
+            cwd="/",
+            capture_output=True,
+            timeout=_NFT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _no_namespace(f"nft did not load its rules within {_NFT_SECONDS:.0f} seconds", _KERNEL_REMEDY) from error
+    if loaded.returncode != 0:
+        said = loaded.stderr.decode(errors="replace").strip().partition("\n")[0][:200]
+        raise _no_namespace(f"nft did not load its rules: {said}", _KERNEL_REMEDY)
+
+
+def _prove_family(connections: socket.socket, datagrams: socket.socket) -> None:
+    """Refuse a namespace in which the kernel does not do what the rules say, seen from within it.
+
+    Raises:
+        UnenforceableError: it does not.
+    """
+    address = _PROBED[socket.AddressFamily(connections.family)]
+    aim = (str(address), _PROBED_PORT)
+    try:
+        with socket.create_connection(aim, timeout=_PROBE_SECONDS), connections.accept()[0] as arrived:
+            redirected = original_destination(arrived) == (address, _PROBED_PORT)
+        with socket.socket(datagrams.family, socket.SOCK_DGRAM) as asking:
+            asking.sendto(b"?", (str(address), _DNS_PORT))
+            redirected = redirected and datagrams.recv(2) == b"?"
+    except OSError as error:
+        reason = f"a connection in it went astray: {error.strerror or error}"
+        raise _no_namespace(reason, _KERNEL_REMEDY) from error
+    if not redirected:
+        raise _no_namespace("the kernel does not tell where a connection was meant to go", _KERNEL_REMEDY)
+    with socket.socket(datagrams.family, socket.SOCK_DGRAM) as sending:
+        try:
+            sending.sendto(b"?", aim)
+        except PermissionError:
+            return
+    raise _no_namespace("datagrams in it are not refused", _KERNEL_REMEDY)
+
+
+def _let_go_of(making: asyncio.Future[Any]) -> None:
+    """Close what was made for somebody who no longer waits for it."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+def _no_namespace(reason: str, remedy: str) -> UnenforceableError:
+    return UnenforceableError(
+        key="SANDBOX_NETWORK_MODE=namespace",
+        origin="this host",
+        reason=f"no network namespace: {reason}",
+        remedy=remedy,
+    )
+
+
+# ======== sandbox/transparent_egress.py ===============================================================================
+# Connects the code of one run with what it may reach, unasked: for programs that know nothing of proxies.
+#
+# The box is in a network namespace whose every connection the kernel turns to us, with the address that it was meant for.
+# What that address was the answer to, among the names that the box asked our resolver for, is what it is taken for; the
+# rest is decided and done as for the proxy. A connection is taken before it is known whether there is anything at its
+# other end, so what is refused is reset.
+
+
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+
+
+class TransparentEgress:
+    """The only way out of one box, through the network namespace that it is in."""
+
+    def __init__(
+        self, namespace: NetworkNamespace, network: EgressNetwork | None = None, bounds: EgressBounds | None = None
+    ) -> None:
+        """Serve nothing yet.
+
+        Args:
+            namespace: the box's own; closed at the end.
+            network: where connections are made; this host's by default.
+            bounds: how much is permitted.
+        """
+        bounds = bounds or EgressBounds()
+        network = HostNetwork() if network is None else network
+        self.namespace = namespace
+        self._proxy = EgressProxy(network, bounds, asking=self._asked)
+        self._names = PermittedNames(
+            network, self.account, lookups=bounds.connections, within_seconds=bounds.connect_seconds
+        )
+        self._name_server = NameServer(self._names.reply)
+        self._rules: EgressRules | None = None
+
+    @classmethod
+    async def listening(cls, network: EgressNetwork | None = None, bounds: EgressBounds | None = None) -> Self:
+        """Make a namespace, and serve what comes in it; nothing is permitted until `open`.
+
+        Raises:
+            UnenforceableError: this host or this user cannot.
+        """
+        made = cls(await NetworkNamespace.made(), network, bounds)
+        try:
+            await made._listen()
+        except BaseException:
+            made.abandon()
+            raise
+        return made
+
+    @property
+    def account(self) -> EgressAccount:
+        """What was reached and refused."""
+        return self._proxy.account
+
+    def open(self, rules: EgressRules) -> None:
+        """Permit what these rules do, from now on."""
+        self._rules = rules
+        self._names.open(rules)
+        self._proxy.open(rules)
+
+    def abandon(self) -> None:
+        """Let nobody in any more, waiting for nothing."""
+        self._proxy.abandon()
+        self._name_server.abandon()
+        self._names.abandon()
+        self.namespace.close()
+
+    async def close(self) -> None:
+        """End every connection, and let go of the namespace."""
+        self.abandon()
+        await self._proxy.close()
+        await self._name_server.close()
+        await self._names.close()
+
+    async def _listen(self) -> None:
+        for listening in self.namespace.connections:
+            await self._proxy.serve(listening)
+        for listening in self.namespace.name_connections:
+            await self._name_server.serve_connections(listening)
+        for bound in self.namespace.name_datagrams:
+            self._name_server.serve_datagrams(bound)
+
+    async def _asked(self, client: EgressStreams) -> Asked:
+        """Whom a client wants to talk to: it told the kernel.
+
+        Raises:
+            UnreadableRequestError: it meant our own socket.
+        """
+        connection: socket.socket = client[1].get_extra_info("socket")
+        try:
+            address, port = original_destination(connection)
+        except OSError as error:
+            raise UnreadableRequestError("a connection to a port of the sandbox's own", b"") from error
+        host, addresses = self._taken_for(address, port)
+        return Asked(
+            target=Target(untrusted_host=f"[{host}]" if isinstance(host, IPv6Address) else str(host), port=port),
+            granted=b"",
+            said=_everything_said(client[0]),
+            is_tunnel=True,
+            refusal=lambda _status, _destination, _reason: _reset(connection),
+            addresses=addresses,
+        )
+
+    def _taken_for(self, address: IPAddress, port: int) -> tuple[Host, tuple[IPAddress, ...]]:
+        """The name that an address stands for, with all that this may be reached at, the very address first; or itself.
+
+        Of several names it is the latest that is permitted at this port. Where none is, the address itself may be.
+        """
+        names = self._names.names_of(address)
+        permitted = [named for named in names if self._permits(named[0], port)]
+        taken = permitted or ([] if self._permits(address, port) else list(names))
+        if not taken:
+            return address, ()
+        name, addresses = taken[0]
+        return name, tuple(dict.fromkeys((address, *addresses)))
+
+    def _permits(self, host: Host, port: int) -> bool:
+        if self._rules is None:
+            return False
+        with suppress(EgressRefusedError):
+            self._rules.check_host(host, port)
+            return True
+        return False
+
+
+async def _everything_said(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await reader.read(READ_BYTES):
+        yield data
+
+
+def _reset(connection: socket.socket) -> bytes:
+    """Let the connection's closing tell its client that it was refused; there is nothing else to say it with."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+    return b""
 
 
 # ======== sandbox/ready_box.py ========================================================================================
@@ -16303,7 +16498,7 @@ class ReadyBox:
             self.egress = await EgressProxy(plan.equipment.egress_network()).listen(self.folder.egress)
             spec["mounts"] = [*spec["mounts"], egress_mount(self.folder.egress)]
         if compiled.network is NetworkMode.NAMESPACE:
-            check_may_enter(plan.equipment.runsc.arguments)
+            check_may_enter(plan.equipment)
             self.egress = await TransparentEgress.listening(plan.equipment.egress_network())
             return spec_inside(spec, self.egress.namespace)
         return spec
@@ -16870,7 +17065,6 @@ class Runner:
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
         usage = self._usage(begun, counters := _counters_of(ready), wall_seconds=clock() - handed_over)
-        egress = ready.egress.account.summary if ready.egress else EMPTY_EGRESS
         ended_by_hand = ended_by_administrator(ready.folder.path)
         outcome = outcome_of(end, counters, asked=ready.answers, ended_by_hand=ended_by_hand)
         return RunResult(
@@ -16884,19 +17078,18 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=tuple(filter(None, (*limits.notices, begun.compiled.network_notice, *egress.notices))),
+            notices=(*limits.notices, *_network_notices(begun.compiled, outcome), *usage.egress.notices),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
             policies=tuple((policy.policy_id, policy.serial) for policy in limits.policies),
             ended_by_administrator=ended_by_hand,
-            egress=egress,
             code_sha256=request.code_sha256,
             **{field.name: getattr(usage, field.name) for field in fields(usage)},
         )
 
     def _usage(self, begun: _Begun, counters: Counters, *, wall_seconds: float) -> RunUsage:
-        counted = counters.cpu_seconds
+        counted, way_out = counters.cpu_seconds, begun.ready.egress
         return RunUsage(
             gvisor=self._equipment.gvisor_words,
             box_digest=begun.ready.plan_digest,
@@ -16906,6 +17099,7 @@ class Runner:
             wall_seconds=wall_seconds,
             cpu_seconds=None if counted is None else max(counted - begun.ready.startup_cpu_seconds, 0.0),
             peak_memory_bytes=counters.peak_memory_bytes,
+            egress=way_out.account.summary if way_out else EMPTY_EGRESS,
         )
 
     async def _removed(self, ready: ReadyBox) -> None:
@@ -16940,6 +17134,12 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
     if end.told_by_gvisor or (not asked and end.exit_code >= 0):
         return Outcome.ERROR if end.exit_code else Outcome.OK
     return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
+
+
+def _network_notices(compiled: Compiled, outcome: Outcome) -> tuple[str, ...]:
+    """Why there was no network, where that may be why the code failed."""
+    notice = compiled.network_notice
+    return (notice,) if notice and outcome is Outcome.ERROR else ()
 
 
 def _counters_of(ready: ReadyBox) -> Counters:

@@ -39,7 +39,7 @@ def test_explain_tells_programs_all_of_it(policy: Command, monkeypatch: pytest.M
 
     told = policy.told("--policy", "acme.toml", "--valve", "MAX_RUNTIME_SECONDS=600")
 
-    assert set(told) == {"limits", "digest", "notices", "policies", "requester", "warnings"}
+    assert set(told) == {"limits", "digest", "notices", "policies", "requester", "warnings", "destinations"}
     assert re.fullmatch("[0-9a-f]{64}", told["digest"])
     assert list(told["limits"]) == [limit.name for limit in LIMITS]
     assert told["limits"]["max_ram_megabytes"]["value"] == 64
@@ -55,6 +55,68 @@ def test_explain_tells_programs_all_of_it(policy: Command, monkeypatch: pytest.M
     ]
     assert told["policies"][0]["id"] == "acme-prod"
     assert told["policies"][0]["signed_by"] == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "variables", "answer"),
+    [
+        ("pypi.org", {}, (True, "if it leads to a public address", "")),
+        ("pypi.org:443", {"NETWORK_ALLOWLIST": "pypi.org:443"}, (True, "if it leads to a public address", "")),
+        ("pypi.org:80", {"NETWORK_ALLOWLIST": "pypi.org:443"}, (False, "not in the allow-list", "NETWORK_ALLOWLIST")),
+        ("pypi.org", {"NETWORKING_ALLOWED": "false"}, (False, "networking_allowed is false", "NETWORKING_ALLOWED")),
+        ("93.184.216.34", {}, (True, "unless it is the server's own address", "")),
+        ("[2606:2800::1]:80", {}, (True, "unless it is the server's own address", "")),
+        ("2606:2800::1", {}, (True, "unless it is the server's own address", "")),
+        (
+            "169.254.169.254:80",
+            {"NETWORK_ALLOWLIST": "169.254.169.254"},
+            (
+                False,
+                "169.254.169.254 is link-local, where clouds keep their metadata, and private destinations are closed",
+                "built-in",
+            ),
+        ),
+        ("10.0.0.5:22", {"NETWORK_PRIVATE_ALLOWED": "true"}, (True, "", "")),
+        (
+            "0x7f000001",
+            {"NETWORK_PRIVATE_ALLOWED": "true"},
+            (False, "it is an address in an unusual spelling; write it as four decimal numbers", ""),
+        ),
+    ],
+)
+def test_explain_foretells_what_becomes_of_a_destination(
+    policy: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    destination: str,
+    variables: dict[str, str],
+    answer: tuple[bool, str, str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SANDBOX_{name}", value)
+    permitted, reason, origin = answer
+
+    ended = policy("explain", "--json", "--destination", destination)
+
+    (told,) = json.loads(ended.out)["destinations"]
+    assert (told["permitted"], told["reason"]) == (permitted, reason)
+    assert told["origin"] == (f"SANDBOX_{origin}" if origin.isupper() else origin)
+    assert ended.code == (0 if permitted else 1)
+
+
+def test_explain_names_the_line_that_closes_a_destination(policy: Command) -> None:
+    ended = policy("explain", "--policy", "acme.toml", "--destination", "pypi.org")
+
+    answer = ended.out.splitlines()[-1].split()
+    assert answer[:2] == ["pypi.org:443", "refused"], ended.out
+    assert "acme-prod serial 7 (acme.toml:" in ended.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("destination", ["pypi.org:0", "pypi.org:65536", "pypi.org:https", "[::1]:-1", "pypi.org:"])
+def test_explain_takes_no_port_that_there_is_not(policy: Command, destination: str) -> None:
+    ended = policy("explain", "--destination", destination)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "the port is a number from 1 to 65535" in ended.err
 
 
 def test_explain_marks_files_that_would_be_refused_here(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,9 @@ _LONGEST_HOST = 253
 _EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
+_CLOSED_TOLD = "it is not public, and private destinations are closed"
+"""Code could map the host's own network by asking for names, were it told what they lead to."""
+
 Host = str | IPAddress
 """A name in lower-case A-labels without trailing dot, or an address; of an IPv4-mapped one, the IPv4 address."""
 
@@ -29,13 +32,15 @@ class EgressRefusedError(Exception):
     """A connection is not permitted.
 
     Args:
-        reason: why, without full stop; code in the box may read it.
-        origin: who decided so, which it may not; empty where it follows from the request alone.
+        reason: why, without full stop, for people and records.
+        origin: who decided so; empty where it follows from the request alone.
+        told: what code in the box may read of the reason, without full stop; all of it where empty.
     """
 
-    def __init__(self, reason: str, origin: str = "") -> None:
+    def __init__(self, reason: str, origin: str = "", told: str = "") -> None:
         self.reason = reason
         self.origin = origin
+        self.told = told or reason
         super().__init__(reason)
 
 
@@ -129,7 +134,54 @@ class EgressRules:
         what = words_of_address(address) or ("one of this host's own addresses" if own else "")
         if what and not self.private_allowed:
             closed = f"{address} is {what}, and private destinations are closed"
-            raise EgressRefusedError(closed, self.private_origin)
+            raise EgressRefusedError(closed, self.private_origin, _CLOSED_TOLD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foretold:
+    """What would become of a connection, as far as that can be told without asking a resolver."""
+
+    destination: str
+    """`host:port`."""
+    permitted: bool
+    """Whether it would be permitted."""
+    reason: str
+    """Why not, or on what condition; may be empty. No full stop."""
+    origin: str
+    """Who decided so; empty where it is permitted, or where that follows from the destination alone."""
+
+
+def foretold(limits: EffectiveLimits, host: str, port: int) -> Foretold:
+    """What would become of a connection under effective limits.
+
+    Args:
+        limits: what holds for the person.
+        host: a name, or an address, an IPv6 one with or without its brackets.
+        port: 1 to 65535.
+    """
+    destination = f"{host}:{port}"
+    try:
+        condition = _condition(limits, parse_host(host), port)
+    except EgressRefusedError as refusal:
+        return Foretold(destination=destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
+    return Foretold(destination=destination, permitted=True, reason=condition, origin="")
+
+
+def _condition(limits: EffectiveLimits, host: Host, port: int) -> str:
+    """On what condition code may connect; empty where there is none.
+
+    Raises:
+        EgressRefusedError: it may not.
+    """
+    if not limits[NETWORKING_ALLOWED]:
+        raise EgressRefusedError("networking_allowed is false", limits.origin_of(NETWORKING_ALLOWED))
+    rules = EgressRules.of_limits(limits)
+    rules.check_host(host, port)
+    if not isinstance(host, str):
+        rules.check_address(host, own=False)
+    if rules.private_allowed:
+        return ""
+    return "if it leads to a public address" if isinstance(host, str) else "unless it is the server's own address"
 
 
 def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:

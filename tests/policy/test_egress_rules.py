@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from policy.destinations import ReachIndex
 from policy.effective import EffectiveLimits
+from policy.egress_rules import EgressRefusedError, EgressRules, parse_host
 from policy.resolve import Layers, resolve
-from sandbox.egress_rules import EgressRefusedError, EgressRules, parse_host
 from tests.policy.factories import destinations, document_of
 from tests.sandbox.disguises import DISGUISES, METADATA_ADDRESS, PUBLIC_ADDRESS
 
