@@ -1,13 +1,26 @@
 """The egress proxy on a real host's network: a real resolver, real own addresses, in a namespace made by the test."""
 
 import asyncio
+import socket
 import threading
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 from sandbox.egress_network import HostNetwork
 from sandbox.egress_proxy import EgressBounds
 from tests.sandbox.egress_client import Client, connecting, proxied
-from tests.sandbox.egress_world import PUBLIC, PUBLIC_IPV6, Names, echo, in_own_network, name_server, served
+from tests.sandbox.egress_world import (
+    PUBLIC,
+    PUBLIC_IPV6,
+    Names,
+    echo,
+    in_own_network,
+    let_go,
+    name_server,
+    served,
+    stop_reading,
+)
 
 FAR = "151.101.0.81"
 
@@ -100,3 +113,21 @@ def test_every_ipv4_mapped_answer_is_the_ipv4_address_that_it_is(tmp_path: Path)
     assert [answer.split()[1] for answer in answers] == [b"403"] * 3
     assert all(b"it is not public, and private destinations are closed" in answer for answer in answers)
     assert not any(b"127.0.0.1" in answer or b"link-local" in answer for answer in answers)  # no map of the network
+
+
+async def test_memory_bomb_by_a_server_that_is_first_read_and_then_not_stays_small() -> None:
+    much = bytes(64 << 20)  # the kernel lets buffers grow for whoever reads fast
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # at its own end
+        reader, writer = await HostNetwork().connected(ip_address("127.0.0.1"), listening.getsockname()[1])
+        with listening.accept()[0] as server:
+            await asyncio.gather(asyncio.to_thread(server.sendall, much), reader.readexactly(len(much)))
+            stop_reading(writer)
+            server.settimeout(0.5)
+            sent = 0
+            with suppress(TimeoutError):
+                while True:
+                    sent += server.send(bytes(1 << 16))
+    let_go(writer)
+
+    assert sent < 2 << 20
