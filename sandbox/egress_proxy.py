@@ -6,11 +6,9 @@ each decision down. What follows a redirect is a new request. Until the box has 
 """
 
 import asyncio
-import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -20,11 +18,11 @@ import h11
 
 from policy.addresses import IPAddress
 from policy.egress_rules import EgressRefusedError, EgressRules, Host, parse_host
-from sandbox.client_hello import ClientHelloReader, MalformedHelloError, begins_tls, server_name
 from sandbox.egress_account import EgressAccount
-from sandbox.egress_asking import READ_BYTES, Asked, UnreadableRequestError, asked_by
+from sandbox.egress_asking import Asked, UnreadableRequestError, asked_by
 from sandbox.egress_network import EgressNetwork, EgressStreams, HostNetwork, UnreachableError
-from sandbox.forwarder import EGRESS_SOCKET
+from sandbox.egress_relay import EgressRelay, end_connections
+from sandbox.egress_socket import bound_egress_socket, new_socket_folder
 
 _MOST_HEARD = 2
 """Times as many connections as may be at once are heard out; one beyond is ended unheard, since each takes a descriptor
@@ -91,18 +89,12 @@ class EgressProxy:
         Args:
             folder: in a private folder; nobody else on this host comes near it.
         """
-        opened = _new_socket_folder(folder)
-        try:
-            listening = _bound_socket(opened)
-            await self._serving_from(
-                listening,
-                asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
-            )
-        except BaseException:
-            self.abandon()
-            raise
-        finally:
-            os.close(opened)
+        with new_socket_folder(folder) as opened:
+            try:
+                await self._listen_in(opened)
+            except BaseException:
+                self.abandon()
+                raise
         return self
 
     async def serve(self, listening: socket.socket) -> None:
@@ -110,6 +102,13 @@ class EgressProxy:
         await self._serving_from(
             listening,
             asyncio.start_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+        )
+
+    async def _listen_in(self, opened: int) -> None:
+        listening = bound_egress_socket(opened)
+        await self._serving_from(
+            listening,
+            asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
         )
 
     async def _serving_from(self, listening: socket.socket, making: Awaitable[asyncio.Server]) -> None:
@@ -166,7 +165,7 @@ class EgressProxy:
         except (OSError, TimeoutError, h11.ProtocolError):
             return  # either end is gone, or says nothing; the other is told by the closing
         finally:
-            await self._ended(client[1])
+            await end_connections(client[1], at_once=self._closed)
 
     async def _answered(self, client: EgressStreams) -> None:
         try:
@@ -184,7 +183,8 @@ class EgressProxy:
         try:
             async with asyncio.timeout(self._bounds.connect_seconds):
                 host = parse_host(asked.target.untrusted_host)
-                server = await self._connected(host, asked.target.port, asked.addresses)
+                rules = self._opened_rules()
+                server = await self._connected(rules, host, asked)
         except EgressRefusedError as refusal:
             self.account.note(destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
             client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: ", refusal.told))
@@ -197,23 +197,33 @@ class EgressProxy:
         self.account.note(destination, permitted=True)
         client[1].write(asked.granted)
         try:
-            await self._relayed(asked, host, client, server)
+            relay = EgressRelay(rules=rules, account=self.account, total_bytes=self._bounds.total_bytes)
+            await relay.relay(client, server, asked=asked, host=host)
         finally:
-            await self._ended(client[1], server[1])
+            await end_connections(client[1], server[1], at_once=self._closed)
 
-    async def _connected(self, host: Host, port: int, known: tuple[IPAddress, ...]) -> EgressStreams:
+    def _opened_rules(self) -> EgressRules:
+        """What permits.
+
+        Raises:
+            EgressRefusedError: nothing does yet.
+        """
+        if self._rules is None:
+            raise EgressRefusedError("the box has not been handed any code yet")
+        return self._rules
+
+    async def _connected(self, rules: EgressRules, host: Host, asked: Asked) -> EgressStreams:
         """A connection to an address that the rules permit; of a name, one of those known, if any are.
 
         Raises:
             EgressRefusedError: they permit none.
             UnreachableError: none answers.
         """
-        if self._rules is None:
-            raise EgressRefusedError("the box has not been handed any code yet")
+        port = asked.target.port
         await self._turn()
-        self._rules.check_host(host, port)
-        found = known or (await self._network.addresses(host) if isinstance(host, str) else (host,))
-        permitted, refusal = self._permitted_addresses(self._rules, found)
+        rules.check_host(host, port)
+        found = asked.addresses or (await self._network.addresses(host) if isinstance(host, str) else (host,))
+        permitted, refusal = self._permitted_addresses(rules, found)
         if refusal is not None and not permitted:
             raise refusal
         failure: OSError | None = None
@@ -262,99 +272,6 @@ class EgressProxy:
             self._next_turn = max(self._next_turn, now) + 1 / bounds.connections_a_second
             await asyncio.sleep(self._next_turn - now)
 
-    async def _relayed(self, asked: Asked, host: Host, client: EgressStreams, server: EgressStreams) -> None:
-        """Pass on what both ends say, until both, or the one that answers, have said all."""
-        upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
-        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
-        try:
-            first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
-            for task in first:
-                await task
-        finally:
-            for task in (upward, downward):
-                task.cancel()
-            await asyncio.gather(upward, downward, return_exceptions=True)
-
-    async def _passed_up(self, asked: Asked, host: Host, server: asyncio.StreamWriter) -> None:
-        said = asked.said
-        if asked.is_tunnel and isinstance(host, str):
-            said = self._honestly_named(said, asked.target.port)
-        async for data in said:
-            self._count(sent=len(data))
-            server.write(data)
-            await server.drain()
-        if asked.is_tunnel:
-            _end_writing(server)
-
-    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        while data := await server.read(READ_BYTES):
-            self._count(received=len(data))
-            client.write(data)
-            await client.drain()
-        _end_writing(client)
-
-    async def _ended(self, *ends: asyncio.StreamWriter) -> None:
-        """Close what is written to once it has taken all of it, and at once where the proxy closes."""
-        try:
-            for end in ends:
-                end.close()
-            if not self._closed:
-                await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
-        finally:
-            for end in ends:
-                if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
-                    end.transport.abort()
-
-    def _count(self, *, sent: int = 0, received: int = 0) -> None:
-        """Count bytes, and break the connection where they are too many."""
-        account = self.account
-        account.sent_bytes += sent
-        account.received_bytes += received
-        if account.sent_bytes + account.received_bytes > self._bounds.total_bytes:
-            most = f"{self._bounds.total_bytes >> 20} megabytes have passed, as many as may"
-            account.note("everything", permitted=False, reason=most)
-            raise ConnectionAbortedError
-
-    async def _honestly_named(self, said: AsyncIterator[bytes], port: int) -> AsyncIterator[bytes]:
-        """Pass on what a client says, once it is known that TLS asks for no name that is not permitted."""
-        reader = ClientHelloReader()
-        held: bytearray | None = bytearray()
-        async for data in said:
-            if held is None:
-                yield data
-                continue
-            held += data
-            if not begins_tls(bytes(held[:1])) or self._may_pass(reader, data, port):
-                yield bytes(held)
-                held = None
-
-    def _may_pass(self, reader: ClientHelloReader, data: bytes, port: int) -> bool:
-        """Whether the TLS that a client begins with is known to ask for nothing else; false while that cannot be told.
-
-        Raises:
-            ConnectionAbortedError: it does; the decision is in the account.
-        """
-        name: str | None = None
-        try:
-            hello = reader.read(data)
-            if hello is None:
-                return False
-            name = server_name(hello)
-            if name is not None and self._rules is not None:
-                self._rules.check_host(parse_host(name), port)
-        except (MalformedHelloError, EgressRefusedError) as error:
-            origin = error.origin if isinstance(error, EgressRefusedError) else ""
-            reason = f"TLS asks for it: {error}" if name else f"its TLS cannot be read: {error}"
-            self.account.note(f"{name or '?'}:{port}", permitted=False, reason=reason, origin=origin)
-            raise ConnectionAbortedError from error
-        return True
-
-
-def _end_writing(end: asyncio.StreamWriter) -> None:
-    """Say that no more will come; to an end that is gone nothing can be said, and uvloop raises RuntimeError there."""
-    if not end.is_closing():
-        end.write_eof()
-
 
 def _takes_from_others(end: asyncio.StreamWriter) -> bool:
     """Whether a connection's descriptor shows that so many are in use that this process needs the rest for its own.
@@ -366,36 +283,10 @@ def _takes_from_others(end: asyncio.StreamWriter) -> bool:
     return most != resource.RLIM_INFINITY and number >= most // _PART_FOR_BOXES
 
 
-def _new_socket_folder(folder: Path) -> int:
-    folder.mkdir(mode=0o755)
-    folder.chmod(0o755)  # whatever the umask took away
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _bound_socket(folder: int) -> socket.socket:
-    """The socket of an open folder, bound through that: a path has room for 107 bytes. Source: unix(7).
-
-    From Python 3.13 on asyncio looks whether that path is there, and would remove it at the end: where the number could
-    be another descriptor's by then. It finds nothing while the folder is open and the socket has another name.
-    """
-    place = Path(f"/proc/self/fd/{folder}/bound")
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(str(place))
-        place.chmod(0o666)
-        place.rename(place.with_name(EGRESS_SOCKET))
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
 def _why_unreachable(error: Exception) -> str:
     """Why a connection failed, in words that no host name or path comes into."""
     if isinstance(error, UnreachableError):
         return str(error)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    with suppress(AttributeError):
-        return (error.strerror if isinstance(error, OSError) else None) or "it cannot be connected to"
-    return "it cannot be connected to"
+    return (isinstance(error, OSError) and error.strerror) or "it cannot be connected to"

@@ -103,12 +103,12 @@ async def test_requests_reaches_what_is_permitted_and_reads_why_all_else_is_refu
         result = await Inhabited.by(offering, world).run(code, "web.example", METADATA, max_ram_megabytes=256)
 
     *said, tunnel = result.output.splitlines()
-    closed = f"{METADATA}:80 refused: {METADATA} is link-local, where clouds keep their metadata, and private"
+    closed = f"{METADATA}:80 refused: it is not public, and private destinations are closed"
     assert said[:2] == ["200 found"] * 2, result.output
-    assert [one.startswith(f"403 sandbox: {closed} destinations are closed") for one in said[2:4]] == [True, True]
+    assert [one.startswith(f"403 sandbox: {closed}") for one in said[2:4]] == [True, True]
     assert said[4:] == [f"403 sandbox: other.example:80 {NOT_LISTED}"]
     assert tunnel.startswith("ProxyError ")
-    assert "Tunnel connection failed: 403 Forbidden" in tunnel
+    assert "Tunnel connection failed: 403 Forbidden (sandbox: not in the allow-list)" in tunnel
     assert set(world.asked) == {"web.example"}
     assert f"other.example:443 {NOT_LISTED}, test" in words_of(result)
 

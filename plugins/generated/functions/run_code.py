@@ -6,109 +6,111 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 99 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 101 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py .............. line 206
-#   policy/destinations.py ......... line 542
-#   policy/addresses.py ............ line 767
-#   policy/positions.py ............ line 872
-#   policy/errors.py ............... line 1098
-#   policy/keys.py ................. line 1231
-#   policy/requester.py ............ line 1443
-#   policy/shape.py ................ line 1585
-#   policy/shape_errors.py ......... line 1841
-#   policy/values.py ............... line 1925
-#   policy/limits.py ............... line 2277
-#   policy/settings.py ............. line 2523
-#   policy/remembered.py ........... line 2897
-#   policy/schema.py ............... line 3030
-#   policy/statements.py ........... line 3173
-#   policy/effective.py ............ line 3255
-#   policy/egress_rules.py ......... line 3464
-#   policy/environment.py .......... line 3597
-#   policy/toml_words.py ........... line 3822
-#   policy/toml_text.py ............ line 4166
-#   policy/document.py ............. line 4440
-#   policy/refusals.py ............. line 4681
-#   policy/resolve.py .............. line 4861
-#   policy/signature_block.py ...... line 5194
-#   policy/signatures.py ........... line 5397
-#   policy/situation.py ............ line 5522
-#   plugins/valves.py .............. line 5632
-#   policy/trusted_files.py ........ line 5753
-#   policy/load.py ................. line 6173
-#   policy/locks.py ................ line 6311
-#   policy/audit.py ................ line 6366
-#   policy/standing.py ............. line 6696
-#   policy/state_folder.py ......... line 6815
-#   policy/live.py ................. line 6909
-#   sandbox/announcing.py .......... line 7134
-#   sandbox/cleaning.py ............ line 7172
-#   plugins/people.py .............. line 7194
-#   sandbox/client_hello.py ........ line 7289
-#   sandbox/control.py ............. line 7420
-#   sandbox/egress_account.py ...... line 7597
-#   sandbox/egress_network.py ...... line 7722
-#   sandbox/egress_requests.py ..... line 7874
-#   sandbox/egress_asking.py ....... line 8007
-#   sandbox/elf.py ................. line 8162
-#   sandbox/errors.py .............. line 8260
-#   sandbox/folders.py ............. line 8314
-#   sandbox/forwarder.py ........... line 8546
-#   sandbox/egress_proxy.py ........ line 8662
-#   sandbox/loopback_routes.py ..... line 9045
-#   sandbox/name_messages.py ....... line 9117
-#   sandbox/name_server.py ......... line 9263
-#   sandbox/off_limits.py .......... line 9373
-#   sandbox/packages.py ............ line 9490
-#   sandbox/permitted_names.py ..... line 9660
-#   sandbox/pipes.py ............... line 9857
-#   sandbox/processes.py ........... line 9985
-#   sandbox/cgroups.py ............. line 10108
-#   sandbox/ended_family.py ........ line 10905
-#   sandbox/forgotten_cgroups.py ... line 10964
-#   sandbox/queue_lines.py ......... line 11029
-#   sandbox/release.py ............. line 11197
-#   sandbox/debian.py .............. line 11602
-#   sandbox/request.py ............. line 11865
-#   sandbox/outcome.py ............. line 11944
-#   plugins/presentation.py ........ line 12183
-#   sandbox/account.py ............. line 12287
-#   sandbox/probes.py .............. line 12364
-#   sandbox/run_notes.py ........... line 12513
-#   sandbox/noted_cgroups.py ....... line 12680
-#   sandbox/leases.py .............. line 12749
-#   sandbox/runsc_program.py ....... line 12903
-#   sandbox/gvisor.py .............. line 13004
-#   sandbox/host_binding.py ........ line 13271
-#   sandbox/proof.py ............... line 13299
-#   sandbox/enforcing.py ........... line 13398
-#   sandbox/shared_libraries.py .... line 13485
-#   sandbox/slots.py ............... line 13640
-#   sandbox/starters.py ............ line 13915
-#   sandbox/box.py ................. line 14043
-#   sandbox/tree_plan.py ........... line 14347
-#   sandbox/tree_build.py .......... line 14588
-#   sandbox/tree_marker.py ......... line 14792
-#   sandbox/used_trees.py .......... line 14884
-#   sandbox/tree.py ................ line 14965
-#   sandbox/launch.py .............. line 15146
-#   sandbox/kept_launch.py ......... line 15403
-#   sandbox/spec.py ................ line 15468
-#   sandbox/equipment.py ........... line 15686
-#   sandbox/network_namespace.py ... line 15826
-#   sandbox/transparent_egress.py .. line 16123
-#   sandbox/ready_box.py ........... line 16261
-#   sandbox/pool.py ................ line 16599
-#   sandbox/runner.py .............. line 16869
-#   sandbox/proving.py ............. line 17185
-#   sandbox/prepared_runner.py ..... line 17238
-#   sandbox/session.py ............. line 17397
-#   plugins/host.py ................ line 17646
-#   plugins/self_test.py ........... line 17781
-#   plugins/function.py ............ line 17840
+#   plugins/blocks.py .............. line 208
+#   policy/destinations.py ......... line 544
+#   policy/addresses.py ............ line 769
+#   policy/positions.py ............ line 874
+#   policy/errors.py ............... line 1100
+#   policy/keys.py ................. line 1233
+#   policy/requester.py ............ line 1445
+#   policy/shape.py ................ line 1587
+#   policy/shape_errors.py ......... line 1843
+#   policy/values.py ............... line 1927
+#   policy/limits.py ............... line 2279
+#   policy/settings.py ............. line 2525
+#   policy/remembered.py ........... line 2899
+#   policy/schema.py ............... line 3032
+#   policy/statements.py ........... line 3175
+#   policy/effective.py ............ line 3257
+#   policy/egress_rules.py ......... line 3466
+#   policy/environment.py .......... line 3599
+#   policy/toml_words.py ........... line 3824
+#   policy/toml_text.py ............ line 4168
+#   policy/document.py ............. line 4442
+#   policy/refusals.py ............. line 4683
+#   policy/resolve.py .............. line 4863
+#   policy/signature_block.py ...... line 5196
+#   policy/signatures.py ........... line 5399
+#   policy/situation.py ............ line 5524
+#   plugins/valves.py .............. line 5634
+#   policy/trusted_files.py ........ line 5755
+#   policy/load.py ................. line 6175
+#   policy/locks.py ................ line 6313
+#   policy/audit.py ................ line 6368
+#   policy/standing.py ............. line 6698
+#   policy/state_folder.py ......... line 6817
+#   policy/live.py ................. line 6911
+#   sandbox/announcing.py .......... line 7136
+#   sandbox/cleaning.py ............ line 7174
+#   plugins/people.py .............. line 7196
+#   sandbox/client_hello.py ........ line 7291
+#   sandbox/control.py ............. line 7422
+#   sandbox/egress_account.py ...... line 7599
+#   sandbox/egress_network.py ...... line 7724
+#   sandbox/egress_requests.py ..... line 7888
+#   sandbox/egress_asking.py ....... line 8021
+#   sandbox/egress_relay.py ........ line 8176
+#   sandbox/elf.py ................. line 8300
+#   sandbox/errors.py .............. line 8398
+#   sandbox/folders.py ............. line 8452
+#   sandbox/forwarder.py ........... line 8684
+#   sandbox/egress_socket.py ....... line 8800
+#   sandbox/egress_proxy.py ........ line 8837
+#   sandbox/loopback_routes.py ..... line 9113
+#   sandbox/name_messages.py ....... line 9185
+#   sandbox/name_server.py ......... line 9331
+#   sandbox/off_limits.py .......... line 9441
+#   sandbox/packages.py ............ line 9558
+#   sandbox/permitted_names.py ..... line 9728
+#   sandbox/pipes.py ............... line 9925
+#   sandbox/processes.py ........... line 10053
+#   sandbox/cgroups.py ............. line 10176
+#   sandbox/ended_family.py ........ line 10973
+#   sandbox/forgotten_cgroups.py ... line 11032
+#   sandbox/queue_lines.py ......... line 11097
+#   sandbox/release.py ............. line 11265
+#   sandbox/debian.py .............. line 11670
+#   sandbox/request.py ............. line 11933
+#   sandbox/outcome.py ............. line 12012
+#   plugins/presentation.py ........ line 12251
+#   sandbox/account.py ............. line 12355
+#   sandbox/probes.py .............. line 12432
+#   sandbox/run_notes.py ........... line 12581
+#   sandbox/noted_cgroups.py ....... line 12748
+#   sandbox/leases.py .............. line 12817
+#   sandbox/runsc_program.py ....... line 12971
+#   sandbox/gvisor.py .............. line 13072
+#   sandbox/host_binding.py ........ line 13339
+#   sandbox/proof.py ............... line 13367
+#   sandbox/enforcing.py ........... line 13466
+#   sandbox/shared_libraries.py .... line 13553
+#   sandbox/slots.py ............... line 13708
+#   sandbox/starters.py ............ line 13983
+#   sandbox/box.py ................. line 14111
+#   sandbox/tree_plan.py ........... line 14415
+#   sandbox/tree_build.py .......... line 14656
+#   sandbox/tree_marker.py ......... line 14860
+#   sandbox/used_trees.py .......... line 14952
+#   sandbox/tree.py ................ line 15033
+#   sandbox/launch.py .............. line 15214
+#   sandbox/kept_launch.py ......... line 15471
+#   sandbox/spec.py ................ line 15536
+#   sandbox/equipment.py ........... line 15754
+#   sandbox/network_namespace.py ... line 15894
+#   sandbox/transparent_egress.py .. line 16191
+#   sandbox/ready_box.py ........... line 16329
+#   sandbox/pool.py ................ line 16667
+#   sandbox/runner.py .............. line 16937
+#   sandbox/proving.py ............. line 17253
+#   sandbox/prepared_runner.py ..... line 17306
+#   sandbox/session.py ............. line 17465
+#   plugins/host.py ................ line 17714
+#   plugins/self_test.py ........... line 17849
+#   plugins/function.py ............ line 17908
 
 import argparse
 import array
@@ -7729,6 +7731,9 @@ def _printable(untrusted_text: str) -> str:
 EgressStreams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _RESOLVER_THREADS = 4
+_BUFFER_OUT_BYTES = 1 << 18
+"""Of each connection's two buffers, which the kernel lets grow to many megabytes where nobody says it; enough for five
+megabytes a second from 50 milliseconds away. Source: tcp(7)."""
 _MOST_ADDRESSES = 16
 """Of one name; whoever answers for it could name thousands, to be checked and tried one after the other."""
 _HOSTS_FILE = Path("/etc/hosts")
@@ -7805,7 +7810,16 @@ class HostNetwork:
 
     async def connected(self, address: IPAddress, port: int) -> EgressStreams:
         """Connect, with no name left to resolve."""
-        return await asyncio.open_connection(str(address), port)
+        family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+        connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                connecting.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_OUT_BYTES)
+            await asyncio.get_running_loop().sock_connect(connecting, (str(address), port))
+            return await asyncio.open_connection(sock=connecting)
+        except BaseException:
+            connecting.close()
+            raise
 
     def close(self) -> None:
         """Leave questions that are under way to their end, and ask no more."""
@@ -8157,6 +8171,130 @@ async def _socks_part(
 def _socks_refusal(status: HTTPStatus, _destination: str, _reason: str) -> bytes:
     general_failure = 1
     return bytes([SOCKS_VERSION, _SOCKS_REPLIES.get(status, general_failure), 0, 1, *bytes(6)])
+
+
+# ======== sandbox/egress_relay.py =====================================================================================
+# Passes on what a client inside a box and the server that it was connected with say to each other, and ends both.
+#
+# Every byte is counted before it is passed on, and too many of one run break its connections. TLS to a host that was
+# permitted by its name asks for that name or for another that is permitted: else one server of many hosts would lead to
+# them all. Whether a connection may be made at all is decided before, in `egress_proxy`.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRelay:
+    """Relays connections of one run."""
+
+    rules: EgressRules
+    """What the names that TLS asks for are held against."""
+    account: EgressAccount
+    """The run's: what passes is counted there, and what is refused is noted."""
+    total_bytes: int
+    """That may pass in the whole run, both ways together; then every connection breaks."""
+
+    async def relay(self, client: EgressStreams, server: EgressStreams, *, asked: Asked, host: Host) -> None:
+        """Pass on what both ends say, until both, or the one that answers, have said all.
+
+        Args:
+            client: who asked.
+            server: whom it is connected with.
+            asked: what it asked for, with all that it says.
+            host: what that was permitted as.
+
+        Raises:
+            ConnectionAbortedError: what is said may not pass; why not is in the account.
+        """
+        upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
+        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
+        try:
+            first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
+            for task in first:
+                await task
+        finally:
+            for task in (upward, downward):
+                task.cancel()
+            await asyncio.gather(upward, downward, return_exceptions=True)
+
+    async def _passed_up(self, asked: Asked, host: Host, server: asyncio.StreamWriter) -> None:
+        said = asked.said
+        if asked.is_tunnel and isinstance(host, str):
+            said = self._honestly_named(said, asked.target.port)
+        async for data in said:
+            self._count(sent=len(data))
+            server.write(data)
+            await server.drain()
+        if asked.is_tunnel:
+            _end_writing(server)
+
+    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await server.read(READ_BYTES):
+            self._count(received=len(data))
+            client.write(data)
+            await client.drain()
+        _end_writing(client)
+
+    def _count(self, *, sent: int = 0, received: int = 0) -> None:
+        """Count bytes, and break the connection where they are too many."""
+        account = self.account
+        account.sent_bytes += sent
+        account.received_bytes += received
+        if account.sent_bytes + account.received_bytes > self.total_bytes:
+            most = f"{self.total_bytes >> 20} megabytes have passed, as many as may"
+            account.note("everything", permitted=False, reason=most)
+            raise ConnectionAbortedError
+
+    async def _honestly_named(self, said: AsyncIterator[bytes], port: int) -> AsyncIterator[bytes]:
+        """Pass on what a client says, once it is known that TLS asks for no name that is not permitted."""
+        reader = ClientHelloReader()
+        held: bytearray | None = bytearray()
+        async for data in said:
+            if held is None:
+                yield data
+                continue
+            held += data
+            if not begins_tls(bytes(held[:1])) or self._may_pass(reader, data, port):
+                yield bytes(held)
+                held = None
+
+    def _may_pass(self, reader: ClientHelloReader, data: bytes, port: int) -> bool:
+        """Whether the TLS that a client begins with is known to ask for nothing else; false while that cannot be told.
+
+        Raises:
+            ConnectionAbortedError: it does; the decision is in the account.
+        """
+        name: str | None = None
+        try:
+            hello = reader.read(data)
+            if hello is None:
+                return False
+            name = server_name(hello)
+            if name is not None:
+                self.rules.check_host(parse_host(name), port)
+        except (MalformedHelloError, EgressRefusedError) as error:
+            origin = error.origin if isinstance(error, EgressRefusedError) else ""
+            reason = f"TLS asks for it: {error}" if name else f"its TLS cannot be read: {error}"
+            self.account.note(f"{name or '?'}:{port}", permitted=False, reason=reason, origin=origin)
+            raise ConnectionAbortedError from error
+        return True
+
+
+async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
+    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet."""
+    try:
+        for end in ends:
+            end.close()
+        if not at_once:
+            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+    finally:
+        for end in ends:
+            if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
+                end.transport.abort()
+
+
+def _end_writing(end: asyncio.StreamWriter) -> None:
+    """Say that no more will come; to an end that is gone nothing can be said, and uvloop raises RuntimeError there."""
+    if not end.is_closing():
+        end.write_eof()
 
 
 # ======== sandbox/elf.py ==============================================================================================
@@ -8659,6 +8797,43 @@ def forward(path, port):
 """Python that defines `forward(path, port)`: afterwards the port is there, and a process of its own looks after it."""
 
 
+# ======== sandbox/egress_socket.py ====================================================================================
+# The socket that leads from a box to its egress proxy, in a folder of its own that is mounted into the box.
+#
+# Whoever is inside may connect to it, as whatever user; that nobody else on the host comes near is left to the private
+# folder around it. It is bound through the open folder, so that it does not matter how long the path is.
+
+
+@contextmanager
+def new_socket_folder(folder: Path) -> Iterator[int]:
+    """Make the folder, and hold it open for as long as its socket is being set up."""
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)  # whatever the umask took away
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def bound_egress_socket(folder: int) -> socket.socket:
+    """The socket of an open folder, bound through that: a path has room for 107 bytes. Source: unix(7).
+
+    From Python 3.13 on asyncio looks whether that path is there, and would remove it at the end: where the number could
+    be another descriptor's by then. It finds nothing while the folder is open and the socket has another name.
+    """
+    place = Path(f"/proc/self/fd/{folder}/bound")
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(place))
+        place.chmod(0o666)
+        place.rename(place.with_name(EGRESS_SOCKET))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
 # ======== sandbox/egress_proxy.py =====================================================================================
 # Connects the code of one run with what it may reach, through a socket that leads from its box to here.
 #
@@ -8732,18 +8907,12 @@ class EgressProxy:
         Args:
             folder: in a private folder; nobody else on this host comes near it.
         """
-        opened = _new_socket_folder(folder)
-        try:
-            listening = _bound_socket(opened)
-            await self._serving_from(
-                listening,
-                asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
-            )
-        except BaseException:
-            self.abandon()
-            raise
-        finally:
-            os.close(opened)
+        with new_socket_folder(folder) as opened:
+            try:
+                await self._listen_in(opened)
+            except BaseException:
+                self.abandon()
+                raise
         return self
 
     async def serve(self, listening: socket.socket) -> None:
@@ -8751,6 +8920,13 @@ class EgressProxy:
         await self._serving_from(
             listening,
             asyncio.start_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
+        )
+
+    async def _listen_in(self, opened: int) -> None:
+        listening = bound_egress_socket(opened)
+        await self._serving_from(
+            listening,
+            asyncio.start_unix_server(self._came, sock=listening, backlog=_ACCEPTED_AT_A_TIME, start_serving=False),
         )
 
     async def _serving_from(self, listening: socket.socket, making: Awaitable[asyncio.Server]) -> None:
@@ -8807,7 +8983,7 @@ class EgressProxy:
         except (OSError, TimeoutError, h11.ProtocolError):
             return  # either end is gone, or says nothing; the other is told by the closing
         finally:
-            await self._ended(client[1])
+            await end_connections(client[1], at_once=self._closed)
 
     async def _answered(self, client: EgressStreams) -> None:
         try:
@@ -8825,7 +9001,8 @@ class EgressProxy:
         try:
             async with asyncio.timeout(self._bounds.connect_seconds):
                 host = parse_host(asked.target.untrusted_host)
-                server = await self._connected(host, asked.target.port, asked.addresses)
+                rules = self._opened_rules()
+                server = await self._connected(rules, host, asked)
         except EgressRefusedError as refusal:
             self.account.note(destination, permitted=False, reason=refusal.reason, origin=refusal.origin)
             client[1].write(asked.refusal(HTTPStatus.FORBIDDEN, f"{destination} refused: ", refusal.told))
@@ -8838,23 +9015,33 @@ class EgressProxy:
         self.account.note(destination, permitted=True)
         client[1].write(asked.granted)
         try:
-            await self._relayed(asked, host, client, server)
+            relay = EgressRelay(rules=rules, account=self.account, total_bytes=self._bounds.total_bytes)
+            await relay.relay(client, server, asked=asked, host=host)
         finally:
-            await self._ended(client[1], server[1])
+            await end_connections(client[1], server[1], at_once=self._closed)
 
-    async def _connected(self, host: Host, port: int, known: tuple[IPAddress, ...]) -> EgressStreams:
+    def _opened_rules(self) -> EgressRules:
+        """What permits.
+
+        Raises:
+            EgressRefusedError: nothing does yet.
+        """
+        if self._rules is None:
+            raise EgressRefusedError("the box has not been handed any code yet")
+        return self._rules
+
+    async def _connected(self, rules: EgressRules, host: Host, asked: Asked) -> EgressStreams:
         """A connection to an address that the rules permit; of a name, one of those known, if any are.
 
         Raises:
             EgressRefusedError: they permit none.
             UnreachableError: none answers.
         """
-        if self._rules is None:
-            raise EgressRefusedError("the box has not been handed any code yet")
+        port = asked.target.port
         await self._turn()
-        self._rules.check_host(host, port)
-        found = known or (await self._network.addresses(host) if isinstance(host, str) else (host,))
-        permitted, refusal = self._permitted_addresses(self._rules, found)
+        rules.check_host(host, port)
+        found = asked.addresses or (await self._network.addresses(host) if isinstance(host, str) else (host,))
+        permitted, refusal = self._permitted_addresses(rules, found)
         if refusal is not None and not permitted:
             raise refusal
         failure: OSError | None = None
@@ -8903,99 +9090,6 @@ class EgressProxy:
             self._next_turn = max(self._next_turn, now) + 1 / bounds.connections_a_second
             await asyncio.sleep(self._next_turn - now)
 
-    async def _relayed(self, asked: Asked, host: Host, client: EgressStreams, server: EgressStreams) -> None:
-        """Pass on what both ends say, until both, or the one that answers, have said all."""
-        upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
-        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
-        try:
-            first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
-            for task in first:
-                await task
-        finally:
-            for task in (upward, downward):
-                task.cancel()
-            await asyncio.gather(upward, downward, return_exceptions=True)
-
-    async def _passed_up(self, asked: Asked, host: Host, server: asyncio.StreamWriter) -> None:
-        said = asked.said
-        if asked.is_tunnel and isinstance(host, str):
-            said = self._honestly_named(said, asked.target.port)
-        async for data in said:
-            self._count(sent=len(data))
-            server.write(data)
-            await server.drain()
-        if asked.is_tunnel:
-            _end_writing(server)
-
-    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        while data := await server.read(READ_BYTES):
-            self._count(received=len(data))
-            client.write(data)
-            await client.drain()
-        _end_writing(client)
-
-    async def _ended(self, *ends: asyncio.StreamWriter) -> None:
-        """Close what is written to once it has taken all of it, and at once where the proxy closes."""
-        try:
-            for end in ends:
-                end.close()
-            if not self._closed:
-                await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
-        finally:
-            for end in ends:
-                if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
-                    end.transport.abort()
-
-    def _count(self, *, sent: int = 0, received: int = 0) -> None:
-        """Count bytes, and break the connection where they are too many."""
-        account = self.account
-        account.sent_bytes += sent
-        account.received_bytes += received
-        if account.sent_bytes + account.received_bytes > self._bounds.total_bytes:
-            most = f"{self._bounds.total_bytes >> 20} megabytes have passed, as many as may"
-            account.note("everything", permitted=False, reason=most)
-            raise ConnectionAbortedError
-
-    async def _honestly_named(self, said: AsyncIterator[bytes], port: int) -> AsyncIterator[bytes]:
-        """Pass on what a client says, once it is known that TLS asks for no name that is not permitted."""
-        reader = ClientHelloReader()
-        held: bytearray | None = bytearray()
-        async for data in said:
-            if held is None:
-                yield data
-                continue
-            held += data
-            if not begins_tls(bytes(held[:1])) or self._may_pass(reader, data, port):
-                yield bytes(held)
-                held = None
-
-    def _may_pass(self, reader: ClientHelloReader, data: bytes, port: int) -> bool:
-        """Whether the TLS that a client begins with is known to ask for nothing else; false while that cannot be told.
-
-        Raises:
-            ConnectionAbortedError: it does; the decision is in the account.
-        """
-        name: str | None = None
-        try:
-            hello = reader.read(data)
-            if hello is None:
-                return False
-            name = server_name(hello)
-            if name is not None and self._rules is not None:
-                self._rules.check_host(parse_host(name), port)
-        except (MalformedHelloError, EgressRefusedError) as error:
-            origin = error.origin if isinstance(error, EgressRefusedError) else ""
-            reason = f"TLS asks for it: {error}" if name else f"its TLS cannot be read: {error}"
-            self.account.note(f"{name or '?'}:{port}", permitted=False, reason=reason, origin=origin)
-            raise ConnectionAbortedError from error
-        return True
-
-
-def _end_writing(end: asyncio.StreamWriter) -> None:
-    """Say that no more will come; to an end that is gone nothing can be said, and uvloop raises RuntimeError there."""
-    if not end.is_closing():
-        end.write_eof()
-
 
 def _takes_from_others(end: asyncio.StreamWriter) -> bool:
     """Whether a connection's descriptor shows that so many are in use that this process needs the rest for its own.
@@ -9007,39 +9101,13 @@ def _takes_from_others(end: asyncio.StreamWriter) -> bool:
     return most != resource.RLIM_INFINITY and number >= most // _PART_FOR_BOXES
 
 
-def _new_socket_folder(folder: Path) -> int:
-    folder.mkdir(mode=0o755)
-    folder.chmod(0o755)  # whatever the umask took away
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _bound_socket(folder: int) -> socket.socket:
-    """The socket of an open folder, bound through that: a path has room for 107 bytes. Source: unix(7).
-
-    From Python 3.13 on asyncio looks whether that path is there, and would remove it at the end: where the number could
-    be another descriptor's by then. It finds nothing while the folder is open and the socket has another name.
-    """
-    place = Path(f"/proc/self/fd/{folder}/bound")
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(str(place))
-        place.chmod(0o666)
-        place.rename(place.with_name(EGRESS_SOCKET))
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
 def _why_unreachable(error: Exception) -> str:
     """Why a connection failed, in words that no host name or path comes into."""
     if isinstance(error, UnreachableError):
         return str(error)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    with suppress(AttributeError):
-        return (error.strerror if isinstance(error, OSError) else None) or "it cannot be connected to"
-    return "it cannot be connected to"
+    return (isinstance(error, OSError) and error.strerror) or "it cannot be connected to"
 
 
 # ======== sandbox/loopback_routes.py ==================================================================================
