@@ -202,6 +202,8 @@ def _split_port(text: str) -> tuple[str, int | None]:
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
     if text.count(":") > 1:
         return text, None
+    if "//" in text:
+        raise ValueError(f"{text!r} is the address of a page: write its host, and its port if you mean only that")
     host, colon, port = text.partition(":")
     if colon and not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError(f"{text!r} has no port number after its colon")
@@ -248,6 +250,8 @@ def _unmapped(network: IPNetwork) -> IPNetwork:
 def _checked_name(name: str) -> str:
     if not name.isascii():
         raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
+    if name != name.strip():
+        raise ValueError(f"{name!r} has space around it: write {name.strip()!r}")
     if name != name.lower():
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":

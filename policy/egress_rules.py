@@ -8,13 +8,14 @@ differently.
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Self
 
 from policy.addresses import IPAddress, words_of_address
 from policy.destinations import HostName, ReachIndex
-from policy.effective import EffectiveLimits
+from policy.effective import EffectiveLimits, Fate
 from policy.limits import NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED, NETWORKING_ALLOWED
 
 _LONGEST_HOST = 253
@@ -90,6 +91,8 @@ class EgressRules:
     """Who decided the allow-list, for messages."""
     private_origin: str
     """Who decided about private addresses, for messages."""
+    lists: tuple[tuple[ReachIndex, str], ...] = ()
+    """Each list that the allow-list is the meet of, and who stated it."""
 
     @classmethod
     def of_limits(cls, limits: EffectiveLimits) -> Self:
@@ -100,6 +103,11 @@ class EgressRules:
             private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
             list_origin=limits.origin_of(NETWORK_ALLOWLIST),
             private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+            lists=tuple(
+                (ReachIndex(candidate.stated.value), str(candidate.origin))
+                for candidate in limits.decisions[NETWORK_ALLOWLIST.name].candidates
+                if candidate.fate in {Fate.WON, Fate.CLAMPED}
+            ),
         )
 
     def check_host(self, host: Host, port: int) -> None:
@@ -110,7 +118,7 @@ class EgressRules:
         """
         reach = HostName(host) if isinstance(host, str) else _network_of(host)
         if not self.allowed.permits(reach, port):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: listed.permits(reach, port))
 
     def check_name(self, name: str) -> None:
         """Refuse a name that no item of the allow-list covers at any port.
@@ -119,7 +127,7 @@ class EgressRules:
             EgressRefusedError: none does.
         """
         if not any(self.allowed.ports_over(HostName(name))):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: any(listed.ports_over(HostName(name))))
 
     def check_address(self, address: IPAddress, *, own: bool) -> None:
         """Refuse an address that is not public.
@@ -135,6 +143,11 @@ class EgressRules:
         if what and not self.private_allowed:
             closed = f"{address} is {what}, and private destinations are closed"
             raise EgressRefusedError(closed, self.private_origin, _CLOSED_TOLD)
+
+    def _not_listed(self, permits: Callable[[ReachIndex], bool]) -> EgressRefusedError:
+        """The refusal, in the name of the first list that does not permit it; of the meet, where each of them does."""
+        origins = (origin for listed, origin in self.lists if not permits(listed))
+        return EgressRefusedError("not in the allow-list", next(origins, self.list_origin))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Hears out a client inside a box, up to where it says whom to connect it with, and knows how to answer it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from sandbox.egress_requests import (
 )
 
 READ_BYTES = 1 << 16
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _SOCKS_NO_AUTHENTICATION = b"\x05\x00"
 _SOCKS_NONE_ACCEPTABLE = b"\x05\xff"
 _SOCKS_GRANTED = b"\x05\x00\x00\x01" + bytes(6)
@@ -76,7 +78,7 @@ async def asked_by(client: EgressStreams) -> Asked | None:
 async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
     theirs = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
     try:
-        request = await _http_request(theirs, first, client[0])
+        request = await _http_request(theirs, _percent_encoded(first), client[0])
         if request.method == b"CONNECT":
             return Asked(
                 target=connect_target(request),
@@ -92,6 +94,12 @@ async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
         reason = f"a request that cannot be read: {why}"
         raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
+
+
+def _percent_encoded(first: bytes) -> bytes:
+    """The same with a first line in ASCII: some programs send a path as it was typed, which h11 refuses."""
+    line, end, rest = first.partition(b"\r\n")
+    return _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line) + end + rest
 
 
 async def _http_request(theirs: h11.Connection, first: bytes, reader: asyncio.StreamReader) -> h11.Request:

@@ -6,6 +6,8 @@ each decision down. What follows a redirect is a new request. Until the box has 
 """
 
 import asyncio
+import errno
+import os
 import resource
 import socket
 from collections.abc import Awaitable, Callable
@@ -289,4 +291,6 @@ def _why_unreachable(error: Exception) -> str:
         return str(error)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    return (isinstance(error, OSError) and error.strerror) or "it cannot be connected to"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)  # into its own text asyncio puts the address
+    return "it cannot be connected to"

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from policy.egress_rules import EgressRefusedError, EgressRules, Host, parse_host
+from sandbox.answer_head import AnswerHead
 from sandbox.client_hello import ClientHelloReader, MalformedHelloError, begins_tls, server_name
 from sandbox.egress_account import EgressAccount
 from sandbox.egress_asking import READ_BYTES, Asked
@@ -40,7 +41,8 @@ class EgressRelay:
             ConnectionAbortedError: what is said may not pass; why not is in the account.
         """
         upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
-        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
+        head = None if asked.is_tunnel else AnswerHead()
+        downward = asyncio.create_task(self._passed_down(server[0], client[1], head))
         try:
             first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
             for task in first:
@@ -61,11 +63,15 @@ class EgressRelay:
         if asked.is_tunnel:
             _end_writing(server)
 
-    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _passed_down(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter, head: AnswerHead | None
+    ) -> None:
         while data := await server.read(READ_BYTES):
             self._count(received=len(data))
-            client.write(data)
+            client.write(data if head is None else head.passed(data))
             await client.drain()
+        if head is not None:
+            client.write(head.rest())
         _end_writing(client)
 
     def _count(self, *, sent: int = 0, received: int = 0) -> None:

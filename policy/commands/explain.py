@@ -121,6 +121,8 @@ def _host_and_port(destination: str) -> tuple[str, int]:
     Raises:
         click.UsageError: its port is none.
     """
+    if not destination or "/" in destination:
+        raise click.UsageError(f"--destination {printable(destination)}: it is a host, or a host and a port.")
     host, separator, port = destination.rpartition(":")
     if not separator or (":" in host.strip("[]") and not host.endswith("]")):
         return destination, _USUAL_PORT

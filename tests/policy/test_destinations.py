@@ -164,6 +164,8 @@ def test_spelling_that_could_mean_something_else_is_refused(text: str) -> None:
         ("Example.com", "write 'example.com'"),
         ("10.0.0.1/8", "10.0.0.0/8"),
         ("b\u00fccher.example", "xn--"),
+        ("https://web.example", "write its host"),
+        (" web.example", "write .web.example"),
         ("127.1", "four decimal numbers"),
         ("none", "stands alone"),
         ("example.com:0", "1 to 65535"),

@@ -131,12 +131,15 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write_eof()
 
 
-def web(pages: dict[str, tuple[str, bytes]], heads: list[bytes] | None = None) -> Served:
+def web(
+    pages: dict[str, tuple[str, bytes]], heads: list[bytes] | None = None, *, closing: str = "Connection: close\r\n"
+) -> Served:
     """A web server.
 
     Args:
         pages: by path, status (with further header lines, if need be) and body.
         heads: takes the heads of all requests.
+        closing: how it says that it closes the connection, if it does.
     """
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,7 +147,7 @@ def web(pages: dict[str, tuple[str, bytes]], heads: list[bytes] | None = None) -
         if heads is not None:
             heads.append(head)
         status, body = pages.get(head.split()[1].decode(), ("404 Not Found", b"no such page"))
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{closing}\r\n".encode() + body)
         await writer.drain()
 
     return respond

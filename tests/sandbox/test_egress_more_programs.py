@@ -93,6 +93,19 @@ for url in ("http://web.example/page", "https://web.example/page", "http://web.e
 
 
 @pytest.mark.gvisor
+async def test_session_of_requests_asks_again_and_again_whatever_the_server_says_of_the_connection(
+    place: Place, world: World, authority: Authority, requests_folder: Path
+) -> None:
+    offered = found_packages(requests_folder, Interpreter.current().library_name)
+    offering = Place(equipment=replace(place.equipment, packages=offered))
+    code = "import requests; s = requests.Session(); print([s.get('http://web.example/page').text for _ in range(3)])"
+    async with site(world, authority, "web.example", web({"/page": ("200 OK", b"found")}, closing="")):
+        result = await Inhabited.by(offering, world).run(code, "web.example", max_ram_megabytes=256)
+
+    assert result.output == "['found', 'found', 'found']\n"
+
+
+@pytest.mark.gvisor
 async def test_requests_reaches_what_is_permitted_and_reads_why_all_else_is_refused(
     place: Place, world: World, authority: Authority, requests_folder: Path
 ) -> None:

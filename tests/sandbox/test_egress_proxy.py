@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.egress_network import HostNetwork
 from tests.sandbox.egress_client import Client, connecting, plain, proxied, rules_of
 from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, PUBLIC_IPV6, World, echo, served, web
 
@@ -61,6 +62,14 @@ async def test_name_with_private_addresses_too_never_falls_back_to_them(tmp_path
         assert await client.tunnel_status("mixed.example:80") == 502
 
     assert world.reached == [(PUBLIC, 80)]
+
+
+async def test_why_nobody_answered_is_told_without_an_address(tmp_path: Path) -> None:
+    async with proxied(tmp_path, HostNetwork(), "127.0.0.1", private=True) as client:
+        answer = await client.answer(connecting("127.0.0.1:1"))
+
+    assert client.words == ["127.0.0.1:1 not reached: Connection refused"]
+    assert b"502 Bad Gateway (sandbox: Connection refused)" in answer
 
 
 async def test_second_address_is_tried_where_the_first_does_not_answer(tmp_path: Path, world: World) -> None:
@@ -190,6 +199,15 @@ async def test_host_of_a_plain_request_is_the_one_that_was_checked(tmp_path: Pat
     assert b"internal.example" not in heads[0]
 
 
+async def test_path_as_it_was_typed_is_asked_for_in_ascii(tmp_path: Path, world: World) -> None:
+    heads: list[bytes] = []
+    async with served(web({}, heads)) as door, proxied(tmp_path, world) as client:
+        world.place("web.example", door)
+        await client.answer("GET http://web.example/straße HTTP/1.1\r\nHost: web.example\r\n\r\n".encode())
+
+    assert heads[0].startswith(b"GET /stra%C3%9Fe HTTP/1.1\r\n")
+
+
 async def test_second_request_on_a_plain_connection_reaches_nobody(tmp_path: Path, world: World) -> None:
     heads: list[bytes] = []
     async with served(web({"/": ("200 OK", b"found")}, heads)) as door, proxied(tmp_path, world) as client:
@@ -198,6 +216,19 @@ async def test_second_request_on_a_plain_connection_reaches_nobody(tmp_path: Pat
         answer = await client.answer(first + second)
 
     assert (len(heads), answer.count(b"HTTP/1.1")) == (1, 1)
+
+
+@pytest.mark.parametrize("said", ["", "Connection: keep-alive\r\n"], ids=["nothing", "keep-alive"])
+async def test_client_is_told_that_its_connection_ends_whatever_the_server_says(
+    tmp_path: Path, world: World, said: str
+) -> None:
+    async with served(web({"/": ("200 OK", b"found")}, closing=said)) as door, proxied(tmp_path, world) as client:
+        world.place("web.example", door)
+        head, _, body = (await client.answer(plain("http://web.example/"))).partition(b"\r\n\r\n")
+
+    assert body == b"found"
+    assert head.lower().count(b"connection: ") == 1
+    assert head.endswith(b"Connection: close")
 
 
 async def test_chunked_upload_that_waits_for_continue_arrives(tmp_path: Path, world: World) -> None:

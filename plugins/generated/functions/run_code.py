@@ -6,111 +6,112 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 101 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 102 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py .............. line 208
-#   policy/destinations.py ......... line 544
-#   policy/addresses.py ............ line 769
-#   policy/positions.py ............ line 874
-#   policy/errors.py ............... line 1100
-#   policy/keys.py ................. line 1233
-#   policy/requester.py ............ line 1445
-#   policy/shape.py ................ line 1587
-#   policy/shape_errors.py ......... line 1843
-#   policy/values.py ............... line 1927
-#   policy/limits.py ............... line 2279
-#   policy/settings.py ............. line 2525
-#   policy/remembered.py ........... line 2899
-#   policy/schema.py ............... line 3032
-#   policy/statements.py ........... line 3175
-#   policy/effective.py ............ line 3257
-#   policy/egress_rules.py ......... line 3466
-#   policy/environment.py .......... line 3599
-#   policy/toml_words.py ........... line 3824
-#   policy/toml_text.py ............ line 4168
-#   policy/document.py ............. line 4442
-#   policy/refusals.py ............. line 4683
-#   policy/resolve.py .............. line 4863
-#   policy/signature_block.py ...... line 5196
-#   policy/signatures.py ........... line 5399
-#   policy/situation.py ............ line 5524
-#   plugins/valves.py .............. line 5634
-#   policy/trusted_files.py ........ line 5755
-#   policy/load.py ................. line 6175
-#   policy/locks.py ................ line 6313
-#   policy/audit.py ................ line 6368
-#   policy/standing.py ............. line 6698
-#   policy/state_folder.py ......... line 6817
-#   policy/live.py ................. line 6911
-#   sandbox/announcing.py .......... line 7136
-#   sandbox/cleaning.py ............ line 7174
-#   plugins/people.py .............. line 7196
-#   sandbox/client_hello.py ........ line 7291
-#   sandbox/control.py ............. line 7422
-#   sandbox/egress_account.py ...... line 7599
-#   sandbox/egress_network.py ...... line 7724
-#   sandbox/egress_requests.py ..... line 7888
-#   sandbox/egress_asking.py ....... line 8021
-#   sandbox/egress_relay.py ........ line 8176
-#   sandbox/elf.py ................. line 8300
-#   sandbox/errors.py .............. line 8398
-#   sandbox/folders.py ............. line 8452
-#   sandbox/forwarder.py ........... line 8684
-#   sandbox/egress_socket.py ....... line 8800
-#   sandbox/egress_proxy.py ........ line 8837
-#   sandbox/loopback_routes.py ..... line 9113
-#   sandbox/name_messages.py ....... line 9185
-#   sandbox/name_server.py ......... line 9331
-#   sandbox/off_limits.py .......... line 9441
-#   sandbox/packages.py ............ line 9558
-#   sandbox/permitted_names.py ..... line 9728
-#   sandbox/pipes.py ............... line 9925
-#   sandbox/processes.py ........... line 10053
-#   sandbox/cgroups.py ............. line 10176
-#   sandbox/ended_family.py ........ line 10973
-#   sandbox/forgotten_cgroups.py ... line 11032
-#   sandbox/queue_lines.py ......... line 11097
-#   sandbox/release.py ............. line 11265
-#   sandbox/debian.py .............. line 11670
-#   sandbox/request.py ............. line 11933
-#   sandbox/outcome.py ............. line 12012
-#   plugins/presentation.py ........ line 12251
-#   sandbox/account.py ............. line 12355
-#   sandbox/probes.py .............. line 12432
-#   sandbox/run_notes.py ........... line 12581
-#   sandbox/noted_cgroups.py ....... line 12748
-#   sandbox/leases.py .............. line 12817
-#   sandbox/runsc_program.py ....... line 12971
-#   sandbox/gvisor.py .............. line 13072
-#   sandbox/host_binding.py ........ line 13339
-#   sandbox/proof.py ............... line 13367
-#   sandbox/enforcing.py ........... line 13466
-#   sandbox/shared_libraries.py .... line 13553
-#   sandbox/slots.py ............... line 13708
-#   sandbox/starters.py ............ line 13983
-#   sandbox/box.py ................. line 14111
-#   sandbox/tree_plan.py ........... line 14415
-#   sandbox/tree_build.py .......... line 14656
-#   sandbox/tree_marker.py ......... line 14860
-#   sandbox/used_trees.py .......... line 14952
-#   sandbox/tree.py ................ line 15033
-#   sandbox/launch.py .............. line 15214
-#   sandbox/kept_launch.py ......... line 15471
-#   sandbox/spec.py ................ line 15536
-#   sandbox/equipment.py ........... line 15754
-#   sandbox/network_namespace.py ... line 15894
-#   sandbox/transparent_egress.py .. line 16191
-#   sandbox/ready_box.py ........... line 16329
-#   sandbox/pool.py ................ line 16667
-#   sandbox/runner.py .............. line 16937
-#   sandbox/proving.py ............. line 17253
-#   sandbox/prepared_runner.py ..... line 17306
-#   sandbox/session.py ............. line 17465
-#   plugins/host.py ................ line 17714
-#   plugins/self_test.py ........... line 17849
-#   plugins/function.py ............ line 17908
+#   plugins/blocks.py .............. line 209
+#   policy/destinations.py ......... line 545
+#   policy/addresses.py ............ line 774
+#   policy/positions.py ............ line 879
+#   policy/errors.py ............... line 1105
+#   policy/keys.py ................. line 1238
+#   policy/requester.py ............ line 1450
+#   policy/shape.py ................ line 1592
+#   policy/shape_errors.py ......... line 1848
+#   policy/values.py ............... line 1932
+#   policy/limits.py ............... line 2284
+#   policy/settings.py ............. line 2530
+#   policy/remembered.py ........... line 2904
+#   policy/schema.py ............... line 3037
+#   policy/statements.py ........... line 3180
+#   policy/effective.py ............ line 3262
+#   policy/egress_rules.py ......... line 3471
+#   policy/environment.py .......... line 3616
+#   policy/toml_words.py ........... line 3841
+#   policy/toml_text.py ............ line 4185
+#   policy/document.py ............. line 4459
+#   policy/refusals.py ............. line 4700
+#   policy/resolve.py .............. line 4880
+#   policy/signature_block.py ...... line 5213
+#   policy/signatures.py ........... line 5416
+#   policy/situation.py ............ line 5541
+#   plugins/valves.py .............. line 5651
+#   policy/trusted_files.py ........ line 5772
+#   policy/load.py ................. line 6192
+#   policy/locks.py ................ line 6330
+#   policy/audit.py ................ line 6385
+#   policy/standing.py ............. line 6715
+#   policy/state_folder.py ......... line 6834
+#   policy/live.py ................. line 6928
+#   sandbox/announcing.py .......... line 7153
+#   sandbox/answer_head.py ......... line 7191
+#   sandbox/cleaning.py ............ line 7246
+#   plugins/people.py .............. line 7268
+#   sandbox/client_hello.py ........ line 7363
+#   sandbox/control.py ............. line 7494
+#   sandbox/egress_account.py ...... line 7671
+#   sandbox/egress_network.py ...... line 7796
+#   sandbox/egress_requests.py ..... line 7960
+#   sandbox/egress_asking.py ....... line 8093
+#   sandbox/egress_relay.py ........ line 8255
+#   sandbox/elf.py ................. line 8384
+#   sandbox/errors.py .............. line 8482
+#   sandbox/folders.py ............. line 8536
+#   sandbox/forwarder.py ........... line 8768
+#   sandbox/egress_socket.py ....... line 8884
+#   sandbox/egress_proxy.py ........ line 8921
+#   sandbox/loopback_routes.py ..... line 9199
+#   sandbox/name_messages.py ....... line 9271
+#   sandbox/name_server.py ......... line 9417
+#   sandbox/off_limits.py .......... line 9527
+#   sandbox/packages.py ............ line 9644
+#   sandbox/permitted_names.py ..... line 9814
+#   sandbox/pipes.py ............... line 10011
+#   sandbox/processes.py ........... line 10139
+#   sandbox/cgroups.py ............. line 10262
+#   sandbox/ended_family.py ........ line 11059
+#   sandbox/forgotten_cgroups.py ... line 11118
+#   sandbox/queue_lines.py ......... line 11183
+#   sandbox/release.py ............. line 11351
+#   sandbox/debian.py .............. line 11756
+#   sandbox/request.py ............. line 12019
+#   sandbox/outcome.py ............. line 12098
+#   plugins/presentation.py ........ line 12337
+#   sandbox/account.py ............. line 12441
+#   sandbox/probes.py .............. line 12518
+#   sandbox/run_notes.py ........... line 12667
+#   sandbox/noted_cgroups.py ....... line 12834
+#   sandbox/leases.py .............. line 12903
+#   sandbox/runsc_program.py ....... line 13057
+#   sandbox/gvisor.py .............. line 13158
+#   sandbox/host_binding.py ........ line 13425
+#   sandbox/proof.py ............... line 13453
+#   sandbox/enforcing.py ........... line 13552
+#   sandbox/shared_libraries.py .... line 13639
+#   sandbox/slots.py ............... line 13794
+#   sandbox/starters.py ............ line 14069
+#   sandbox/box.py ................. line 14197
+#   sandbox/tree_plan.py ........... line 14501
+#   sandbox/tree_build.py .......... line 14742
+#   sandbox/tree_marker.py ......... line 14946
+#   sandbox/used_trees.py .......... line 15038
+#   sandbox/tree.py ................ line 15119
+#   sandbox/launch.py .............. line 15300
+#   sandbox/kept_launch.py ......... line 15557
+#   sandbox/spec.py ................ line 15622
+#   sandbox/equipment.py ........... line 15840
+#   sandbox/network_namespace.py ... line 15980
+#   sandbox/transparent_egress.py .. line 16277
+#   sandbox/ready_box.py ........... line 16415
+#   sandbox/pool.py ................ line 16753
+#   sandbox/runner.py .............. line 17023
+#   sandbox/proving.py ............. line 17339
+#   sandbox/prepared_runner.py ..... line 17392
+#   sandbox/session.py ............. line 17551
+#   plugins/host.py ................ line 17800
+#   plugins/self_test.py ........... line 17935
+#   plugins/function.py ............ line 17994
 
 import argparse
 import array
@@ -696,6 +697,8 @@ def _split_port(text: str) -> tuple[str, int | None]:
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
     if text.count(":") > 1:
         return text, None
+    if "//" in text:
+        raise ValueError(f"{text!r} is the address of a page: write its host, and its port if you mean only that")
     host, colon, port = text.partition(":")
     if colon and not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError(f"{text!r} has no port number after its colon")
@@ -742,6 +745,8 @@ def _unmapped(network: IPNetwork) -> IPNetwork:
 def _checked_name(name: str) -> str:
     if not name.isascii():
         raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
+    if name != name.strip():
+        raise ValueError(f"{name!r} has space around it: write {name.strip()!r}")
     if name != name.lower():
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":
@@ -3545,6 +3550,8 @@ class EgressRules:
     """Who decided the allow-list, for messages."""
     private_origin: str
     """Who decided about private addresses, for messages."""
+    lists: tuple[tuple[ReachIndex, str], ...] = ()
+    """Each list that the allow-list is the meet of, and who stated it."""
 
     @classmethod
     def of_limits(cls, limits: EffectiveLimits) -> Self:
@@ -3555,6 +3562,11 @@ class EgressRules:
             private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
             list_origin=limits.origin_of(NETWORK_ALLOWLIST),
             private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+            lists=tuple(
+                (ReachIndex(candidate.stated.value), str(candidate.origin))
+                for candidate in limits.decisions[NETWORK_ALLOWLIST.name].candidates
+                if candidate.fate in {Fate.WON, Fate.CLAMPED}
+            ),
         )
 
     def check_host(self, host: Host, port: int) -> None:
@@ -3565,7 +3577,7 @@ class EgressRules:
         """
         reach = HostName(host) if isinstance(host, str) else _network_of(host)
         if not self.allowed.permits(reach, port):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: listed.permits(reach, port))
 
     def check_name(self, name: str) -> None:
         """Refuse a name that no item of the allow-list covers at any port.
@@ -3574,7 +3586,7 @@ class EgressRules:
             EgressRefusedError: none does.
         """
         if not any(self.allowed.ports_over(HostName(name))):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: any(listed.ports_over(HostName(name))))
 
     def check_address(self, address: IPAddress, *, own: bool) -> None:
         """Refuse an address that is not public.
@@ -3590,6 +3602,11 @@ class EgressRules:
         if what and not self.private_allowed:
             closed = f"{address} is {what}, and private destinations are closed"
             raise EgressRefusedError(closed, self.private_origin, _CLOSED_TOLD)
+
+    def _not_listed(self, permits: Callable[[ReachIndex], bool]) -> EgressRefusedError:
+        """The refusal, in the name of the first list that does not permit it; of the meet, where each of them does."""
+        origins = (origin for listed, origin in self.lists if not permits(listed))
+        return EgressRefusedError("not in the allow-list", next(origins, self.list_origin))
 
 
 def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
@@ -7171,6 +7188,61 @@ class InTurn:
         await self._announce(sentence)
 
 
+# ======== sandbox/answer_head.py ======================================================================================
+# Tells a client of the plain HTTP proxy that its connection ends with this answer, whatever the server says of its.
+#
+# One connection of a client carries one request, so that no second one reaches a server unseen; a client that is not told
+# so would send another, and see it fail. All else of an answer passes as it came.
+#
+# Source: RFC 9112 section 9.6 (close) and 2.2 (line endings), RFC 9110 section 15.2 (interim answers).
+
+
+_MOST_ANSWER_HEAD_BYTES = 1 << 16
+"""A longer head passes as it came; nobody needs to understand it here."""
+_LONGEST_HEAD_END = 4
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}")
+_OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+
+
+class AnswerHead:
+    """The head of one answer, on its way to the client."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._held: bytearray | None = bytearray()
+        self._searched = 0
+
+    def passed(self, data: bytes) -> bytes:
+        """What of these bytes, and of those held before, the client gets now."""
+        if self._held is None:
+            return data
+        self._held += data
+        said = bytearray()
+        while (end := _HEAD_END.search(self._held, self._searched)) is not None:
+            head, self._held, self._searched = bytes(self._held[: end.start()]), self._held[end.end() :], 0
+            if _INTERIM.match(head) is None:
+                return bytes(said) + _closing(head) + self.rest()
+            said += head + b"\r\n\r\n"
+        self._searched = max(0, len(self._held) - _LONGEST_HEAD_END)
+        return bytes(said) + (self.rest() if len(self._held) > _MOST_ANSWER_HEAD_BYTES else b"")
+
+    def rest(self) -> bytes:
+        """What is still held; from now on everything passes as it comes."""
+        held, self._held = bytes(self._held or b""), None
+        return held
+
+
+def _closing(head: bytes) -> bytes:
+    if not head.startswith(b"HTTP/1."):
+        return head + b"\r\n\r\n"
+    lines = (
+        line for line in _LINE_END.split(head) if line.partition(b":")[0].strip().lower() not in _OF_THE_CONNECTION
+    )
+    return b"\r\n".join((*lines, b"Connection: close", b"", b""))
+
+
 # ======== sandbox/cleaning.py =========================================================================================
 # Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
 #
@@ -8023,6 +8095,7 @@ def _port(text: str) -> int:
 
 
 READ_BYTES = 1 << 16
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _SOCKS_NO_AUTHENTICATION = b"\x05\x00"
 _SOCKS_NONE_ACCEPTABLE = b"\x05\xff"
 _SOCKS_GRANTED = b"\x05\x00\x00\x01" + bytes(6)
@@ -8077,7 +8150,7 @@ async def asked_by(client: EgressStreams) -> Asked | None:
 async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
     theirs = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
     try:
-        request = await _http_request(theirs, first, client[0])
+        request = await _http_request(theirs, _percent_encoded(first), client[0])
         if request.method == b"CONNECT":
             return Asked(
                 target=connect_target(request),
@@ -8093,6 +8166,12 @@ async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
         reason = f"a request that cannot be read: {why}"
         raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
+
+
+def _percent_encoded(first: bytes) -> bytes:
+    """The same with a first line in ASCII: some programs send a path as it was typed, which h11 refuses."""
+    line, end, rest = first.partition(b"\r\n")
+    return _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line) + end + rest
 
 
 async def _http_request(theirs: h11.Connection, first: bytes, reader: asyncio.StreamReader) -> h11.Request:
@@ -8205,7 +8284,8 @@ class EgressRelay:
             ConnectionAbortedError: what is said may not pass; why not is in the account.
         """
         upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
-        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
+        head = None if asked.is_tunnel else AnswerHead()
+        downward = asyncio.create_task(self._passed_down(server[0], client[1], head))
         try:
             first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
             for task in first:
@@ -8226,11 +8306,15 @@ class EgressRelay:
         if asked.is_tunnel:
             _end_writing(server)
 
-    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _passed_down(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter, head: AnswerHead | None
+    ) -> None:
         while data := await server.read(READ_BYTES):
             self._count(received=len(data))
-            client.write(data)
+            client.write(data if head is None else head.passed(data))
             await client.drain()
+        if head is not None:
+            client.write(head.rest())
         _end_writing(client)
 
     def _count(self, *, sent: int = 0, received: int = 0) -> None:
@@ -9107,7 +9191,9 @@ def _why_unreachable(error: Exception) -> str:
         return str(error)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    return (isinstance(error, OSError) and error.strerror) or "it cannot be connected to"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)  # into its own text asyncio puts the address
+    return "it cannot be connected to"
 
 
 # ======== sandbox/loopback_routes.py ==================================================================================

@@ -6,110 +6,111 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 100 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 101 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   policy/destinations.py ......... line 207
-#   policy/addresses.py ............ line 432
-#   policy/positions.py ............ line 537
-#   policy/errors.py ............... line 763
-#   policy/keys.py ................. line 896
-#   policy/requester.py ............ line 1108
-#   policy/shape.py ................ line 1250
-#   policy/shape_errors.py ......... line 1506
-#   policy/values.py ............... line 1590
-#   policy/limits.py ............... line 1942
-#   policy/settings.py ............. line 2188
-#   policy/remembered.py ........... line 2562
-#   policy/schema.py ............... line 2695
-#   policy/statements.py ........... line 2838
-#   policy/effective.py ............ line 2920
-#   policy/egress_rules.py ......... line 3129
-#   policy/environment.py .......... line 3262
-#   policy/toml_words.py ........... line 3487
-#   policy/toml_text.py ............ line 3831
-#   policy/document.py ............. line 4105
-#   policy/refusals.py ............. line 4346
-#   policy/resolve.py .............. line 4526
-#   policy/signature_block.py ...... line 4859
-#   policy/signatures.py ........... line 5062
-#   policy/situation.py ............ line 5187
-#   plugins/valves.py .............. line 5297
-#   policy/trusted_files.py ........ line 5418
-#   policy/load.py ................. line 5838
-#   policy/locks.py ................ line 5976
-#   policy/audit.py ................ line 6031
-#   policy/standing.py ............. line 6361
-#   policy/state_folder.py ......... line 6480
-#   policy/live.py ................. line 6574
-#   sandbox/announcing.py .......... line 6799
-#   sandbox/cleaning.py ............ line 6837
-#   plugins/people.py .............. line 6859
-#   sandbox/client_hello.py ........ line 6983
-#   sandbox/control.py ............. line 7114
-#   sandbox/egress_account.py ...... line 7291
-#   sandbox/egress_network.py ...... line 7416
-#   sandbox/egress_requests.py ..... line 7580
-#   sandbox/egress_asking.py ....... line 7713
-#   sandbox/egress_relay.py ........ line 7868
-#   sandbox/elf.py ................. line 7992
-#   sandbox/errors.py .............. line 8090
-#   sandbox/folders.py ............. line 8144
-#   sandbox/forwarder.py ........... line 8376
-#   sandbox/egress_socket.py ....... line 8492
-#   sandbox/egress_proxy.py ........ line 8529
-#   sandbox/loopback_routes.py ..... line 8805
-#   sandbox/name_messages.py ....... line 8877
-#   sandbox/name_server.py ......... line 9023
-#   sandbox/off_limits.py .......... line 9133
-#   sandbox/packages.py ............ line 9250
-#   sandbox/permitted_names.py ..... line 9420
-#   sandbox/pipes.py ............... line 9617
-#   sandbox/processes.py ........... line 9745
-#   sandbox/cgroups.py ............. line 9868
-#   sandbox/ended_family.py ........ line 10665
-#   sandbox/forgotten_cgroups.py ... line 10724
-#   sandbox/queue_lines.py ......... line 10789
-#   sandbox/release.py ............. line 10957
-#   sandbox/debian.py .............. line 11362
-#   sandbox/request.py ............. line 11625
-#   sandbox/outcome.py ............. line 11704
-#   plugins/presentation.py ........ line 11943
-#   sandbox/account.py ............. line 12003
-#   sandbox/probes.py .............. line 12080
-#   sandbox/run_notes.py ........... line 12229
-#   sandbox/noted_cgroups.py ....... line 12396
-#   sandbox/leases.py .............. line 12465
-#   sandbox/runsc_program.py ....... line 12619
-#   sandbox/gvisor.py .............. line 12720
-#   sandbox/host_binding.py ........ line 12987
-#   sandbox/proof.py ............... line 13015
-#   sandbox/enforcing.py ........... line 13114
-#   sandbox/shared_libraries.py .... line 13201
-#   sandbox/slots.py ............... line 13356
-#   sandbox/starters.py ............ line 13631
-#   sandbox/box.py ................. line 13759
-#   sandbox/tree_plan.py ........... line 14063
-#   sandbox/tree_build.py .......... line 14304
-#   sandbox/tree_marker.py ......... line 14508
-#   sandbox/used_trees.py .......... line 14600
-#   sandbox/tree.py ................ line 14681
-#   sandbox/launch.py .............. line 14862
-#   sandbox/kept_launch.py ......... line 15119
-#   sandbox/spec.py ................ line 15184
-#   sandbox/equipment.py ........... line 15402
-#   sandbox/network_namespace.py ... line 15542
-#   sandbox/transparent_egress.py .. line 15839
-#   sandbox/ready_box.py ........... line 15977
-#   sandbox/pool.py ................ line 16315
-#   sandbox/runner.py .............. line 16585
-#   sandbox/proving.py ............. line 16901
-#   sandbox/prepared_runner.py ..... line 16954
-#   sandbox/session.py ............. line 17113
-#   plugins/host.py ................ line 17362
-#   plugins/self_test.py ........... line 17497
-#   plugins/tool.py ................ line 17556
+#   policy/destinations.py ......... line 208
+#   policy/addresses.py ............ line 437
+#   policy/positions.py ............ line 542
+#   policy/errors.py ............... line 768
+#   policy/keys.py ................. line 901
+#   policy/requester.py ............ line 1113
+#   policy/shape.py ................ line 1255
+#   policy/shape_errors.py ......... line 1511
+#   policy/values.py ............... line 1595
+#   policy/limits.py ............... line 1947
+#   policy/settings.py ............. line 2193
+#   policy/remembered.py ........... line 2567
+#   policy/schema.py ............... line 2700
+#   policy/statements.py ........... line 2843
+#   policy/effective.py ............ line 2925
+#   policy/egress_rules.py ......... line 3134
+#   policy/environment.py .......... line 3279
+#   policy/toml_words.py ........... line 3504
+#   policy/toml_text.py ............ line 3848
+#   policy/document.py ............. line 4122
+#   policy/refusals.py ............. line 4363
+#   policy/resolve.py .............. line 4543
+#   policy/signature_block.py ...... line 4876
+#   policy/signatures.py ........... line 5079
+#   policy/situation.py ............ line 5204
+#   plugins/valves.py .............. line 5314
+#   policy/trusted_files.py ........ line 5435
+#   policy/load.py ................. line 5855
+#   policy/locks.py ................ line 5993
+#   policy/audit.py ................ line 6048
+#   policy/standing.py ............. line 6378
+#   policy/state_folder.py ......... line 6497
+#   policy/live.py ................. line 6591
+#   sandbox/announcing.py .......... line 6816
+#   sandbox/answer_head.py ......... line 6854
+#   sandbox/cleaning.py ............ line 6909
+#   plugins/people.py .............. line 6931
+#   sandbox/client_hello.py ........ line 7055
+#   sandbox/control.py ............. line 7186
+#   sandbox/egress_account.py ...... line 7363
+#   sandbox/egress_network.py ...... line 7488
+#   sandbox/egress_requests.py ..... line 7652
+#   sandbox/egress_asking.py ....... line 7785
+#   sandbox/egress_relay.py ........ line 7947
+#   sandbox/elf.py ................. line 8076
+#   sandbox/errors.py .............. line 8174
+#   sandbox/folders.py ............. line 8228
+#   sandbox/forwarder.py ........... line 8460
+#   sandbox/egress_socket.py ....... line 8576
+#   sandbox/egress_proxy.py ........ line 8613
+#   sandbox/loopback_routes.py ..... line 8891
+#   sandbox/name_messages.py ....... line 8963
+#   sandbox/name_server.py ......... line 9109
+#   sandbox/off_limits.py .......... line 9219
+#   sandbox/packages.py ............ line 9336
+#   sandbox/permitted_names.py ..... line 9506
+#   sandbox/pipes.py ............... line 9703
+#   sandbox/processes.py ........... line 9831
+#   sandbox/cgroups.py ............. line 9954
+#   sandbox/ended_family.py ........ line 10751
+#   sandbox/forgotten_cgroups.py ... line 10810
+#   sandbox/queue_lines.py ......... line 10875
+#   sandbox/release.py ............. line 11043
+#   sandbox/debian.py .............. line 11448
+#   sandbox/request.py ............. line 11711
+#   sandbox/outcome.py ............. line 11790
+#   plugins/presentation.py ........ line 12029
+#   sandbox/account.py ............. line 12089
+#   sandbox/probes.py .............. line 12166
+#   sandbox/run_notes.py ........... line 12315
+#   sandbox/noted_cgroups.py ....... line 12482
+#   sandbox/leases.py .............. line 12551
+#   sandbox/runsc_program.py ....... line 12705
+#   sandbox/gvisor.py .............. line 12806
+#   sandbox/host_binding.py ........ line 13073
+#   sandbox/proof.py ............... line 13101
+#   sandbox/enforcing.py ........... line 13200
+#   sandbox/shared_libraries.py .... line 13287
+#   sandbox/slots.py ............... line 13442
+#   sandbox/starters.py ............ line 13717
+#   sandbox/box.py ................. line 13845
+#   sandbox/tree_plan.py ........... line 14149
+#   sandbox/tree_build.py .......... line 14390
+#   sandbox/tree_marker.py ......... line 14594
+#   sandbox/used_trees.py .......... line 14686
+#   sandbox/tree.py ................ line 14767
+#   sandbox/launch.py .............. line 14948
+#   sandbox/kept_launch.py ......... line 15205
+#   sandbox/spec.py ................ line 15270
+#   sandbox/equipment.py ........... line 15488
+#   sandbox/network_namespace.py ... line 15628
+#   sandbox/transparent_egress.py .. line 15925
+#   sandbox/ready_box.py ........... line 16063
+#   sandbox/pool.py ................ line 16401
+#   sandbox/runner.py .............. line 16671
+#   sandbox/proving.py ............. line 16987
+#   sandbox/prepared_runner.py ..... line 17040
+#   sandbox/session.py ............. line 17199
+#   plugins/host.py ................ line 17448
+#   plugins/self_test.py ........... line 17583
+#   plugins/tool.py ................ line 17642
 
 import argparse
 import array
@@ -359,6 +360,8 @@ def _split_port(text: str) -> tuple[str, int | None]:
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
     if text.count(":") > 1:
         return text, None
+    if "//" in text:
+        raise ValueError(f"{text!r} is the address of a page: write its host, and its port if you mean only that")
     host, colon, port = text.partition(":")
     if colon and not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError(f"{text!r} has no port number after its colon")
@@ -405,6 +408,8 @@ def _unmapped(network: IPNetwork) -> IPNetwork:
 def _checked_name(name: str) -> str:
     if not name.isascii():
         raise ValueError(f"{name!r} is not in A-labels: write the form that begins with xn--")
+    if name != name.strip():
+        raise ValueError(f"{name!r} has space around it: write {name.strip()!r}")
     if name != name.lower():
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":
@@ -3208,6 +3213,8 @@ class EgressRules:
     """Who decided the allow-list, for messages."""
     private_origin: str
     """Who decided about private addresses, for messages."""
+    lists: tuple[tuple[ReachIndex, str], ...] = ()
+    """Each list that the allow-list is the meet of, and who stated it."""
 
     @classmethod
     def of_limits(cls, limits: EffectiveLimits) -> Self:
@@ -3218,6 +3225,11 @@ class EgressRules:
             private_allowed=limits[NETWORK_PRIVATE_ALLOWED],
             list_origin=limits.origin_of(NETWORK_ALLOWLIST),
             private_origin=limits.origin_of(NETWORK_PRIVATE_ALLOWED),
+            lists=tuple(
+                (ReachIndex(candidate.stated.value), str(candidate.origin))
+                for candidate in limits.decisions[NETWORK_ALLOWLIST.name].candidates
+                if candidate.fate in {Fate.WON, Fate.CLAMPED}
+            ),
         )
 
     def check_host(self, host: Host, port: int) -> None:
@@ -3228,7 +3240,7 @@ class EgressRules:
         """
         reach = HostName(host) if isinstance(host, str) else _network_of(host)
         if not self.allowed.permits(reach, port):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: listed.permits(reach, port))
 
     def check_name(self, name: str) -> None:
         """Refuse a name that no item of the allow-list covers at any port.
@@ -3237,7 +3249,7 @@ class EgressRules:
             EgressRefusedError: none does.
         """
         if not any(self.allowed.ports_over(HostName(name))):
-            raise EgressRefusedError("not in the allow-list", self.list_origin)
+            raise self._not_listed(lambda listed: any(listed.ports_over(HostName(name))))
 
     def check_address(self, address: IPAddress, *, own: bool) -> None:
         """Refuse an address that is not public.
@@ -3253,6 +3265,11 @@ class EgressRules:
         if what and not self.private_allowed:
             closed = f"{address} is {what}, and private destinations are closed"
             raise EgressRefusedError(closed, self.private_origin, _CLOSED_TOLD)
+
+    def _not_listed(self, permits: Callable[[ReachIndex], bool]) -> EgressRefusedError:
+        """The refusal, in the name of the first list that does not permit it; of the meet, where each of them does."""
+        origins = (origin for listed, origin in self.lists if not permits(listed))
+        return EgressRefusedError("not in the allow-list", next(origins, self.list_origin))
 
 
 def _network_of(address: IPAddress) -> IPv4Network | IPv6Network:
@@ -6834,6 +6851,61 @@ class InTurn:
         await self._announce(sentence)
 
 
+# ======== sandbox/answer_head.py ======================================================================================
+# Tells a client of the plain HTTP proxy that its connection ends with this answer, whatever the server says of its.
+#
+# One connection of a client carries one request, so that no second one reaches a server unseen; a client that is not told
+# so would send another, and see it fail. All else of an answer passes as it came.
+#
+# Source: RFC 9112 section 9.6 (close) and 2.2 (line endings), RFC 9110 section 15.2 (interim answers).
+
+
+_MOST_ANSWER_HEAD_BYTES = 1 << 16
+"""A longer head passes as it came; nobody needs to understand it here."""
+_LONGEST_HEAD_END = 4
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}")
+_OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+
+
+class AnswerHead:
+    """The head of one answer, on its way to the client."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._held: bytearray | None = bytearray()
+        self._searched = 0
+
+    def passed(self, data: bytes) -> bytes:
+        """What of these bytes, and of those held before, the client gets now."""
+        if self._held is None:
+            return data
+        self._held += data
+        said = bytearray()
+        while (end := _HEAD_END.search(self._held, self._searched)) is not None:
+            head, self._held, self._searched = bytes(self._held[: end.start()]), self._held[end.end() :], 0
+            if _INTERIM.match(head) is None:
+                return bytes(said) + _closing(head) + self.rest()
+            said += head + b"\r\n\r\n"
+        self._searched = max(0, len(self._held) - _LONGEST_HEAD_END)
+        return bytes(said) + (self.rest() if len(self._held) > _MOST_ANSWER_HEAD_BYTES else b"")
+
+    def rest(self) -> bytes:
+        """What is still held; from now on everything passes as it comes."""
+        held, self._held = bytes(self._held or b""), None
+        return held
+
+
+def _closing(head: bytes) -> bytes:
+    if not head.startswith(b"HTTP/1."):
+        return head + b"\r\n\r\n"
+    lines = (
+        line for line in _LINE_END.split(head) if line.partition(b":")[0].strip().lower() not in _OF_THE_CONNECTION
+    )
+    return b"\r\n".join((*lines, b"Connection: close", b"", b""))
+
+
 # ======== sandbox/cleaning.py =========================================================================================
 # Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
 #
@@ -7715,6 +7787,7 @@ def _port(text: str) -> int:
 
 
 READ_BYTES = 1 << 16
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _SOCKS_NO_AUTHENTICATION = b"\x05\x00"
 _SOCKS_NONE_ACCEPTABLE = b"\x05\xff"
 _SOCKS_GRANTED = b"\x05\x00\x00\x01" + bytes(6)
@@ -7769,7 +7842,7 @@ async def asked_by(client: EgressStreams) -> Asked | None:
 async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
     theirs = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
     try:
-        request = await _http_request(theirs, first, client[0])
+        request = await _http_request(theirs, _percent_encoded(first), client[0])
         if request.method == b"CONNECT":
             return Asked(
                 target=connect_target(request),
@@ -7785,6 +7858,12 @@ async def _http_asked(first: bytes, client: EgressStreams) -> Asked:
         reason = f"a request that cannot be read: {why}"
         raise UnreadableRequestError(reason, _http_refusal(HTTPStatus.BAD_REQUEST, "", reason)) from error
     return Asked(target=target, granted=b"", said=said, is_tunnel=False, refusal=_http_refusal)
+
+
+def _percent_encoded(first: bytes) -> bytes:
+    """The same with a first line in ASCII: some programs send a path as it was typed, which h11 refuses."""
+    line, end, rest = first.partition(b"\r\n")
+    return _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line) + end + rest
 
 
 async def _http_request(theirs: h11.Connection, first: bytes, reader: asyncio.StreamReader) -> h11.Request:
@@ -7897,7 +7976,8 @@ class EgressRelay:
             ConnectionAbortedError: what is said may not pass; why not is in the account.
         """
         upward = asyncio.create_task(self._passed_up(asked, host, server[1]))
-        downward = asyncio.create_task(self._passed_down(server[0], client[1]))
+        head = None if asked.is_tunnel else AnswerHead()
+        downward = asyncio.create_task(self._passed_down(server[0], client[1], head))
         try:
             first, _ = await asyncio.wait((upward, downward), return_when=asyncio.FIRST_EXCEPTION)
             for task in first:
@@ -7918,11 +7998,15 @@ class EgressRelay:
         if asked.is_tunnel:
             _end_writing(server)
 
-    async def _passed_down(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _passed_down(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter, head: AnswerHead | None
+    ) -> None:
         while data := await server.read(READ_BYTES):
             self._count(received=len(data))
-            client.write(data)
+            client.write(data if head is None else head.passed(data))
             await client.drain()
+        if head is not None:
+            client.write(head.rest())
         _end_writing(client)
 
     def _count(self, *, sent: int = 0, received: int = 0) -> None:
@@ -8799,7 +8883,9 @@ def _why_unreachable(error: Exception) -> str:
         return str(error)
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    return (isinstance(error, OSError) and error.strerror) or "it cannot be connected to"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)  # into its own text asyncio puts the address
+    return "it cannot be connected to"
 
 
 # ======== sandbox/loopback_routes.py ==================================================================================

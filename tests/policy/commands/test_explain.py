@@ -103,12 +103,44 @@ def test_explain_foretells_what_becomes_of_a_destination(
     assert ended.code == (0 if permitted else 1)
 
 
+@pytest.mark.parametrize("destination", ["", "10.0.0.0/8", "https://web.example:443/y"])
+def test_explain_takes_no_network_and_no_page_for_a_destination(policy: Command, destination: str) -> None:
+    ended = policy("explain", "--destination", destination)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "it is a host, or a host and a port" in ended.err
+
+
 def test_explain_names_the_line_that_closes_a_destination(policy: Command) -> None:
     ended = policy("explain", "--policy", "acme.toml", "--destination", "pypi.org")
 
     answer = ended.out.splitlines()[-1].split()
     assert answer[:2] == ["pypi.org:443", "refused"], ended.out
     assert "acme-prod serial 7 (acme.toml:" in ended.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("destination", "groups", "origin"),
+    [
+        ("web.example:443", ("--group", "students"), "(lists.toml:"),
+        ("web.example:25", ("--no-group",), "SANDBOX_NETWORK_ALLOWLIST__CEILING"),
+        ("other.example", ("--no-group",), "(lists.toml:"),
+    ],
+    ids=["scope", "environment", "file"],
+)
+def test_explain_blames_the_list_that_lacks_the_destination_and_no_other(
+    policy: Command, monkeypatch: pytest.MonkeyPatch, destination: str, groups: tuple[str, ...], origin: str
+) -> None:
+    students = {"match": {"groups": ["students"]}, "limits": {"network_allowlist": {"ceiling": ["web.example:80"]}}}
+    Path("lists.toml").write_text(text_of({"network_allowlist": {"ceiling": ["web.example"]}}, scope=[students]))
+    monkeypatch.setenv("SANDBOX_NETWORK_ALLOWLIST__CEILING", "web.example:80,web.example:443,other.example")
+
+    told = json.loads(policy("explain", "--policy", "lists.toml", "--json", "--destination", destination, *groups).out)
+
+    (answer,) = told["destinations"]
+    assert (answer["permitted"], answer["reason"]) == (False, "not in the allow-list")
+    assert origin in answer["origin"], answer
+    assert ("scope" in answer["origin"] or "for groups" in answer["origin"]) is bool(groups[1:])
 
 
 @pytest.mark.parametrize("destination", ["pypi.org:0", "pypi.org:65536", "pypi.org:https", "[::1]:-1", "pypi.org:"])
