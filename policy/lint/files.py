@@ -8,12 +8,14 @@ from typing import TypeVar
 
 from policy.document import DocumentReading, read_document
 from policy.errors import Flaw, PolicyError, Problem
+from policy.limits import NETWORK_ALLOWLIST
 from policy.lint.findings import Finding, Found, Location
 from policy.lint.registry import all_rules, rules_by_flaw
 from policy.lint.rule import DocumentRule, Rule, TextRule
 from policy.lint.spans import key_span
-from policy.lint.subjects import FactRow, FileFacts, Need, Place, PolicyFile, Setup, Suppression
+from policy.lint.subjects import FactList, FactRow, FileFacts, Need, Place, PolicyFile, Setup, Suppression
 from policy.lint.suppressions import suppressions
+from policy.positions import KeyPath
 from policy.signature_block import BEGIN_MARKER, SplitDocument, split_signatures, text_source
 from policy.trusted_files import SIGNED_POLICY_FILE, read_to_review
 
@@ -220,6 +222,7 @@ def _facts(file: PolicyFile) -> FileFacts:
         requires=_named_ids(file, "requires", document.requires),
         retires=_named_ids(file, "retires", document.retires),
         rows=tuple(_fact_rows(file)),
+        lists=tuple(_fact_lists(file)),
         line_starts=file.positions.line_starts,
     )
 
@@ -229,6 +232,30 @@ def _fact_rows(file: PolicyFile) -> Iterator[FactRow]:
     for placed in file.everywhere:
         said, path = placed.stated, placed.path
         yield said.limit.name, said.verb, said.value, said.environment_may_loosen, path, offset(path) or 0
+
+
+def _fact_lists(file: PolicyFile) -> Iterator[FactList]:
+    if NETWORK_ALLOWLIST.name not in file.text:
+        return
+    for placed in file.statements:
+        if placed.limit.name == NETWORK_ALLOWLIST.name:
+            said, path = placed.stated, placed.path
+            items: Sequence[str] = file.untrusted_at(path)
+            yield FactList(
+                verb=said.verb,
+                value=said.value,
+                environment_may_loosen=said.environment_may_loosen,
+                scoped=placed.scope is not None,
+                path=path,
+                offset=file.positions.offset(path) or 0,
+                untrusted_items=tuple(items),
+                spans=tuple(_span(file, (*path, number)) for number in range(len(items))),
+            )
+
+
+def _span(file: PolicyFile, path: KeyPath) -> tuple[int, int]:
+    span = key_span(file.text, file.positions, path)
+    return (span.start, span.end - span.start) if span else (file.positions.offset(path) or 0, 0)
 
 
 def _folder(file: PolicyFile) -> str:

@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from policy.destinations import Destination
 from policy.document import DocumentReading, PolicyDocument
 from policy.errors import Problem
 from policy.limits import LIMITS, Limit
@@ -283,6 +284,27 @@ FactRow = tuple[str, Verb, Any, bool, KeyPath, int]
 """A statement for everybody as one process hands it to another: all but the file of a `FactStatement`."""
 
 
+class FactList(NamedTuple):
+    """One list of destinations, for everybody or in a scope, as a set is judged by it."""
+
+    verb: Verb
+    """What is said of network_allowlist."""
+    value: frozenset[Destination]
+    """What the list permits."""
+    environment_may_loosen: bool
+    """Whether an environment lock may be looser."""
+    scoped: bool
+    """Whether it stands in a scope."""
+    path: KeyPath
+    """The key that holds it."""
+    offset: int
+    """Characters of the text before that."""
+    untrusted_items: tuple[str, ...]
+    """Its items as they are written."""
+    spans: tuple[tuple[int, int], ...]
+    """For each item, the characters before it, and its length."""
+
+
 @dataclass(frozen=True, kw_only=True)  # without slots, since what rules ask for often is kept
 class FileFacts:
     """What is needed of a valid policy file beside the others of its set."""
@@ -309,6 +331,8 @@ class FileFacts:
     """Ids that must be gone, and where it says so."""
     rows: tuple[FactRow, ...]
     """What it says of limits for everybody."""
+    lists: tuple[FactList, ...]
+    """What it says of network_allowlist, its scopes included."""
     line_starts: tuple[int, ...]
     """For each line of its text, the characters before it."""
 

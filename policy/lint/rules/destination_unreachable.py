@@ -1,58 +1,34 @@
 """SBP114: an item of an allow-list that no public address answers to, where private ones are not allowed.
 
-What is private, `policy.addresses` says. Source: RFC 6761 section 6.3 (`localhost`); Google Cloud's documentation of
-its metadata server.
+What is private, `policy.lint.reaches` says.
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 
-from policy.addresses import words_of_network
-from policy.destinations import Domain, HostName, Reach, parse_destination
+from policy.destinations import parse_destination
 from policy.limits import NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED
 from policy.lint.findings import Found, Severity
+from policy.lint.reaches import private_is_closed, what_else_than_public
 from policy.lint.rule import DocumentRule, Example, Family
-from policy.lint.subjects import EnvironmentSubject, PlacedStatement, PolicyFile, Setup
-from policy.statements import Verb
-
-_METADATA_NAME = "metadata.google.internal"
+from policy.lint.subjects import PlacedStatement, PolicyFile, Setup
 
 
 def _check(file: PolicyFile, setup: Setup) -> Iterator[Found]:
     if NETWORK_ALLOWLIST.name not in file.text:
         return
     lists = [placed for placed in file.statements if placed.limit.name == NETWORK_ALLOWLIST.name]
-    lists = [placed for placed in lists if any(_what_else_than_public(item.reach) for item in placed.value)]
+    lists = [placed for placed in lists if any(what_else_than_public(item.reach) for item in placed.value)]
     if not lists:
         return
     said = [placed for placed in file.everywhere if placed.limit.name == NETWORK_PRIVATE_ALLOWED.name]
-    if any(placed.value for placed in said) or (setup.environment and _opens(setup.environment, stated=bool(said))):
+    if not private_is_closed([placed.value for placed in said], setup.environment):
         return
     closed = said[0] if said else None
     for placed in lists:
         for number, item in enumerate(file.untrusted_at(placed.path)):
-            what = _what_else_than_public(parse_destination(item).reach)
+            what = what_else_than_public(parse_destination(item).reach)
             if what:
                 yield _found(file, (placed, number), f"{item} is {what}", closed)
-
-
-def _opens(environment: EnvironmentSubject, *, stated: bool) -> bool:
-    """Whether variables allow private destinations, or may where the file says nothing of them."""
-    opening = {verb for verb in Verb if (said := environment.stated(NETWORK_PRIVATE_ALLOWED, verb)) and said.value}
-    return Verb.LOCK in opening or (not stated and bool(opening))
-
-
-def _what_else_than_public(reach: Reach) -> str:
-    """What an item is, all of which cannot be public; empty where some of it may be."""
-    match reach:
-        case HostName(name) | Domain(name) if name == "localhost" or name.endswith(".localhost"):
-            return "loopback"
-        case HostName(name) if name == _METADATA_NAME:
-            return "a cloud's metadata service"
-        case IPv4Network() | IPv6Network():
-            return words_of_network(reach)
-        case _:
-            return ""
 
 
 def _found(file: PolicyFile, item: tuple[PlacedStatement, int], what: str, closed: PlacedStatement | None) -> Found:

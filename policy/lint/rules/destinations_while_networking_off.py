@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from policy.limits import NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED, NETWORKING_ALLOWED
 from policy.lint.findings import Found, Severity
+from policy.lint.reaches import variables_turn_networking_on
 from policy.lint.rule import DocumentRule, Example, Family
 from policy.lint.subjects import PolicyFile, Setup
-from policy.statements import Verb
 
 _ABOUT_REACH = (NETWORK_ALLOWLIST.name, NETWORK_PRIVATE_ALLOWED.name)
 
@@ -18,8 +18,7 @@ def _check(file: PolicyFile, setup: Setup) -> Iterator[Found]:
     opened = [placed for placed in file.statements if placed.limit.name in _ABOUT_REACH and placed.value]
     if not opened:
         return
-    lock = setup.environment.stated(NETWORKING_ALLOWED, Verb.LOCK) if setup.environment else None
-    if lock is not None and lock.value and off.stated.environment_may_loosen:
+    if off.stated.environment_may_loosen and variables_turn_networking_on(setup.environment):
         return
     there = file.location(off.path)
     for placed in opened:

@@ -9,6 +9,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from policy.compare import Verdict, compared_limits
+from policy.destinations import meet_of_destinations, meet_of_sets, parse_destination
 from policy.document import PolicyDocument, PolicyScope
 from policy.environment import EnvironmentLayer
 from policy.limits import LIMITS, NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED, NETWORKING_ALLOWED, Limit
@@ -176,3 +177,43 @@ def test_destinations_found_beside_networking_that_is_off_are_never_reached(laye
             )
             limits = resolve(replace(layers, documents=documents)).decisions
             assert limits[NETWORKING_ALLOWED.name].value is False
+
+
+@given(situations([NETWORK_ALLOWLIST]))
+def test_a_destination_that_is_never_permitted_is_in_no_list_that_holds(layers: Layers) -> None:
+    setup = set_up(layers.environment)
+    rule = rules_by_word()["SBP119"]
+    assert isinstance(rule, SetRule)
+    holding = resolve(layers).decisions[NETWORK_ALLOWLIST.name].value
+
+    for policy_set in policy_sets([judged(file, PLAIN) for file in files_of(layers.documents)]):
+        for found in rule.check(policy_set, setup):
+            event("SBP119")
+            item = frozenset({parse_destination(found.message.partition(" ")[0])})
+            assert not meet_of_sets(item, holding)
+
+
+@given(*[st.lists(st.sampled_from(DESTINATION_TEXTS), min_size=1, max_size=6, unique=True)] * 2)
+def test_a_destination_is_never_permitted_where_it_meets_nothing_of_the_ceiling(
+    wide: list[str], narrow: list[str]
+) -> None:
+    private = {NETWORK_PRIVATE_ALLOWED.name: True}
+    one, other = (
+        policy_file(
+            f"{name}.toml", Path(name), text_of({NETWORK_ALLOWLIST.name: {"ceiling": texts}, **private}).encode()
+        )
+        for name, texts in (("wide", wide), ("narrow", narrow))
+    )
+    rule = rules_by_word()["SBP119"]
+    assert isinstance(rule, SetRule)
+    (policy_set,) = policy_sets([judged(file, PLAIN) for file in (one, other)])
+
+    found = {
+        each.message.partition(" ")[0]
+        for each in rule.check(policy_set, PLAIN)
+        if each.location and each.location.file == "narrow.toml"
+    }
+
+    bound, items = ([*file.bounds[NETWORK_ALLOWLIST.name].value] for file in (one, other))
+    dead = {item for item in items if all(meet_of_destinations(item, each) is None for each in bound)}
+    assert {parse_destination(text) for text in found} == dead
