@@ -39,6 +39,15 @@ from sandbox.spec import Compiled, compile_run
 
 _OUTPUT_UNIT_BYTES = 1 << 10
 _REFILL_SECONDS = 0.1  # a short run is over by then, and has had the processor to itself
+_COMPLAINTS_OF_NO_NETWORK = (
+    b"name resolution",
+    b"Name or service not known",
+    b"Could not resolve host",
+    b"Network is unreachable",
+    b"No route to host",
+    b"EAI_AGAIN",
+)
+"""What programs say of names and routes that are not there, in a box without network."""
 _EXIT_OF_A_LOST_GOFER = 137
 """What gVisor itself tells where the process that serves its files is killed before it is."""
 _NOTHING_COUNTED = Counters(oom_kills=0, peak_memory_bytes=None, cpu_seconds=None, pids_limit_hits=0)
@@ -241,7 +250,7 @@ class Runner:
             ram_limit_megabytes=_finite(limits[MAX_RAM_MEGABYTES]),
             process_limit=_finite(limits[MAX_PROCESSES]),
             memory_limit_bytes=ready.memory_limit_bytes,
-            notices=(*limits.notices, *_network_notices(begun.compiled, outcome), *usage.egress.notices),
+            notices=(*limits.notices, *_network_notices(begun.compiled, outcome, output), *usage.egress.notices),
             unenforced=begun.enforced.unenforced,
             debug_allowed=limits[DEBUG],
             limits_digest=limits.digest,
@@ -299,10 +308,12 @@ def outcome_of(end: BoxEnd, counters: Counters, *, asked: bool, ended_by_hand: b
     return Outcome.KILLED if end.exit_code < 0 else Outcome.GVISOR_FAILED
 
 
-def _network_notices(compiled: Compiled, outcome: Outcome) -> tuple[str, ...]:
-    """Why there was no network, where that may be why the code failed."""
-    notice = compiled.network_notice
-    return (notice,) if notice and outcome is Outcome.ERROR else ()
+def _network_notices(compiled: Compiled, outcome: Outcome, output: KeptOutput) -> tuple[str, ...]:
+    """Why there was no network, where the code failed and complains of that; it is advice, no outcome."""
+    if not compiled.network_notice or outcome is not Outcome.ERROR:
+        return ()
+    said = b"".join(chunk.data for chunk in output.chunks)
+    return (compiled.network_notice,) if any(words in said for words in _COMPLAINTS_OF_NO_NETWORK) else ()
 
 
 def _counters_of(ready: ReadyBox) -> Counters:

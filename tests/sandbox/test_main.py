@@ -438,7 +438,8 @@ def test_doctor_proves_every_limit_and_says_so_as_json(environ: Mapping[str, str
     assert all(list(check) == ["name", "verdict", "detail", "remedy"] for check in checks)
     assert {check["verdict"] for check in checks} <= {"ok", "warning"}
     assert [check["name"] for check in checks if check["detail"].startswith("proved: ")] == [
-        probe.limit for probe in PROBES
+        *(probe.limit for probe in PROBES),
+        "SANDBOX_NETWORK_MODE=proxy",
     ]
     assert all(check["remedy"] for check in checks if check["verdict"] == "warning")
 

@@ -268,13 +268,17 @@ except OSError: print("closed")
             "import urllib.request; urllib.request.urlopen('http://web.example/')",
             "networking_allowed is false, by test",
         ),
-        ("print(42)", ""),
+        ("import socket; socket.socket().connect(('192.0.2.1', 80))", "networking_allowed is false, by test"),
+        ("raise SystemExit(7)", ""),
+        ("print('Network is unreachable')", ""),
     ],
-    ids=["fails", "succeeds"],
+    ids=["no name", "no route", "fails otherwise", "succeeds"],
 )
 async def test_code_that_fails_without_network_is_told_that_there_was_none(place: Place, code: str, told: str) -> None:
-    assert told in " ".join((await place.run(code)).notices)
-    assert bool((await place.run(code)).notices) == bool(told)
+    notices = (await place.run(code)).notices
+
+    assert told in " ".join(notices)
+    assert bool(notices) == bool(told)
 
 
 async def test_a_box_has_a_loopback_of_its_own(place: Place) -> None:
