@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.bench.latency import BURST_WORDS
 from tests.bench.measuring import Unit, amount_words
+from tests.bench.sandbox_runs import EGRESS
 
 REPOSITORY = Path(__file__).parents[2]
 MEASURED = REPOSITORY / "build" / "bench"
@@ -29,11 +30,15 @@ def main() -> None:
 
 
 def figures_table(document: dict[str, Any]) -> str:
-    """Everything that a goal was set for, and bursts, as a table in Markdown, and what it was measured on."""
+    """Everything that a goal was set for, bursts, and the network, in Markdown, and what it was measured on."""
     everything = [row for rows in document["sections"].values() for row in rows]
     rows = [row for row in everything if row.get("goal") or row["what"].startswith(BURST_WORDS)]
     lines = ["| | median | p99 | beside the same by hand | asked for |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    network = [row for row in document["sections"].get(EGRESS, ()) if "sample" in row]
+    if network:
+        lines += ["", "| the network | median | p99 | beside the same without, or direct |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(tuple(_cells(row))[:4])} |" for row in network]
     return "\n".join([*lines, "", f"{document['machine']}. Measured on {document['measured_on']}.", ""])
 
 
