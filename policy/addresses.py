@@ -78,6 +78,11 @@ def words_of_address(address: IPAddress) -> str:
     return words_of_network(IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address))
 
 
+def unmapped_address(address: IPAddress) -> IPAddress:
+    """Of an IPv4-mapped address the IPv4 address that it is; else what was given."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
 def words_of_network(network: IPNetwork) -> str:
     """What every address of a network is, none of which is public; empty where some may be."""
     held = _held_ipv4(network)

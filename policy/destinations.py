@@ -194,6 +194,16 @@ def _meet_of_names(one: HostName | Domain, other: HostName | Domain) -> HostName
     return None
 
 
+def is_host_name(name: str) -> bool:
+    """Whether a text is a name in lower-case A-labels; underscores, which some names have, are let pass."""
+    return len(name) <= _LONGEST_NAME and _HOST_NAME.fullmatch(name) is not None
+
+
+def ends_in_a_number(name: str) -> bool:
+    """Whether programs may read a name as an address in an unusual spelling."""
+    return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -256,9 +266,9 @@ def _checked_name(name: str) -> str:
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":
         raise ValueError("'none' is the word for the empty set and stands alone")
-    if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
-    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise ValueError(f"{name!r} looks like an address in an unusual spelling: write it as four decimal numbers")
     return name
 

@@ -7,20 +7,15 @@ differently.
 """
 
 import ipaddress
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Self
 
-from policy.addresses import IPAddress, words_of_address
-from policy.destinations import HostName, ReachIndex
+from policy.addresses import IPAddress, unmapped_address, words_of_address
+from policy.destinations import HostName, ReachIndex, ends_in_a_number, is_host_name
 from policy.effective import EffectiveLimits, Fate
 from policy.limits import NETWORK_ALLOWLIST, NETWORK_PRIVATE_ALLOWED, NETWORKING_ALLOWED
-
-_LONGEST_HOST = 253
-_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 _CLOSED_TOLD = "it is not public, and private destinations are closed"
 """Code could map the host's own network by asking for names, were it told what they lead to."""
@@ -68,13 +63,13 @@ def parse_host(untrusted_text: str) -> Host:
         return _checked_host_name(name)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise EgressRefusedError("it names a zone of this host")
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    return unmapped_address(address)
 
 
 def _checked_host_name(name: str) -> str:
-    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
-    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise EgressRefusedError("it is no host name")
     return name
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from policy.limits import VARIABLE_PREFIX
@@ -156,15 +157,9 @@ def _parse_version(text: str) -> str:
     return text
 
 
-def _parse_platform(text: str) -> str:
-    if text not in GVISOR_PLATFORMS:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(GVISOR_PLATFORMS)}")
-    return text
-
-
-def _parse_network_mode(text: str) -> str:
-    if text not in NETWORK_MODES:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(NETWORK_MODES)}")
+def _parse_word_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(words)}")
     return text
 
 
@@ -289,14 +284,14 @@ GVISOR_MIN_VERSION: Setting[str | None] = Setting(
 )
 GVISOR_PLATFORM: Setting[str | None] = Setting(
     name="gvisor_platform",
-    parse=_parse_platform,
+    parse=partial(_parse_word_of, GVISOR_PLATFORMS),
     grammar=f"one of {', '.join(GVISOR_PLATFORMS)}",
     default=None,
     description="How gVisor catches system calls; unset, what works is found by trying",
 )
 NETWORK_MODE: Setting[str] = Setting(
     name="network_mode",
-    parse=_parse_network_mode,
+    parse=partial(_parse_word_of, NETWORK_MODES),
     grammar=f"one of {', '.join(NETWORK_MODES)}",
     default="proxy",
     description="How code reaches what it may: `proxy` needs no rights; `namespace` is for programs that know no proxy",

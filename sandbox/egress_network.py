@@ -13,11 +13,11 @@ import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Protocol
 
-from policy.addresses import IPAddress
+from policy.addresses import IPAddress, unmapped_address
 
 EgressStreams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -153,7 +153,7 @@ def _looked_up(name: str) -> tuple[IPAddress, ...]:
         if listed:
             return listed
     found = socket.getaddrinfo(f"{name}." if "." in name else name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
+    return tuple(dict.fromkeys(_told_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
 
 
 def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
@@ -164,13 +164,10 @@ def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
             address, *names = line.lower().partition("#")[0].split() or [""]
             if name in names:
                 with suppress(ValueError):
-                    listed.append(_unmapped_address(address))
+                    listed.append(_told_address(address))
     return tuple(dict.fromkeys(listed))[:_MOST_ADDRESSES]
 
 
-def _unmapped_address(text: str) -> IPAddress:
+def _told_address(text: str) -> IPAddress:
     """An address without its zone; an IPv4-mapped one as the IPv4 address it is."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, IPv4Address):
-        return address
-    return address.ipv4_mapped or address
+    return unmapped_address(ipaddress.ip_address(text.partition("%")[0]))

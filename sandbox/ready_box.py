@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from policy.effective import EffectiveLimits
 from policy.egress_rules import EgressRules
 from sandbox.box import Box, BoxEnd, BoxFolder
 from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_members, make_cgroup
@@ -159,19 +160,19 @@ class ReadyBox:
         code: bytes,
         output: KeptOutput,
         *,
-        rules: EgressRules,
+        limits: EffectiveLimits,
         within_seconds: float | None,
         handed_over: Callable[[], None],
     ) -> BoxEnd:
         """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between.
 
-        The box reaches what the rules permit, from just before until its end.
+        The box reaches what the limits permit, from just before until its end.
         """
         if self.box is None:
             raise StartError(reason="the box was never started")
         if self.egress is None:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
-        self.egress.open(rules)
+        self.egress.open(EgressRules.of_limits(limits))
         try:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
         finally:

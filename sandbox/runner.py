@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Self
 
 from policy.effective import EffectiveLimits
-from policy.egress_rules import EgressRules
 from policy.limits import (
     DEBUG,
     MAX_OUTPUT_KILOBYTES,
@@ -232,7 +231,7 @@ class Runner:
         end = await ready.serve(
             request.code_bytes,
             output,
-            rules=EgressRules.of_limits(limits),
+            limits=limits,
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from policy.egress_rules import EgressRules
 from sandbox.egress_proxy import EgressProxy
 from sandbox.outcome import KeptOutput, Outcome
 from sandbox.pool import Pool
@@ -207,7 +206,7 @@ async def test_proxy_that_ends_in_the_middle_is_seen_by_the_code_and_the_run_end
                 box.serve(
                     LISTENS.encode(),
                     output,
-                    rules=EgressRules.of_limits(limits),
+                    limits=limits,
                     within_seconds=20 * PATIENCE,
                     handed_over=lambda: None,
                 )

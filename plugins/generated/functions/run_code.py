@@ -12,106 +12,106 @@ license: Apache-2.0
 #
 #   plugins/blocks.py .............. line 209
 #   policy/destinations.py ......... line 545
-#   policy/addresses.py ............ line 774
-#   policy/positions.py ............ line 879
-#   policy/errors.py ............... line 1105
-#   policy/keys.py ................. line 1238
-#   policy/requester.py ............ line 1450
-#   policy/shape.py ................ line 1592
-#   policy/shape_errors.py ......... line 1848
-#   policy/values.py ............... line 1932
-#   policy/limits.py ............... line 2284
-#   policy/settings.py ............. line 2530
-#   policy/remembered.py ........... line 2904
-#   policy/schema.py ............... line 3037
-#   policy/statements.py ........... line 3180
-#   policy/effective.py ............ line 3262
-#   policy/egress_rules.py ......... line 3471
-#   policy/environment.py .......... line 3616
-#   policy/toml_words.py ........... line 3841
-#   policy/toml_text.py ............ line 4185
-#   policy/document.py ............. line 4459
-#   policy/refusals.py ............. line 4700
-#   policy/resolve.py .............. line 4880
-#   policy/signature_block.py ...... line 5213
-#   policy/signatures.py ........... line 5416
-#   policy/situation.py ............ line 5541
-#   plugins/valves.py .............. line 5651
-#   policy/trusted_files.py ........ line 5772
-#   policy/load.py ................. line 6192
-#   policy/locks.py ................ line 6330
-#   policy/audit.py ................ line 6385
-#   policy/standing.py ............. line 6715
-#   policy/state_folder.py ......... line 6834
-#   policy/live.py ................. line 6928
-#   sandbox/announcing.py .......... line 7153
-#   sandbox/answer_head.py ......... line 7191
-#   sandbox/cleaning.py ............ line 7246
-#   plugins/people.py .............. line 7268
-#   sandbox/client_hello.py ........ line 7363
-#   sandbox/control.py ............. line 7494
-#   sandbox/egress_account.py ...... line 7671
-#   sandbox/egress_network.py ...... line 7796
-#   sandbox/egress_requests.py ..... line 7960
-#   sandbox/egress_asking.py ....... line 8093
-#   sandbox/egress_relay.py ........ line 8255
-#   sandbox/elf.py ................. line 8384
-#   sandbox/errors.py .............. line 8482
-#   sandbox/folders.py ............. line 8536
-#   sandbox/forwarder.py ........... line 8768
-#   sandbox/egress_socket.py ....... line 8884
-#   sandbox/egress_proxy.py ........ line 8921
-#   sandbox/loopback_routes.py ..... line 9199
-#   sandbox/name_messages.py ....... line 9271
-#   sandbox/name_server.py ......... line 9417
-#   sandbox/off_limits.py .......... line 9527
-#   sandbox/packages.py ............ line 9644
-#   sandbox/permitted_names.py ..... line 9814
-#   sandbox/pipes.py ............... line 10011
-#   sandbox/processes.py ........... line 10139
-#   sandbox/cgroups.py ............. line 10262
-#   sandbox/ended_family.py ........ line 11059
-#   sandbox/forgotten_cgroups.py ... line 11118
-#   sandbox/queue_lines.py ......... line 11183
-#   sandbox/release.py ............. line 11351
-#   sandbox/debian.py .............. line 11756
-#   sandbox/request.py ............. line 12019
-#   sandbox/outcome.py ............. line 12098
-#   plugins/presentation.py ........ line 12337
-#   sandbox/account.py ............. line 12441
-#   sandbox/probes.py .............. line 12518
-#   sandbox/run_notes.py ........... line 12667
-#   sandbox/noted_cgroups.py ....... line 12834
-#   sandbox/leases.py .............. line 12903
-#   sandbox/runsc_program.py ....... line 13057
-#   sandbox/gvisor.py .............. line 13158
-#   sandbox/host_binding.py ........ line 13425
-#   sandbox/proof.py ............... line 13453
-#   sandbox/enforcing.py ........... line 13552
-#   sandbox/shared_libraries.py .... line 13639
-#   sandbox/slots.py ............... line 13794
-#   sandbox/starters.py ............ line 14069
-#   sandbox/box.py ................. line 14197
-#   sandbox/tree_plan.py ........... line 14501
-#   sandbox/tree_build.py .......... line 14742
-#   sandbox/tree_marker.py ......... line 14946
-#   sandbox/used_trees.py .......... line 15038
-#   sandbox/tree.py ................ line 15119
-#   sandbox/launch.py .............. line 15300
-#   sandbox/kept_launch.py ......... line 15557
-#   sandbox/spec.py ................ line 15622
-#   sandbox/equipment.py ........... line 15840
-#   sandbox/network_namespace.py ... line 15980
-#   sandbox/transparent_egress.py .. line 16277
-#   sandbox/ready_box.py ........... line 16415
-#   sandbox/pool.py ................ line 16753
-#   sandbox/runner.py .............. line 17023
-#   sandbox/proving.py ............. line 17350
-#   sandbox/prepared_runner.py ..... line 17403
-#   sandbox/session.py ............. line 17562
-#   plugins/host.py ................ line 17811
-#   plugins/self_test.py ........... line 17946
-#   plugins/function.py ............ line 18005
+#   policy/addresses.py ............ line 784
+#   policy/positions.py ............ line 894
+#   policy/errors.py ............... line 1120
+#   policy/keys.py ................. line 1253
+#   policy/requester.py ............ line 1465
+#   policy/shape.py ................ line 1607
+#   policy/shape_errors.py ......... line 1863
+#   policy/values.py ............... line 1947
+#   policy/limits.py ............... line 2299
+#   policy/settings.py ............. line 2545
+#   policy/remembered.py ........... line 2913
+#   policy/schema.py ............... line 3046
+#   policy/statements.py ........... line 3189
+#   policy/effective.py ............ line 3271
+#   policy/egress_rules.py ......... line 3480
+#   policy/environment.py .......... line 3621
+#   policy/toml_words.py ........... line 3846
+#   policy/toml_text.py ............ line 4190
+#   policy/document.py ............. line 4464
+#   policy/refusals.py ............. line 4705
+#   policy/resolve.py .............. line 4885
+#   policy/signature_block.py ...... line 5218
+#   policy/signatures.py ........... line 5421
+#   policy/situation.py ............ line 5546
+#   plugins/valves.py .............. line 5656
+#   policy/trusted_files.py ........ line 5777
+#   policy/load.py ................. line 6197
+#   policy/locks.py ................ line 6335
+#   policy/audit.py ................ line 6390
+#   policy/standing.py ............. line 6720
+#   policy/state_folder.py ......... line 6839
+#   policy/live.py ................. line 6933
+#   sandbox/announcing.py .......... line 7158
+#   sandbox/answer_head.py ......... line 7196
+#   sandbox/cleaning.py ............ line 7251
+#   plugins/people.py .............. line 7273
+#   sandbox/client_hello.py ........ line 7368
+#   sandbox/control.py ............. line 7499
+#   sandbox/egress_account.py ...... line 7676
+#   sandbox/egress_network.py ...... line 7801
+#   sandbox/egress_requests.py ..... line 7962
+#   sandbox/egress_asking.py ....... line 8095
+#   sandbox/egress_relay.py ........ line 8257
+#   sandbox/elf.py ................. line 8386
+#   sandbox/errors.py .............. line 8484
+#   sandbox/folders.py ............. line 8538
+#   sandbox/forwarder.py ........... line 8770
+#   sandbox/egress_socket.py ....... line 8886
+#   sandbox/egress_proxy.py ........ line 8923
+#   sandbox/loopback_routes.py ..... line 9201
+#   sandbox/name_messages.py ....... line 9273
+#   sandbox/name_server.py ......... line 9419
+#   sandbox/off_limits.py .......... line 9529
+#   sandbox/packages.py ............ line 9646
+#   sandbox/permitted_names.py ..... line 9816
+#   sandbox/pipes.py ............... line 10013
+#   sandbox/processes.py ........... line 10141
+#   sandbox/cgroups.py ............. line 10264
+#   sandbox/ended_family.py ........ line 11061
+#   sandbox/forgotten_cgroups.py ... line 11120
+#   sandbox/queue_lines.py ......... line 11185
+#   sandbox/release.py ............. line 11353
+#   sandbox/debian.py .............. line 11758
+#   sandbox/request.py ............. line 12021
+#   sandbox/outcome.py ............. line 12100
+#   plugins/presentation.py ........ line 12339
+#   sandbox/account.py ............. line 12443
+#   sandbox/probes.py .............. line 12520
+#   sandbox/run_notes.py ........... line 12669
+#   sandbox/noted_cgroups.py ....... line 12836
+#   sandbox/leases.py .............. line 12905
+#   sandbox/runsc_program.py ....... line 13059
+#   sandbox/gvisor.py .............. line 13160
+#   sandbox/host_binding.py ........ line 13427
+#   sandbox/proof.py ............... line 13455
+#   sandbox/enforcing.py ........... line 13554
+#   sandbox/shared_libraries.py .... line 13641
+#   sandbox/slots.py ............... line 13796
+#   sandbox/starters.py ............ line 14071
+#   sandbox/box.py ................. line 14199
+#   sandbox/tree_plan.py ........... line 14503
+#   sandbox/tree_build.py .......... line 14744
+#   sandbox/tree_marker.py ......... line 14948
+#   sandbox/used_trees.py .......... line 15040
+#   sandbox/tree.py ................ line 15121
+#   sandbox/launch.py .............. line 15302
+#   sandbox/kept_launch.py ......... line 15559
+#   sandbox/spec.py ................ line 15624
+#   sandbox/equipment.py ........... line 15842
+#   sandbox/network_namespace.py ... line 15982
+#   sandbox/transparent_egress.py .. line 16279
+#   sandbox/ready_box.py ........... line 16417
+#   sandbox/pool.py ................ line 16755
+#   sandbox/runner.py .............. line 17025
+#   sandbox/proving.py ............. line 17352
+#   sandbox/prepared_runner.py ..... line 17405
+#   sandbox/session.py ............. line 17564
+#   plugins/host.py ................ line 17813
+#   plugins/self_test.py ........... line 17948
+#   plugins/function.py ............ line 18007
 
 import argparse
 import array
@@ -689,6 +689,16 @@ def _within(items: Iterable[Destination], index: ReachIndex) -> Iterator[Destina
                 yield item
 
 
+def is_host_name(name: str) -> bool:
+    """Whether a text is a name in lower-case A-labels; underscores, which some names have, are let pass."""
+    return len(name) <= _LONGEST_NAME and _HOST_NAME.fullmatch(name) is not None
+
+
+def ends_in_a_number(name: str) -> bool:
+    """Whether programs may read a name as an address in an unusual spelling."""
+    return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -751,9 +761,9 @@ def _checked_name(name: str) -> str:
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":
         raise ValueError("'none' is the word for the empty set and stands alone")
-    if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
-    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise ValueError(f"{name!r} looks like an address in an unusual spelling: write it as four decimal numbers")
     return name
 
@@ -846,6 +856,11 @@ _SIX_TO_FOUR = IPv6Network("2002::/16")
 def words_of_address(address: IPAddress) -> str:
     """What an address is that is not public; empty where it is public."""
     return words_of_network(IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address))
+
+
+def unmapped_address(address: IPAddress) -> IPAddress:
+    """Of an IPv4-mapped address the IPv4 address that it is; else what was given."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def words_of_network(network: IPNetwork) -> str:
@@ -2677,15 +2692,9 @@ def _parse_version(text: str) -> str:
     return text
 
 
-def _parse_platform(text: str) -> str:
-    if text not in GVISOR_PLATFORMS:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(GVISOR_PLATFORMS)}")
-    return text
-
-
-def _parse_network_mode(text: str) -> str:
-    if text not in NETWORK_MODES:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(NETWORK_MODES)}")
+def _parse_word_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(words)}")
     return text
 
 
@@ -2810,14 +2819,14 @@ GVISOR_MIN_VERSION: Setting[str | None] = Setting(
 )
 GVISOR_PLATFORM: Setting[str | None] = Setting(
     name="gvisor_platform",
-    parse=_parse_platform,
+    parse=partial(_parse_word_of, GVISOR_PLATFORMS),
     grammar=f"one of {', '.join(GVISOR_PLATFORMS)}",
     default=None,
     description="How gVisor catches system calls; unset, what works is found by trying",
 )
 NETWORK_MODE: Setting[str] = Setting(
     name="network_mode",
-    parse=_parse_network_mode,
+    parse=partial(_parse_word_of, NETWORK_MODES),
     grammar=f"one of {', '.join(NETWORK_MODES)}",
     default="proxy",
     description="How code reaches what it may: `proxy` needs no rights; `namespace` is for programs that know no proxy",
@@ -3477,10 +3486,6 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
 # differently.
 
 
-_LONGEST_HOST = 253
-_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
 _CLOSED_TOLD = "it is not public, and private destinations are closed"
 """Code could map the host's own network by asking for names, were it told what they lead to."""
 
@@ -3527,13 +3532,13 @@ def parse_host(untrusted_text: str) -> Host:
         return _checked_host_name(name)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise EgressRefusedError("it names a zone of this host")
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    return unmapped_address(address)
 
 
 def _checked_host_name(name: str) -> str:
-    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
-    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise EgressRefusedError("it is no host name")
     return name
 
@@ -7934,7 +7939,7 @@ def _looked_up(name: str) -> tuple[IPAddress, ...]:
         if listed:
             return listed
     found = socket.getaddrinfo(f"{name}." if "." in name else name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
+    return tuple(dict.fromkeys(_told_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
 
 
 def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
@@ -7945,16 +7950,13 @@ def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
             address, *names = line.lower().partition("#")[0].split() or [""]
             if name in names:
                 with suppress(ValueError):
-                    listed.append(_unmapped_address(address))
+                    listed.append(_told_address(address))
     return tuple(dict.fromkeys(listed))[:_MOST_ADDRESSES]
 
 
-def _unmapped_address(text: str) -> IPAddress:
+def _told_address(text: str) -> IPAddress:
     """An address without its zone; an IPv4-mapped one as the IPv4 address it is."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, IPv4Address):
-        return address
-    return address.ipv4_mapped or address
+    return unmapped_address(ipaddress.ip_address(text.partition("%")[0]))
 
 
 # ======== sandbox/egress_requests.py ==================================================================================
@@ -16536,19 +16538,19 @@ class ReadyBox:
         code: bytes,
         output: KeptOutput,
         *,
-        rules: EgressRules,
+        limits: EffectiveLimits,
         within_seconds: float | None,
         handed_over: Callable[[], None],
     ) -> BoxEnd:
         """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between.
 
-        The box reaches what the rules permit, from just before until its end.
+        The box reaches what the limits permit, from just before until its end.
         """
         if self.box is None:
             raise StartError(reason="the box was never started")
         if self.egress is None:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
-        self.egress.open(rules)
+        self.egress.open(EgressRules.of_limits(limits))
         try:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
         finally:
@@ -17223,7 +17225,7 @@ class Runner:
         end = await ready.serve(
             request.code_bytes,
             output,
-            rules=EgressRules.of_limits(limits),
+            limits=limits,
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )

@@ -11,106 +11,106 @@ license: Apache-2.0
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
 #   policy/destinations.py ......... line 208
-#   policy/addresses.py ............ line 437
-#   policy/positions.py ............ line 542
-#   policy/errors.py ............... line 768
-#   policy/keys.py ................. line 901
-#   policy/requester.py ............ line 1113
-#   policy/shape.py ................ line 1255
-#   policy/shape_errors.py ......... line 1511
-#   policy/values.py ............... line 1595
-#   policy/limits.py ............... line 1947
-#   policy/settings.py ............. line 2193
-#   policy/remembered.py ........... line 2567
-#   policy/schema.py ............... line 2700
-#   policy/statements.py ........... line 2843
-#   policy/effective.py ............ line 2925
-#   policy/egress_rules.py ......... line 3134
-#   policy/environment.py .......... line 3279
-#   policy/toml_words.py ........... line 3504
-#   policy/toml_text.py ............ line 3848
-#   policy/document.py ............. line 4122
-#   policy/refusals.py ............. line 4363
-#   policy/resolve.py .............. line 4543
-#   policy/signature_block.py ...... line 4876
-#   policy/signatures.py ........... line 5079
-#   policy/situation.py ............ line 5204
-#   plugins/valves.py .............. line 5314
-#   policy/trusted_files.py ........ line 5435
-#   policy/load.py ................. line 5855
-#   policy/locks.py ................ line 5993
-#   policy/audit.py ................ line 6048
-#   policy/standing.py ............. line 6378
-#   policy/state_folder.py ......... line 6497
-#   policy/live.py ................. line 6591
-#   sandbox/announcing.py .......... line 6816
-#   sandbox/answer_head.py ......... line 6854
-#   sandbox/cleaning.py ............ line 6909
-#   plugins/people.py .............. line 6931
-#   sandbox/client_hello.py ........ line 7055
-#   sandbox/control.py ............. line 7186
-#   sandbox/egress_account.py ...... line 7363
-#   sandbox/egress_network.py ...... line 7488
-#   sandbox/egress_requests.py ..... line 7652
-#   sandbox/egress_asking.py ....... line 7785
-#   sandbox/egress_relay.py ........ line 7947
-#   sandbox/elf.py ................. line 8076
-#   sandbox/errors.py .............. line 8174
-#   sandbox/folders.py ............. line 8228
-#   sandbox/forwarder.py ........... line 8460
-#   sandbox/egress_socket.py ....... line 8576
-#   sandbox/egress_proxy.py ........ line 8613
-#   sandbox/loopback_routes.py ..... line 8891
-#   sandbox/name_messages.py ....... line 8963
-#   sandbox/name_server.py ......... line 9109
-#   sandbox/off_limits.py .......... line 9219
-#   sandbox/packages.py ............ line 9336
-#   sandbox/permitted_names.py ..... line 9506
-#   sandbox/pipes.py ............... line 9703
-#   sandbox/processes.py ........... line 9831
-#   sandbox/cgroups.py ............. line 9954
-#   sandbox/ended_family.py ........ line 10751
-#   sandbox/forgotten_cgroups.py ... line 10810
-#   sandbox/queue_lines.py ......... line 10875
-#   sandbox/release.py ............. line 11043
-#   sandbox/debian.py .............. line 11448
-#   sandbox/request.py ............. line 11711
-#   sandbox/outcome.py ............. line 11790
-#   plugins/presentation.py ........ line 12029
-#   sandbox/account.py ............. line 12089
-#   sandbox/probes.py .............. line 12166
-#   sandbox/run_notes.py ........... line 12315
-#   sandbox/noted_cgroups.py ....... line 12482
-#   sandbox/leases.py .............. line 12551
-#   sandbox/runsc_program.py ....... line 12705
-#   sandbox/gvisor.py .............. line 12806
-#   sandbox/host_binding.py ........ line 13073
-#   sandbox/proof.py ............... line 13101
-#   sandbox/enforcing.py ........... line 13200
-#   sandbox/shared_libraries.py .... line 13287
-#   sandbox/slots.py ............... line 13442
-#   sandbox/starters.py ............ line 13717
-#   sandbox/box.py ................. line 13845
-#   sandbox/tree_plan.py ........... line 14149
-#   sandbox/tree_build.py .......... line 14390
-#   sandbox/tree_marker.py ......... line 14594
-#   sandbox/used_trees.py .......... line 14686
-#   sandbox/tree.py ................ line 14767
-#   sandbox/launch.py .............. line 14948
-#   sandbox/kept_launch.py ......... line 15205
-#   sandbox/spec.py ................ line 15270
-#   sandbox/equipment.py ........... line 15488
-#   sandbox/network_namespace.py ... line 15628
-#   sandbox/transparent_egress.py .. line 15925
-#   sandbox/ready_box.py ........... line 16063
-#   sandbox/pool.py ................ line 16401
-#   sandbox/runner.py .............. line 16671
-#   sandbox/proving.py ............. line 16998
-#   sandbox/prepared_runner.py ..... line 17051
-#   sandbox/session.py ............. line 17210
-#   plugins/host.py ................ line 17459
-#   plugins/self_test.py ........... line 17594
-#   plugins/tool.py ................ line 17653
+#   policy/addresses.py ............ line 447
+#   policy/positions.py ............ line 557
+#   policy/errors.py ............... line 783
+#   policy/keys.py ................. line 916
+#   policy/requester.py ............ line 1128
+#   policy/shape.py ................ line 1270
+#   policy/shape_errors.py ......... line 1526
+#   policy/values.py ............... line 1610
+#   policy/limits.py ............... line 1962
+#   policy/settings.py ............. line 2208
+#   policy/remembered.py ........... line 2576
+#   policy/schema.py ............... line 2709
+#   policy/statements.py ........... line 2852
+#   policy/effective.py ............ line 2934
+#   policy/egress_rules.py ......... line 3143
+#   policy/environment.py .......... line 3284
+#   policy/toml_words.py ........... line 3509
+#   policy/toml_text.py ............ line 3853
+#   policy/document.py ............. line 4127
+#   policy/refusals.py ............. line 4368
+#   policy/resolve.py .............. line 4548
+#   policy/signature_block.py ...... line 4881
+#   policy/signatures.py ........... line 5084
+#   policy/situation.py ............ line 5209
+#   plugins/valves.py .............. line 5319
+#   policy/trusted_files.py ........ line 5440
+#   policy/load.py ................. line 5860
+#   policy/locks.py ................ line 5998
+#   policy/audit.py ................ line 6053
+#   policy/standing.py ............. line 6383
+#   policy/state_folder.py ......... line 6502
+#   policy/live.py ................. line 6596
+#   sandbox/announcing.py .......... line 6821
+#   sandbox/answer_head.py ......... line 6859
+#   sandbox/cleaning.py ............ line 6914
+#   plugins/people.py .............. line 6936
+#   sandbox/client_hello.py ........ line 7060
+#   sandbox/control.py ............. line 7191
+#   sandbox/egress_account.py ...... line 7368
+#   sandbox/egress_network.py ...... line 7493
+#   sandbox/egress_requests.py ..... line 7654
+#   sandbox/egress_asking.py ....... line 7787
+#   sandbox/egress_relay.py ........ line 7949
+#   sandbox/elf.py ................. line 8078
+#   sandbox/errors.py .............. line 8176
+#   sandbox/folders.py ............. line 8230
+#   sandbox/forwarder.py ........... line 8462
+#   sandbox/egress_socket.py ....... line 8578
+#   sandbox/egress_proxy.py ........ line 8615
+#   sandbox/loopback_routes.py ..... line 8893
+#   sandbox/name_messages.py ....... line 8965
+#   sandbox/name_server.py ......... line 9111
+#   sandbox/off_limits.py .......... line 9221
+#   sandbox/packages.py ............ line 9338
+#   sandbox/permitted_names.py ..... line 9508
+#   sandbox/pipes.py ............... line 9705
+#   sandbox/processes.py ........... line 9833
+#   sandbox/cgroups.py ............. line 9956
+#   sandbox/ended_family.py ........ line 10753
+#   sandbox/forgotten_cgroups.py ... line 10812
+#   sandbox/queue_lines.py ......... line 10877
+#   sandbox/release.py ............. line 11045
+#   sandbox/debian.py .............. line 11450
+#   sandbox/request.py ............. line 11713
+#   sandbox/outcome.py ............. line 11792
+#   plugins/presentation.py ........ line 12031
+#   sandbox/account.py ............. line 12091
+#   sandbox/probes.py .............. line 12168
+#   sandbox/run_notes.py ........... line 12317
+#   sandbox/noted_cgroups.py ....... line 12484
+#   sandbox/leases.py .............. line 12553
+#   sandbox/runsc_program.py ....... line 12707
+#   sandbox/gvisor.py .............. line 12808
+#   sandbox/host_binding.py ........ line 13075
+#   sandbox/proof.py ............... line 13103
+#   sandbox/enforcing.py ........... line 13202
+#   sandbox/shared_libraries.py .... line 13289
+#   sandbox/slots.py ............... line 13444
+#   sandbox/starters.py ............ line 13719
+#   sandbox/box.py ................. line 13847
+#   sandbox/tree_plan.py ........... line 14151
+#   sandbox/tree_build.py .......... line 14392
+#   sandbox/tree_marker.py ......... line 14596
+#   sandbox/used_trees.py .......... line 14688
+#   sandbox/tree.py ................ line 14769
+#   sandbox/launch.py .............. line 14950
+#   sandbox/kept_launch.py ......... line 15207
+#   sandbox/spec.py ................ line 15272
+#   sandbox/equipment.py ........... line 15490
+#   sandbox/network_namespace.py ... line 15630
+#   sandbox/transparent_egress.py .. line 15927
+#   sandbox/ready_box.py ........... line 16065
+#   sandbox/pool.py ................ line 16403
+#   sandbox/runner.py .............. line 16673
+#   sandbox/proving.py ............. line 17000
+#   sandbox/prepared_runner.py ..... line 17053
+#   sandbox/session.py ............. line 17212
+#   plugins/host.py ................ line 17461
+#   plugins/self_test.py ........... line 17596
+#   plugins/tool.py ................ line 17655
 
 import argparse
 import array
@@ -352,6 +352,16 @@ def _within(items: Iterable[Destination], index: ReachIndex) -> Iterator[Destina
                 yield item
 
 
+def is_host_name(name: str) -> bool:
+    """Whether a text is a name in lower-case A-labels; underscores, which some names have, are let pass."""
+    return len(name) <= _LONGEST_NAME and _HOST_NAME.fullmatch(name) is not None
+
+
+def ends_in_a_number(name: str) -> bool:
+    """Whether programs may read a name as an address in an unusual spelling."""
+    return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -414,9 +424,9 @@ def _checked_name(name: str) -> str:
         raise ValueError(f"{name!r} has upper-case letters: write {name.lower()!r}")
     if name == "none":
         raise ValueError("'none' is the word for the empty set and stands alone")
-    if len(name) > _LONGEST_NAME or not _HOST_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise ValueError(f"{name!r} is neither `public`, a host name, `*.domain`, an address nor a CIDR")
-    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise ValueError(f"{name!r} looks like an address in an unusual spelling: write it as four decimal numbers")
     return name
 
@@ -509,6 +519,11 @@ _SIX_TO_FOUR = IPv6Network("2002::/16")
 def words_of_address(address: IPAddress) -> str:
     """What an address is that is not public; empty where it is public."""
     return words_of_network(IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address))
+
+
+def unmapped_address(address: IPAddress) -> IPAddress:
+    """Of an IPv4-mapped address the IPv4 address that it is; else what was given."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def words_of_network(network: IPNetwork) -> str:
@@ -2340,15 +2355,9 @@ def _parse_version(text: str) -> str:
     return text
 
 
-def _parse_platform(text: str) -> str:
-    if text not in GVISOR_PLATFORMS:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(GVISOR_PLATFORMS)}")
-    return text
-
-
-def _parse_network_mode(text: str) -> str:
-    if text not in NETWORK_MODES:
-        raise ValueError(f"{spelt(text)} is none of {', '.join(NETWORK_MODES)}")
+def _parse_word_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise ValueError(f"{spelt(text)} is none of {', '.join(words)}")
     return text
 
 
@@ -2473,14 +2482,14 @@ GVISOR_MIN_VERSION: Setting[str | None] = Setting(
 )
 GVISOR_PLATFORM: Setting[str | None] = Setting(
     name="gvisor_platform",
-    parse=_parse_platform,
+    parse=partial(_parse_word_of, GVISOR_PLATFORMS),
     grammar=f"one of {', '.join(GVISOR_PLATFORMS)}",
     default=None,
     description="How gVisor catches system calls; unset, what works is found by trying",
 )
 NETWORK_MODE: Setting[str] = Setting(
     name="network_mode",
-    parse=_parse_network_mode,
+    parse=partial(_parse_word_of, NETWORK_MODES),
     grammar=f"one of {', '.join(NETWORK_MODES)}",
     default="proxy",
     description="How code reaches what it may: `proxy` needs no rights; `namespace` is for programs that know no proxy",
@@ -3140,10 +3149,6 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
 # differently.
 
 
-_LONGEST_HOST = 253
-_EGRESS_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-_EGRESS_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
 _CLOSED_TOLD = "it is not public, and private destinations are closed"
 """Code could map the host's own network by asking for names, were it told what they lead to."""
 
@@ -3190,13 +3195,13 @@ def parse_host(untrusted_text: str) -> Host:
         return _checked_host_name(name)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise EgressRefusedError("it names a zone of this host")
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    return unmapped_address(address)
 
 
 def _checked_host_name(name: str) -> str:
-    if _EGRESS_NUMBER.fullmatch(name.rpartition(".")[2]):
+    if ends_in_a_number(name):
         raise EgressRefusedError("it is an address in an unusual spelling; write it as four decimal numbers")
-    if len(name) > _LONGEST_HOST or not _EGRESS_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise EgressRefusedError("it is no host name")
     return name
 
@@ -7626,7 +7631,7 @@ def _looked_up(name: str) -> tuple[IPAddress, ...]:
         if listed:
             return listed
     found = socket.getaddrinfo(f"{name}." if "." in name else name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(_unmapped_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
+    return tuple(dict.fromkeys(_told_address(str(entry[4][0])) for entry in found))[:_MOST_ADDRESSES]
 
 
 def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
@@ -7637,16 +7642,13 @@ def _listed_in_hosts(name: str) -> tuple[IPAddress, ...]:
             address, *names = line.lower().partition("#")[0].split() or [""]
             if name in names:
                 with suppress(ValueError):
-                    listed.append(_unmapped_address(address))
+                    listed.append(_told_address(address))
     return tuple(dict.fromkeys(listed))[:_MOST_ADDRESSES]
 
 
-def _unmapped_address(text: str) -> IPAddress:
+def _told_address(text: str) -> IPAddress:
     """An address without its zone; an IPv4-mapped one as the IPv4 address it is."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, IPv4Address):
-        return address
-    return address.ipv4_mapped or address
+    return unmapped_address(ipaddress.ip_address(text.partition("%")[0]))
 
 
 # ======== sandbox/egress_requests.py ==================================================================================
@@ -16184,19 +16186,19 @@ class ReadyBox:
         code: bytes,
         output: KeptOutput,
         *,
-        rules: EgressRules,
+        limits: EffectiveLimits,
         within_seconds: float | None,
         handed_over: Callable[[], None],
     ) -> BoxEnd:
         """Hand the code over, and wait for its end or the deadline; `handed_over` is called in between.
 
-        The box reaches what the rules permit, from just before until its end.
+        The box reaches what the limits permit, from just before until its end.
         """
         if self.box is None:
             raise StartError(reason="the box was never started")
         if self.egress is None:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
-        self.egress.open(rules)
+        self.egress.open(EgressRules.of_limits(limits))
         try:
             return await self.box.serve(code, output, within_seconds=within_seconds, handed_over=handed_over)
         finally:
@@ -16871,7 +16873,7 @@ class Runner:
         end = await ready.serve(
             request.code_bytes,
             output,
-            rules=EgressRules.of_limits(limits),
+            limits=limits,
             within_seconds=_runtime_seconds(limits),
             handed_over=lambda: ready.note(RunState.RUNNING, **whose),
         )
