@@ -6,8 +6,10 @@ from policy.effective import EffectiveLimits
 from sandbox.egress_network import EgressNetwork
 from sandbox.outcome import RunResult
 from sandbox.request import RunRequest
+from sandbox.spec import NetworkMode
 from tests.policy.factories import destinations
 from tests.sandbox.conftest import Place, limits_of, ran
+from tests.sandbox.gvisor_versions import debians_runsc
 
 
 def networked(*allowed: str, private: bool = False, **values: object) -> EffectiveLimits:
@@ -35,6 +37,13 @@ class Inhabited:
     ) -> RunResult:
         limits = networked(*allowed, private=private, **values)
         return await ran(self.place.equipment, networked_request(code, language, limits=limits))
+
+
+def in_namespaces(place: Place, world: EgressNetwork, suite: str = "") -> Inhabited:
+    """The place, whose boxes are in namespaces of their own, of this host's gVisor or of that of a suite of Debian."""
+    runsc = debians_runsc(suite) if suite else place.equipment.runsc
+    equipment = replace(place.equipment, runsc=runsc, network_way=NetworkMode.NAMESPACE)
+    return Inhabited.by(Place(equipment=equipment), world)
 
 
 def words_of(result: RunResult) -> list[str]:

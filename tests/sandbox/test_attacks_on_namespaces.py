@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,14 +26,13 @@ from sandbox.network_namespace import NetworkNamespace
 from sandbox.outcome import Outcome
 from sandbox.permitted_names import PermittedNames
 from sandbox.runner import Runner
-from sandbox.spec import NetworkMode
 from sandbox.transparent_egress import TransparentEgress
 from tests.sandbox.conftest import PATIENCE, Place, eventually
 from tests.sandbox.dns_client import addresses, question, verdict
-from tests.sandbox.egress_boxes import Inhabited, networked, networked_request, words_of
+from tests.sandbox.egress_boxes import in_namespaces, networked, networked_request, words_of
 from tests.sandbox.egress_client import on_both_loops, rules_of
 from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, World, open_descriptors, served, web
-from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
+from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE
 from tests.sandbox.namespaces import boxed_in, inside, needs_namespaces
 
 pytestmark = needs_namespaces
@@ -67,13 +65,6 @@ async def longest_pause() -> AsyncIterator[list[float]]:
         yield longest
     finally:
         beating.cancel()
-
-
-def in_namespaces(place: Place, world: World, suite: str = "") -> Inhabited:
-    """The place, whose boxes are in namespaces of their own, of this host's gVisor or of that of a suite of Debian."""
-    runsc = debians_runsc(suite) if suite else place.equipment.runsc
-    equipment = replace(place.equipment, runsc=runsc, network_way=NetworkMode.NAMESPACE)
-    return Inhabited.by(Place(equipment=equipment), world)
 
 
 # Memory of the kernel

@@ -10,12 +10,11 @@ import pytest
 
 from sandbox.outcome import Outcome
 from sandbox.packages import found_packages
-from sandbox.spec import NetworkMode
 from sandbox.tree_plan import Interpreter
 from tests.sandbox.conftest import PATIENCE, Place
-from tests.sandbox.egress_boxes import Inhabited, words_of
+from tests.sandbox.egress_boxes import in_namespaces, words_of
 from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, Authority, Served, World, echo, served, web
-from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE, debians_runsc
+from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE
 from tests.sandbox.namespaces import needs_namespaces
 from tests.sandbox.test_egress_programs import WHEEL_NAME, pip_folder, wheel
 
@@ -31,13 +30,6 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.made(tmp_path_factory.mktemp("authority"), "web.example", "index.example")
-
-
-def in_namespaces(place: Place, world: World, suite: str = "") -> Inhabited:
-    """The place, whose boxes are in namespaces of their own, of this host's gVisor or of that of a suite of Debian."""
-    runsc = debians_runsc(suite) if suite else place.equipment.runsc
-    equipment = replace(place.equipment, runsc=runsc, network_way=NetworkMode.NAMESPACE)
-    return Inhabited.by(Place(equipment=equipment), world)
 
 
 @asynccontextmanager
