@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.errors import SandboxError
-from sandbox.ready_box import BoxPlan, ReadyBox, finished_although_cancelled
+from sandbox.ready_box import BoxPlan, ReadyBox
 from sandbox.run_notes import RunState
 
 POOL_IDLE_SECONDS = 600.0
@@ -103,9 +103,18 @@ class _Rack:
             self.drop(digest)
 
     def remove_later(self, waiting: _Waiting) -> None:
-        task = asyncio.get_running_loop().create_task(_removed(waiting))
-        self.removals.add(task)
-        task.add_done_callback(self.removals.discard)
+        removal = waiting.box.removal()
+        removal.add_done_callback(lambda _: os.close(waiting.place))
+        self.removals.add(removal)
+        removal.add_done_callback(self.removals.discard)
+
+    def watch_ended(self, watch: asyncio.Task[None]) -> None:
+        """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
+        if watch.cancelled():
+            for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
+                waiting.box.abandon()
+                os.close(waiting.place)
+            self.waiting.clear()
 
 
 class Pool:
@@ -210,6 +219,7 @@ class Pool:
             self._watch = asyncio.get_running_loop().create_task(
                 _watched(weakref.ref(self), self._rack, POOL_WATCH_SECONDS)
             )
+            self._watch.add_done_callback(self._rack.watch_ended)
         return True
 
     def _lacking(self) -> str | None:
@@ -251,32 +261,17 @@ class Pool:
 
 async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -> None:
     """Look after a pool while anything waits in it; where the pool itself is gone, so is whoever could use it."""
-    try:
-        while any(rack.waiting.values()):
-            await asyncio.sleep(pause_seconds)
-            owner = pool()
-            if owner is None:
-                rack.drop_all()
-                return
-            await owner._looked_after()  # noqa: SLF001 -- its own
-            del owner
-    except asyncio.CancelledError:
-        # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
-        for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.abandon()
-            os.close(waiting.place)
-        rack.waiting.clear()
-        raise
+    while any(rack.waiting.values()):
+        await asyncio.sleep(pause_seconds)
+        owner = pool()
+        if owner is None:
+            rack.drop_all()
+            return
+        await owner._looked_after()  # noqa: SLF001 -- its own
+        del owner
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _removed(waiting: _Waiting) -> None:
-    try:
-        await finished_although_cancelled(waiting.box.remove())
-    finally:
-        os.close(waiting.place)

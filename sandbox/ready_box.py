@@ -30,7 +30,7 @@ from sandbox.leases import RUNS_FOLDER, leased_folder
 from sandbox.network_namespace import check_may_enter, spec_inside
 from sandbox.outcome import KeptOutput
 from sandbox.processes import process_family
-from sandbox.run_notes import RunNote, RunState, ended_by_administrator, write_run_note
+from sandbox.run_notes import RunNote, RunState, ended_by_administrator, remove_run_notes, write_run_note
 from sandbox.spec import (
     BOX_DIGEST_ANNOTATION,
     GVISOR_GROWTH_BYTES,
@@ -203,6 +203,12 @@ class ReadyBox:
             self.box.abandon()
         self.lease.close()
 
+    def removal(self) -> asyncio.Task[None]:
+        """Remove it in the background; where the event loop ends before that has, it is abandoned."""
+        removal = asyncio.get_running_loop().create_task(self._removed())
+        removal.add_done_callback(lambda ended: self.abandon() if ended.cancelled() else None)
+        return removal
+
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
         self.set_aside.close()
@@ -218,6 +224,9 @@ class ReadyBox:
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_SECONDS)
                 else:
                     return
+
+    async def _removed(self) -> None:
+        await finished_although_cancelled(self.remove())
 
     async def _remove_once(self) -> None:
         if self.egress is not None:
@@ -351,6 +360,7 @@ def disk_full_error(folder: Path) -> StartError:
 
 
 def _folder_removed(folder: BoxFolder) -> None:
+    remove_run_notes(folder.path)
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()

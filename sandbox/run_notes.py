@@ -95,6 +95,13 @@ def write_run_note(folder: Path, note: RunNote) -> None:
     unfinished.rename(path)
 
 
+def remove_run_notes(folder: Path) -> None:
+    """Remove the notes of a run that has ended: the furthest last, so that nobody reads that it went back."""
+    for state in RunState:
+        with suppress(OSError):
+            run_note_path(folder, state).unlink()
+
+
 def read_run_note(folder: Path) -> RunNote | None:
     """Read the note of a run; `None` where there is none, or something else in its place."""
     for state in reversed(RunState):

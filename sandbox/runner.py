@@ -280,7 +280,7 @@ class Runner:
             return
         if ready.box is not None:
             ready.box.kill()  # whoever gets the slot finds none of its code running
-        removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
+        removal = ready.removal()
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 

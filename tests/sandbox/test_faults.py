@@ -241,14 +241,15 @@ equipment = pickle.load(sys.stdin.buffer)
 async def up_to_date():
     return False
 
-def waits():
+def comes_to(state):
     notes = map(read_run_note, (equipment.folder / "runs").iterdir())
-    return any(note is not None and note.state is RunState.WAITING for note in notes)
+    return any(note is not None and note.state is state for note in notes)
 
 async def forgotten():
     runner = Runner(equipment, pool=Pool(equipment.folder / "slots", size=1, outdated=up_to_date))
     await runner.run(request_of("pass"))
-    await eventually(waits, 60)
+    for state in sys.argv[1:]:
+        await eventually(lambda: comes_to(RunState[state]), 60)
 
 asyncio.run(forgotten())
 held = []
@@ -259,12 +260,20 @@ print([target for target in held if any(word in target for word in ("pipe:", "pi
 """
 
 
-async def test_event_loop_that_ends_while_a_box_waits_leaves_nothing_that_the_next_runner_does_not_remove(
-    place: Place,
+@pytest.mark.parametrize(
+    "states",
+    [
+        pytest.param((), id="a-used-box-is-removed"),
+        pytest.param((RunState.STARTING,), id="a-box-starts"),
+        pytest.param((RunState.WAITING,), id="a-box-waits"),
+    ],
+)
+async def test_event_loop_that_ends_meanwhile_leaves_nothing_that_the_next_runner_does_not_remove(
+    place: Place, states: tuple[RunState, ...]
 ) -> None:
     before = traces_of(place)
     pipe = asyncio.subprocess.PIPE
-    command = (sys.executable, "-W", "ignore", "-c", FORGETFUL)
+    command = (sys.executable, "-W", "ignore", "-c", FORGETFUL, *(state.name for state in states))
     caller = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
 
     said, _ = await caller.communicate(pickle.dumps(place.equipment))

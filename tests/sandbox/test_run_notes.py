@@ -15,6 +15,7 @@ from sandbox.run_notes import (
     ended_by_administrator,
     mark_ended_by_administrator,
     read_run_note,
+    remove_run_notes,
     run_note_path,
     unmark_ended_by_administrator,
     write_run_note,
@@ -49,6 +50,25 @@ def test_note_of_the_furthest_state_counts(tmp_path: Path) -> None:
         found = read_run_note(tmp_path)
         assert found is not None
         assert found.state is state
+
+
+def test_run_whose_notes_are_removed_is_never_read_to_have_gone_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[RunNote | None] = []
+    unlink = Path.unlink
+
+    def seen(path: Path) -> None:
+        unlink(path)
+        read.append(read_run_note(tmp_path))
+
+    for state in RunState:
+        write_run_note(tmp_path, note_of(state=state))
+    monkeypatch.setattr(Path, "unlink", seen)
+
+    remove_run_notes(tmp_path)
+
+    assert [note.state if note else None for note in read] == [RunState.RUNNING, RunState.RUNNING, None]
 
 
 def test_later_note_of_a_state_takes_the_place_of_the_earlier_and_is_nobody_elses_to_read(tmp_path: Path) -> None:

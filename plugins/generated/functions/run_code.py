@@ -81,37 +81,37 @@ license: Apache-2.0
 #   sandbox/account.py ............. line 12443
 #   sandbox/probes.py .............. line 12520
 #   sandbox/run_notes.py ........... line 12669
-#   sandbox/noted_cgroups.py ....... line 12836
-#   sandbox/leases.py .............. line 12905
-#   sandbox/runsc_program.py ....... line 13059
-#   sandbox/gvisor.py .............. line 13160
-#   sandbox/host_binding.py ........ line 13427
-#   sandbox/proof.py ............... line 13455
-#   sandbox/enforcing.py ........... line 13554
-#   sandbox/shared_libraries.py .... line 13641
-#   sandbox/slots.py ............... line 13796
-#   sandbox/starters.py ............ line 14071
-#   sandbox/box.py ................. line 14199
-#   sandbox/tree_plan.py ........... line 14503
-#   sandbox/tree_build.py .......... line 14744
-#   sandbox/tree_marker.py ......... line 14948
-#   sandbox/used_trees.py .......... line 15040
-#   sandbox/tree.py ................ line 15121
-#   sandbox/launch.py .............. line 15302
-#   sandbox/kept_launch.py ......... line 15559
-#   sandbox/spec.py ................ line 15624
-#   sandbox/equipment.py ........... line 15842
-#   sandbox/network_namespace.py ... line 15982
-#   sandbox/transparent_egress.py .. line 16279
-#   sandbox/ready_box.py ........... line 16417
-#   sandbox/pool.py ................ line 16755
-#   sandbox/runner.py .............. line 17025
-#   sandbox/proving.py ............. line 17352
-#   sandbox/prepared_runner.py ..... line 17405
-#   sandbox/session.py ............. line 17564
-#   plugins/host.py ................ line 17813
-#   plugins/self_test.py ........... line 17948
-#   plugins/function.py ............ line 18007
+#   sandbox/noted_cgroups.py ....... line 12843
+#   sandbox/leases.py .............. line 12912
+#   sandbox/runsc_program.py ....... line 13066
+#   sandbox/gvisor.py .............. line 13167
+#   sandbox/host_binding.py ........ line 13434
+#   sandbox/proof.py ............... line 13462
+#   sandbox/enforcing.py ........... line 13561
+#   sandbox/shared_libraries.py .... line 13648
+#   sandbox/slots.py ............... line 13803
+#   sandbox/starters.py ............ line 14078
+#   sandbox/box.py ................. line 14206
+#   sandbox/tree_plan.py ........... line 14510
+#   sandbox/tree_build.py .......... line 14751
+#   sandbox/tree_marker.py ......... line 14955
+#   sandbox/used_trees.py .......... line 15047
+#   sandbox/tree.py ................ line 15128
+#   sandbox/launch.py .............. line 15309
+#   sandbox/kept_launch.py ......... line 15566
+#   sandbox/spec.py ................ line 15631
+#   sandbox/equipment.py ........... line 15849
+#   sandbox/network_namespace.py ... line 15989
+#   sandbox/transparent_egress.py .. line 16286
+#   sandbox/ready_box.py ........... line 16424
+#   sandbox/pool.py ................ line 16772
+#   sandbox/runner.py .............. line 17037
+#   sandbox/proving.py ............. line 17364
+#   sandbox/prepared_runner.py ..... line 17417
+#   sandbox/session.py ............. line 17576
+#   plugins/host.py ................ line 17825
+#   plugins/self_test.py ........... line 17960
+#   plugins/function.py ............ line 18019
 
 import argparse
 import array
@@ -12754,6 +12754,13 @@ def write_run_note(folder: Path, note: RunNote) -> None:
     unfinished.rename(path)
 
 
+def remove_run_notes(folder: Path) -> None:
+    """Remove the notes of a run that has ended: the furthest last, so that nobody reads that it went back."""
+    for state in RunState:
+        with suppress(OSError):
+            run_note_path(folder, state).unlink()
+
+
 def read_run_note(folder: Path) -> RunNote | None:
     """Read the note of a run; `None` where there is none, or something else in its place."""
     for state in reversed(RunState):
@@ -16581,6 +16588,12 @@ class ReadyBox:
             self.box.abandon()
         self.lease.close()
 
+    def removal(self) -> asyncio.Task[None]:
+        """Remove it in the background; where the event loop ends before that has, it is abandoned."""
+        removal = asyncio.get_running_loop().create_task(self._removed())
+        removal.add_done_callback(lambda ended: self.abandon() if ended.cancelled() else None)
+        return removal
+
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
         self.set_aside.close()
@@ -16596,6 +16609,9 @@ class ReadyBox:
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_SECONDS)
                 else:
                     return
+
+    async def _removed(self) -> None:
+        await finished_although_cancelled(self.remove())
 
     async def _remove_once(self) -> None:
         if self.egress is not None:
@@ -16729,6 +16745,7 @@ def disk_full_error(folder: Path) -> StartError:
 
 
 def _folder_removed(folder: BoxFolder) -> None:
+    remove_run_notes(folder.path)
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
@@ -16843,9 +16860,18 @@ class _Rack:
             self.drop(digest)
 
     def remove_later(self, waiting: _Waiting) -> None:
-        task = asyncio.get_running_loop().create_task(_removed(waiting))
-        self.removals.add(task)
-        task.add_done_callback(self.removals.discard)
+        removal = waiting.box.removal()
+        removal.add_done_callback(lambda _: os.close(waiting.place))
+        self.removals.add(removal)
+        removal.add_done_callback(self.removals.discard)
+
+    def watch_ended(self, watch: asyncio.Task[None]) -> None:
+        """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
+        if watch.cancelled():
+            for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
+                waiting.box.abandon()
+                os.close(waiting.place)
+            self.waiting.clear()
 
 
 class Pool:
@@ -16950,6 +16976,7 @@ class Pool:
             self._watch = asyncio.get_running_loop().create_task(
                 _watched(weakref.ref(self), self._rack, POOL_WATCH_SECONDS)
             )
+            self._watch.add_done_callback(self._rack.watch_ended)
         return True
 
     def _lacking(self) -> str | None:
@@ -16991,35 +17018,20 @@ class Pool:
 
 async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -> None:
     """Look after a pool while anything waits in it; where the pool itself is gone, so is whoever could use it."""
-    try:
-        while any(rack.waiting.values()):
-            await asyncio.sleep(pause_seconds)
-            owner = pool()
-            if owner is None:
-                rack.drop_all()
-                return
-            await owner._looked_after()  # noqa: SLF001 -- its own
-            del owner
-    except asyncio.CancelledError:
-        # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
-        for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.abandon()
-            os.close(waiting.place)
-        rack.waiting.clear()
-        raise
+    while any(rack.waiting.values()):
+        await asyncio.sleep(pause_seconds)
+        owner = pool()
+        if owner is None:
+            rack.drop_all()
+            return
+        await owner._looked_after()  # noqa: SLF001 -- its own
+        del owner
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _removed(waiting: _Waiting) -> None:
-    try:
-        await finished_although_cancelled(waiting.box.remove())
-    finally:
-        os.close(waiting.place)
 
 
 # ======== sandbox/runner.py ===========================================================================================
@@ -17274,7 +17286,7 @@ class Runner:
             return
         if ready.box is not None:
             ready.box.kill()  # whoever gets the slot finds none of its code running
-        removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
+        removal = ready.removal()
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 

@@ -80,37 +80,37 @@ license: Apache-2.0
 #   sandbox/account.py ............. line 12091
 #   sandbox/probes.py .............. line 12168
 #   sandbox/run_notes.py ........... line 12317
-#   sandbox/noted_cgroups.py ....... line 12484
-#   sandbox/leases.py .............. line 12553
-#   sandbox/runsc_program.py ....... line 12707
-#   sandbox/gvisor.py .............. line 12808
-#   sandbox/host_binding.py ........ line 13075
-#   sandbox/proof.py ............... line 13103
-#   sandbox/enforcing.py ........... line 13202
-#   sandbox/shared_libraries.py .... line 13289
-#   sandbox/slots.py ............... line 13444
-#   sandbox/starters.py ............ line 13719
-#   sandbox/box.py ................. line 13847
-#   sandbox/tree_plan.py ........... line 14151
-#   sandbox/tree_build.py .......... line 14392
-#   sandbox/tree_marker.py ......... line 14596
-#   sandbox/used_trees.py .......... line 14688
-#   sandbox/tree.py ................ line 14769
-#   sandbox/launch.py .............. line 14950
-#   sandbox/kept_launch.py ......... line 15207
-#   sandbox/spec.py ................ line 15272
-#   sandbox/equipment.py ........... line 15490
-#   sandbox/network_namespace.py ... line 15630
-#   sandbox/transparent_egress.py .. line 15927
-#   sandbox/ready_box.py ........... line 16065
-#   sandbox/pool.py ................ line 16403
-#   sandbox/runner.py .............. line 16673
-#   sandbox/proving.py ............. line 17000
-#   sandbox/prepared_runner.py ..... line 17053
-#   sandbox/session.py ............. line 17212
-#   plugins/host.py ................ line 17461
-#   plugins/self_test.py ........... line 17596
-#   plugins/tool.py ................ line 17655
+#   sandbox/noted_cgroups.py ....... line 12491
+#   sandbox/leases.py .............. line 12560
+#   sandbox/runsc_program.py ....... line 12714
+#   sandbox/gvisor.py .............. line 12815
+#   sandbox/host_binding.py ........ line 13082
+#   sandbox/proof.py ............... line 13110
+#   sandbox/enforcing.py ........... line 13209
+#   sandbox/shared_libraries.py .... line 13296
+#   sandbox/slots.py ............... line 13451
+#   sandbox/starters.py ............ line 13726
+#   sandbox/box.py ................. line 13854
+#   sandbox/tree_plan.py ........... line 14158
+#   sandbox/tree_build.py .......... line 14399
+#   sandbox/tree_marker.py ......... line 14603
+#   sandbox/used_trees.py .......... line 14695
+#   sandbox/tree.py ................ line 14776
+#   sandbox/launch.py .............. line 14957
+#   sandbox/kept_launch.py ......... line 15214
+#   sandbox/spec.py ................ line 15279
+#   sandbox/equipment.py ........... line 15497
+#   sandbox/network_namespace.py ... line 15637
+#   sandbox/transparent_egress.py .. line 15934
+#   sandbox/ready_box.py ........... line 16072
+#   sandbox/pool.py ................ line 16420
+#   sandbox/runner.py .............. line 16685
+#   sandbox/proving.py ............. line 17012
+#   sandbox/prepared_runner.py ..... line 17065
+#   sandbox/session.py ............. line 17224
+#   plugins/host.py ................ line 17473
+#   plugins/self_test.py ........... line 17608
+#   plugins/tool.py ................ line 17667
 
 import argparse
 import array
@@ -12402,6 +12402,13 @@ def write_run_note(folder: Path, note: RunNote) -> None:
     unfinished.rename(path)
 
 
+def remove_run_notes(folder: Path) -> None:
+    """Remove the notes of a run that has ended: the furthest last, so that nobody reads that it went back."""
+    for state in RunState:
+        with suppress(OSError):
+            run_note_path(folder, state).unlink()
+
+
 def read_run_note(folder: Path) -> RunNote | None:
     """Read the note of a run; `None` where there is none, or something else in its place."""
     for state in reversed(RunState):
@@ -16229,6 +16236,12 @@ class ReadyBox:
             self.box.abandon()
         self.lease.close()
 
+    def removal(self) -> asyncio.Task[None]:
+        """Remove it in the background; where the event loop ends before that has, it is abandoned."""
+        removal = asyncio.get_running_loop().create_task(self._removed())
+        removal.add_done_callback(lambda ended: self.abandon() if ended.cancelled() else None)
+        return removal
+
     async def remove(self) -> None:
         """Kill it if it still lives, and leave nothing of it behind."""
         self.set_aside.close()
@@ -16244,6 +16257,9 @@ class ReadyBox:
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_SECONDS)
                 else:
                     return
+
+    async def _removed(self) -> None:
+        await finished_although_cancelled(self.remove())
 
     async def _remove_once(self) -> None:
         if self.egress is not None:
@@ -16377,6 +16393,7 @@ def disk_full_error(folder: Path) -> StartError:
 
 
 def _folder_removed(folder: BoxFolder) -> None:
+    remove_run_notes(folder.path)
     for left in control_socket_files(folder.state, folder.name):
         with suppress(OSError):
             left.unlink()
@@ -16491,9 +16508,18 @@ class _Rack:
             self.drop(digest)
 
     def remove_later(self, waiting: _Waiting) -> None:
-        task = asyncio.get_running_loop().create_task(_removed(waiting))
-        self.removals.add(task)
-        task.add_done_callback(self.removals.discard)
+        removal = waiting.box.removal()
+        removal.add_done_callback(lambda _: os.close(waiting.place))
+        self.removals.add(removal)
+        removal.add_done_callback(self.removals.discard)
+
+    def watch_ended(self, watch: asyncio.Task[None]) -> None:
+        """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
+        if watch.cancelled():
+            for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
+                waiting.box.abandon()
+                os.close(waiting.place)
+            self.waiting.clear()
 
 
 class Pool:
@@ -16598,6 +16624,7 @@ class Pool:
             self._watch = asyncio.get_running_loop().create_task(
                 _watched(weakref.ref(self), self._rack, POOL_WATCH_SECONDS)
             )
+            self._watch.add_done_callback(self._rack.watch_ended)
         return True
 
     def _lacking(self) -> str | None:
@@ -16639,35 +16666,20 @@ class Pool:
 
 async def _watched(pool: weakref.ref[Pool], rack: _Rack, pause_seconds: float) -> None:
     """Look after a pool while anything waits in it; where the pool itself is gone, so is whoever could use it."""
-    try:
-        while any(rack.waiting.values()):
-            await asyncio.sleep(pause_seconds)
-            owner = pool()
-            if owner is None:
-                rack.drop_all()
-                return
-            await owner._looked_after()  # noqa: SLF001 -- its own
-            del owner
-    except asyncio.CancelledError:
-        # The event loop is being closed, so nothing can be waited for: what a box leaves, the next start removes.
-        for waiting in (waiting for queue in rack.waiting.values() for waiting in queue):
-            waiting.box.abandon()
-            os.close(waiting.place)
-        rack.waiting.clear()
-        raise
+    while any(rack.waiting.values()):
+        await asyncio.sleep(pause_seconds)
+        owner = pool()
+        if owner is None:
+            rack.drop_all()
+            return
+        await owner._looked_after()  # noqa: SLF001 -- its own
+        del owner
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _removed(waiting: _Waiting) -> None:
-    try:
-        await finished_although_cancelled(waiting.box.remove())
-    finally:
-        os.close(waiting.place)
 
 
 # ======== sandbox/runner.py ===========================================================================================
@@ -16922,7 +16934,7 @@ class Runner:
             return
         if ready.box is not None:
             ready.box.kill()  # whoever gets the slot finds none of its code running
-        removal = asyncio.get_running_loop().create_task(finished_although_cancelled(ready.remove()))
+        removal = ready.removal()
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 
