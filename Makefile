@@ -2,10 +2,9 @@
 # `make help` lists the targets.
 
 PYTHON ?= python3
-PYTEST ?= pytest
 PYTEST_OPTIONS ?=
+TEST_PROCESSES ?= 3
 SOAK_OPTIONS ?=
-TEST_HALF := tests/policy tests/plugins tests/integrations
 TEST_PROGRAMS := gpg gpg-agent openssl nft:nftables ip:iproute2 git curl wget
 E2E_VENV := .venv-e2e
 BENCH_VENV := build/bench-venv
@@ -23,15 +22,13 @@ demo: root .venv/ready ## Show the main job: lockdown, a signed policy, a valve,
 	@.venv/bin/sandbox install
 	@.venv/bin/python examples/demo.py
 
-test: root .venv/ready ## Run every test, those against real gVisor included
+test: root .venv/ready ## Run every test, those against real gVisor included (eight minutes)
 	@.venv/bin/sandbox install
 	@for program in $(TEST_PROGRAMS); do PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null || missing="$$missing $${program#*:}"; done; \
 		[ -z "$$missing" ] || ! command -v apt-get >/dev/null || { echo "Installing$$missing, which tests compare with…"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
-	@mkdir -p build; echo "Two halves at once: $(TEST_HALF) (told at the end), and all others."; \
-		.venv/bin/python -m $(PYTEST) $(TEST_HALF) $(PYTEST_OPTIONS) > build/policy-tests.log 2>&1 & half=$$!; \
-		.venv/bin/python -m $(PYTEST) tests $(TEST_HALF:%=--ignore=%) $(PYTEST_OPTIONS); rest=$$?; \
-		wait $$half; policy=$$?; cat build/policy-tests.log; exit $$((rest > policy ? rest : policy))
+	@echo "In $(TEST_PROCESSES) processes at once (fewer or more: make test TEST_PROCESSES=2)…"
+	@.venv/bin/python -m pytest tests --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(PYTEST_OPTIONS)
 
 soak: root .venv/ready ## Run a thousand boxes, then five minutes of steady load; nothing may grow (build/soak.json)
 	@.venv/bin/sandbox install

@@ -10,7 +10,7 @@ IANA IPv6 Address Space (2000::/3 alone is assigned); RFC 3879 (site-local IPv6)
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from policy.destinations import IPNetwork
+from policy.destinations import IPNetwork, unmapped_network
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -93,11 +93,9 @@ def words_of_network(network: IPNetwork) -> str:
 
 def _held_ipv4(network: IPNetwork) -> IPNetwork:
     """The IPv4 addresses that IPv6 addresses hold; else what was given."""
+    network = unmapped_network(network)
     if not isinstance(network, IPv6Network):
         return network
-    mapped_bits = 96
-    if network.prefixlen >= mapped_bits and network.network_address.ipv4_mapped is not None:
-        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - mapped_bits))
     for wide, held_bits in ((_TRANSLATED, 96), (_SIX_TO_FOUR, 16)):
         length = network.prefixlen - held_bits
         if _is_within(network, wide) and length >= 0:

@@ -204,6 +204,16 @@ def ends_in_a_number(name: str) -> bool:
     return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
 
 
+def unmapped_network(network: IPNetwork) -> IPNetwork:
+    """Of a network of IPv4-mapped addresses the IPv4 network that it is; else what was given."""
+    mapped_bits = 96
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_bits:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_bits))
+    return network
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -244,17 +254,7 @@ def _parse_network(host: str) -> IPNetwork | None:
             start = ipaddress.ip_network(host, strict=False)
             raise ValueError(f"{host!r} is not the start of its network: {start} is") from None
         return None
-    return _unmapped(network)
-
-
-def _unmapped(network: IPNetwork) -> IPNetwork:
-    """An IPv4 network spelt as IPv4-mapped IPv6 is that IPv4 network."""
-    mapped_prefix = 96
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_prefix:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_prefix))
-    return network
+    return unmapped_network(network)
 
 
 def _checked_name(name: str) -> str:

@@ -120,16 +120,24 @@ class EgressRelay:
 
 
 async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
-    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet."""
+    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet.
+
+    How each ended is heard here: asyncio complains of errors that nobody heard.
+    """
+    for end in ends:
+        end.close()
     try:
-        for end in ends:
-            end.close()
-        if not at_once:
-            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+        if at_once:
+            _drop_unsent(ends)
+        await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
     finally:
-        for end in ends:
-            if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
-                end.transport.abort()
+        _drop_unsent(ends)
+
+
+def _drop_unsent(ends: tuple[asyncio.StreamWriter, ...]) -> None:
+    for end in ends:
+        if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
+            end.transport.abort()
 
 
 def _end_writing(end: asyncio.StreamWriter) -> None:

@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -133,6 +134,13 @@ def place(equipment: Equipment, tmp_path: Path) -> Iterator[Place]:
         assert made.leftovers() == []
     finally:
         asyncio.run(_remove(own, inside))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets, which a kernel bounds. Source: unix(7)."""
+    with tempfile.TemporaryDirectory(prefix="s-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from sandbox.egress_network import EgressNetwork
 from sandbox.egress_proxy import EgressBounds, EgressProxy
 from tests.policy.factories import destinations
 from tests.sandbox.conftest import PATIENCE, eventually, limits_of
-from tests.sandbox.egress_world import Streams, echo, let_go, open_descriptors, served
+from tests.sandbox.egress_world import Streams, echo, gone, open_descriptors, served
 
 LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio"), pytest.param(uvloop.new_event_loop, id="uvloop")]
 """The event loops that Open WebUI may run on."""
@@ -127,8 +127,7 @@ async def proxied(
         yield client
     finally:
         await proxy.close()
-        for writer in client.opened:
-            let_go(writer)
+        await gone(*client.opened)
     await eventually(lambda: asyncio.all_tasks() <= tasks)
     await eventually(lambda: open_descriptors() <= before)
     del proxy, client

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ async def served(
                 writer.close()
                 await writer.wait_closed()
         finally:
-            let_go(writer)
+            await gone(writer)
 
     ongoing: set[asyncio.Task[None]] = set()
 
@@ -151,6 +152,16 @@ def web(
         await writer.drain()
 
     return respond
+
+
+@asynccontextmanager
+async def web_example(world: "World", authority: "Authority", respond: Served) -> AsyncIterator[None]:
+    """One server at both ports of `web.example`; and `other.example`, where nobody is."""
+    async with served(respond) as plain, served(respond, tls=authority.for_server) as encrypted:
+        world.place("web.example", plain)
+        world.place("web.example", encrypted, port=443)
+        world.names["other.example"] = [(OTHER_PUBLIC,)]
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,17 +301,30 @@ def _become_alone(folder: Path, addresses: tuple[str, ...], resolver: str) -> No
     commands += [["ip", "address", "add", address, "dev", "lo"] for address in addresses]
     for command in commands:
         subprocess.run(command, check=True, capture_output=True)
+    _wait_until_own(addresses)
+
+
+def _wait_until_own(addresses: tuple[str, ...]) -> None:
+    """Wait until the kernel has a route to each address: to one of IPv6 it makes that a moment later."""
+    deadline = time.monotonic() + _ENOUGH_SECONDS
+    for address in addresses:
+        asking = ["ip", "route", "get", address.partition("/")[0]]
+        while not subprocess.run(asking, capture_output=True, check=False).stdout.startswith(b"local "):
+            assert time.monotonic() < deadline, address
+            time.sleep(0.01)
 
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def let_go(writer: asyncio.StreamWriter) -> None:
-    """Close it, whatever has not been sent."""
-    writer.close()
-    with suppress(AttributeError):  # asyncio's of one that has closed itself meanwhile
-        writer.transport.abort()
+async def gone(*writers: asyncio.StreamWriter) -> None:
+    """Close them, whatever has not been sent, and hear how they ended: asyncio complains where nobody does."""
+    for writer in writers:
+        writer.close()
+        with suppress(AttributeError):  # asyncio's of one that has closed itself meanwhile
+            writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -74,17 +74,17 @@ def answer_of(result: object) -> bytes:
         pytest.param((b"7",), None, id="a-number-alone"),
     ],
 )
-async def test_answer(tmp_path: Path, answers: tuple[bytes, ...], exit_code: int | None) -> None:
-    assert await told(tmp_path, *answers) == exit_code
+async def test_answer(short_path: Path, answers: tuple[bytes, ...], exit_code: int | None) -> None:
+    assert await told(short_path, *answers) == exit_code
 
 
-async def test_listener_that_is_no_process_of_the_box_is_not_believed(tmp_path: Path) -> None:
-    with answering(tmp_path, answer_of(0)):
-        assert await ExitWatch.opened(tmp_path, NAME, os.getpid(), frozenset({1})) is None
+async def test_listener_that_is_no_process_of_the_box_is_not_believed(short_path: Path) -> None:
+    with answering(short_path, answer_of(0)):
+        assert await ExitWatch.opened(short_path, NAME, os.getpid(), frozenset({1})) is None
 
 
-async def test_without_a_socket_there_is_no_watch(tmp_path: Path) -> None:
-    assert await ExitWatch.opened(tmp_path, NAME, os.getpid(), frozenset({os.getpid()})) is None
+async def test_without_a_socket_there_is_no_watch(short_path: Path) -> None:
+    assert await ExitWatch.opened(short_path, NAME, os.getpid(), frozenset({os.getpid()})) is None
 
 
 @asynccontextmanager

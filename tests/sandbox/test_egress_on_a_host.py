@@ -15,8 +15,8 @@ from tests.sandbox.egress_world import (
     PUBLIC_IPV6,
     Names,
     echo,
+    gone,
     in_own_network,
-    let_go,
     name_server,
     served,
     stop_reading,
@@ -128,6 +128,6 @@ async def test_memory_bomb_by_a_server_that_is_first_read_and_then_not_stays_sma
             with suppress(TimeoutError):
                 while True:
                     sent += server.send(bytes(1 << 16))
-    let_go(writer)
+    await gone(writer)
 
     assert sent < 2 << 20

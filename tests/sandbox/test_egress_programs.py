@@ -2,24 +2,18 @@
 
 import asyncio
 import hashlib
-import importlib.util
-import io
-import zipfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.outcome import Outcome
-from sandbox.packages import found_packages
-from sandbox.tree_plan import Interpreter
 from tests.sandbox.conftest import PATIENCE, Place
 from tests.sandbox.egress_boxes import Inhabited, words_of
-from tests.sandbox.egress_world import PUBLIC, Authority, Served, World, echo, served, web
+from tests.sandbox.egress_world import PUBLIC, Authority, World, echo, served, web, web_example
+from tests.sandbox.package_index import INSTALL_AND_IMPORT, offering, package_index, pip_folder
 
 pytestmark = pytest.mark.gvisor
+offered_pip = pip_folder
 
 
 @pytest.fixture
@@ -30,16 +24,6 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.made(tmp_path_factory.mktemp("authority"), "web.example", "index.example")
-
-
-@asynccontextmanager
-async def sites(world: World, authority: Authority, respond: Served) -> AsyncIterator[None]:
-    """One server for both ports of `web.example`, and of `other.example`."""
-    async with AsyncExitStack() as stack:
-        for port, tls in ((80, None), (443, authority.for_server)):
-            world.place("web.example", await stack.enter_async_context(served(respond, tls=tls)), port=port)
-        world.names["other.example"] = [(PUBLIC,)]
-        yield
 
 
 PYTHON_CLIENTS = """
@@ -61,7 +45,7 @@ async def test_urllib_reaches_what_is_permitted_and_no_redirect_leads_elsewhere(
     place: Place, world: World, authority: Authority
 ) -> None:
     away = ("302 Found\r\nLocation: http://169.254.169.254/latest/", b"")
-    async with sites(world, authority, web({"/page": ("200 OK", b"found"), "/away": away})):
+    async with web_example(world, authority, web({"/page": ("200 OK", b"found"), "/away": away})):
         code = PYTHON_CLIENTS.replace("AUTHORITY", repr(authority.certificate.read_text()))
         result = await Inhabited.by(place, world).run(code, "web.example", "169.254.169.254")
 
@@ -95,7 +79,7 @@ get --noproxy "*" http://{address}/page
 async def test_curl_reaches_what_is_permitted_over_http_and_socks(
     place: Place, world: World, authority: Authority
 ) -> None:
-    async with sites(world, authority, web({"/page": ("200 OK", b"found")})):
+    async with web_example(world, authority, web({"/page": ("200 OK", b"found")})):
         code = CURL.format(authority=authority.certificate.read_text(), address=PUBLIC)
         result = await Inhabited.by(place, world).run(code, "web.example", language="bash")
 
@@ -169,68 +153,13 @@ async def test_big_transfer_and_half_close_come_through_the_forwarder(place: Pla
 # pip
 
 
-WHEEL_NAME = "greeting-1.0-py3-none-any.whl"
-
-
-def wheel() -> bytes:
-    """A package of one module, as an index has it."""
-    files = {
-        "greeting.py": "WORDS = 'good day'\n",
-        "greeting-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n",
-        "greeting-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "greeting-1.0.dist-info/RECORD": "greeting.py,,\n",
-    }
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return made.getvalue()
-
-
-@pytest.fixture(scope="module")
-def pip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pip, as a folder of packages that an administrator offers."""
-    found = importlib.util.find_spec("ensurepip._bundled")
-    bundled = (
-        [path for place in (found.submodule_search_locations or ()) for path in Path(place).glob("pip-*.whl")]
-        if found
-        else []
-    )
-    if not bundled:
-        pytest.skip("this Python comes without pip")
-    folder = tmp_path_factory.mktemp("offered") / "packages"
-    with zipfile.ZipFile(bundled[0]) as archive:
-        archive.extractall(folder)
-    folder.chmod(0o755)
-    return folder
-
-
-PIP = """
-cat > /tmp/authority.pem <<END
-{authority}END
-python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --cert /tmp/authority.pem \
-    --retries 0 --index-url https://{index}/simple/ --target /tmp/installed greeting 2>&1 | tail -n 1
-PYTHONPATH=/tmp/installed python3 -c 'import greeting; print(greeting.WORDS)'
-"""
-
-
 @pytest.mark.parametrize("allowed", ["index.example:443", "elsewhere.example"])
 async def test_pip_installs_from_an_index_if_that_is_permitted(
-    place: Place, world: World, authority: Authority, pip_folder: Path, allowed: str
+    place: Place, world: World, authority: Authority, offered_pip: Path, allowed: str
 ) -> None:
-    data = wheel()
-    link = f'<a href="/files/{WHEEL_NAME}#sha256={hashlib.sha256(data).hexdigest()}">{WHEEL_NAME}</a>'
-    listing = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
-    pages = {
-        "/simple/greeting/": ("200 OK\r\nContent-Type: text/html", listing),
-        f"/files/{WHEEL_NAME}": ("200 OK", data),
-    }
-    offered = found_packages(pip_folder, Interpreter.current().library_name)
-    offering = Place(equipment=replace(place.equipment, packages=offered))
-    async with served(web(pages), tls=authority.for_server) as door:
-        world.place("index.example", door, port=443)
-        code = PIP.format(authority=authority.certificate.read_text(), index="index.example")
-        result = await Inhabited.by(offering, world).run(
+    async with package_index(world, authority):
+        code = INSTALL_AND_IMPORT.format(authority=authority.certificate.read_text())
+        result = await Inhabited.by(offering(place, offered_pip), world).run(
             code, allowed, language="bash", max_runtime_seconds=60 * PATIENCE, max_ram_megabytes=256
         )
 

@@ -83,14 +83,14 @@ async def exit_code_told(state: Path, *answers: bytes, stays: bool = False, with
 @pytest.mark.parametrize(
     ("status", "exit_code"), [(0, 0), (3 << 8, 3), (255 << 8, 255), (9, 137), (11 | 128, 139), (15, 143)]
 )
-async def test_wait_status_is_told_as_shells_do(tmp_path: Path, status: int, exit_code: int) -> None:
-    assert await exit_code_told(tmp_path, said(result=status), stays=True) == exit_code
+async def test_wait_status_is_told_as_shells_do(short_path: Path, status: int, exit_code: int) -> None:
+    assert await exit_code_told(short_path, said(result=status), stays=True) == exit_code
 
 
-async def test_answer_in_pieces_is_put_together(tmp_path: Path) -> None:
+async def test_answer_in_pieces_is_put_together(short_path: Path) -> None:
     answer = said(result=256)
 
-    assert await exit_code_told(tmp_path, answer[:5], answer[5:20], answer[20:], stays=True) == 1
+    assert await exit_code_told(short_path, answer[:5], answer[5:20], answer[20:], stays=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -126,50 +126,50 @@ async def test_answer_in_pieces_is_put_together(tmp_path: Path) -> None:
         pytest.param(said(result=0)[:-1], id="half-an-answer"),
     ],
 )
-async def test_lie_is_no_answer(tmp_path: Path, answer: bytes) -> None:
-    assert await exit_code_told(tmp_path, answer) is None
+async def test_lie_is_no_answer(short_path: Path, answer: bytes) -> None:
+    assert await exit_code_told(short_path, answer) is None
 
 
 @pytest.mark.parametrize("answer", [b"", b'{"succ', b'{"success": true, "result":', said(result=0)[:-1]])
-async def test_half_an_answer_that_hangs_waits_for_the_deadline(tmp_path: Path, answer: bytes) -> None:
+async def test_half_an_answer_that_hangs_waits_for_the_deadline(short_path: Path, answer: bytes) -> None:
     with pytest.raises(TimeoutError):
-        await exit_code_told(tmp_path, answer, stays=True, within_seconds=0.1)
+        await exit_code_told(short_path, answer, stays=True, within_seconds=0.1)
 
 
-async def test_stranger_at_the_control_address_is_asked_nothing(tmp_path: Path) -> None:
+async def test_stranger_at_the_control_address_is_asked_nothing(short_path: Path) -> None:
     name = secrets.token_hex(16)
-    with answering(tmp_path, name, said(), stays=True) as asked:
-        watch = await opened(tmp_path, name, listener=1)
+    with answering(short_path, name, said(), stays=True) as asked:
+        watch = await opened(short_path, name, listener=1)
         await asyncio.sleep(0.05)
 
     assert watch is None
     assert asked in ([], [b""])
 
 
-async def test_stranger_with_an_abstract_name_like_the_boxes_is_not_believed(tmp_path: Path) -> None:
+async def test_stranger_with_an_abstract_name_like_the_boxes_is_not_believed(short_path: Path) -> None:
     name = secrets.token_hex(16)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0runsc-sandbox.{name}")
         server.listen()
 
-        assert await opened(tmp_path, name, listener=1) is None
+        assert await opened(short_path, name, listener=1) is None
 
 
-async def test_control_address_where_nobody_accepts_is_given_up(tmp_path: Path) -> None:
+async def test_control_address_where_nobody_accepts_is_given_up(short_path: Path) -> None:
     name = secrets.token_hex(16)
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
-        server.bind(str(tmp_path / f"runsc-{name}.sock"))
+        server.bind(str(short_path / f"runsc-{name}.sock"))
         server.listen(0)
         first.connect(server.getsockname())  # the queue of those who wait to be accepted is full
 
         async with asyncio.timeout(3):
-            assert await opened(tmp_path, name, listener=1) is None
+            assert await opened(short_path, name, listener=1) is None
 
 
-def test_files_of_a_control_socket_bear_the_whole_name_of_the_box(tmp_path: Path) -> None:
+def test_files_of_a_control_socket_bear_the_whole_name_of_the_box(short_path: Path) -> None:
     name = secrets.token_hex(16)
 
-    assert {path.name for path in control_socket_files(tmp_path, name)} == {f"runsc-{name}.sock"}
+    assert {path.name for path in control_socket_files(short_path, name)} == {f"runsc-{name}.sock"}
 
 
 # A `runsc` that is none, seen from the outside

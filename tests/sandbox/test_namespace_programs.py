@@ -1,22 +1,17 @@
 """Programs in real boxes that are told of no proxy use the network unchanged: pip, curl, urllib, plain sockets."""
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.outcome import Outcome
-from sandbox.packages import found_packages
-from sandbox.tree_plan import Interpreter
 from tests.sandbox.conftest import PATIENCE, Place
 from tests.sandbox.egress_boxes import in_namespaces, words_of
-from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, Authority, Served, World, echo, served, web
+from tests.sandbox.egress_world import OTHER_PUBLIC, PUBLIC, Authority, World, echo, served, web, web_example
 from tests.sandbox.gvisor_versions import GVISOR_OF_SUITE
 from tests.sandbox.namespaces import needs_namespaces
-from tests.sandbox.test_egress_programs import WHEEL_NAME, pip_folder, wheel
+from tests.sandbox.package_index import INSTALL_AND_IMPORT, offering, package_index, pip_folder
 
 pytestmark = [pytest.mark.gvisor, needs_namespaces]
 offered_pip = pip_folder
@@ -30,16 +25,6 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.made(tmp_path_factory.mktemp("authority"), "web.example", "index.example")
-
-
-@asynccontextmanager
-async def sites(world: World, authority: Authority, respond: Served) -> AsyncIterator[None]:
-    """One server for both ports of `web.example`, and a name that nobody may ask for."""
-    async with AsyncExitStack() as stack:
-        for port, tls in ((80, None), (443, authority.for_server)):
-            world.place("web.example", await stack.enter_async_context(served(respond, tls=tls)), port=port)
-        world.names["other.example"] = [(OTHER_PUBLIC,)]
-        yield
 
 
 PYTHON_CLIENTS = """
@@ -63,7 +48,7 @@ async def test_urllib_reaches_what_is_permitted_with_no_proxy_variable(
     place: Place, world: World, authority: Authority, suite: str
 ) -> None:
     away = ("302 Found\r\nLocation: http://169.254.169.254/latest/", b"")
-    async with sites(world, authority, web({"/page": ("200 OK", b"found"), "/away": away})):
+    async with web_example(world, authority, web({"/page": ("200 OK", b"found"), "/away": away})):
         code = PYTHON_CLIENTS.replace("AUTHORITY", repr(authority.certificate.read_text()))
         code = code.replace("ADDRESS", OTHER_PUBLIC)
         result = await in_namespaces(place, world, suite).run(code, "web.example", "169.254.169.254")
@@ -102,7 +87,7 @@ _RESET = {"52", "55", "56"}
 async def test_curl_reaches_what_is_permitted_with_no_proxy_variable(
     place: Place, world: World, authority: Authority
 ) -> None:
-    async with sites(world, authority, web({"/page": ("200 OK", b"found")})):
+    async with web_example(world, authority, web({"/page": ("200 OK", b"found")})):
         code = CURL.format(authority=authority.certificate.read_text(), address=PUBLIC, other=OTHER_PUBLIC)
         result = await in_namespaces(place, world).run(code, "web.example", language="bash")
 
@@ -156,33 +141,14 @@ async def test_big_transfer_and_half_close_come_through(place: Place, world: Wor
     assert result.output.split() == [str(len(data)), hashlib.sha256(data).hexdigest()]
 
 
-PIP = """
-env | grep -i proxy
-cat > /tmp/authority.pem <<END
-{authority}END
-python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --cert /tmp/authority.pem \
-    --retries 0 --index-url https://index.example/simple/ --target /tmp/installed greeting 2>&1 | tail -n 1
-PYTHONPATH=/tmp/installed python3 -c 'import greeting; print(greeting.WORDS)'
-"""
-
-
 @pytest.mark.parametrize("allowed", ["index.example:443", "index.example:80", "elsewhere.example"])
 async def test_pip_installs_from_an_index_with_no_proxy_variable_if_that_is_permitted(
     place: Place, world: World, authority: Authority, offered_pip: Path, allowed: str
 ) -> None:
-    data = wheel()
-    link = f'<a href="/files/{WHEEL_NAME}#sha256={hashlib.sha256(data).hexdigest()}">{WHEEL_NAME}</a>'
-    listing = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
-    pages = {
-        "/simple/greeting/": ("200 OK\r\nContent-Type: text/html", listing),
-        f"/files/{WHEEL_NAME}": ("200 OK", data),
-    }
-    offered = found_packages(offered_pip, Interpreter.current().library_name)
-    offering = Place(equipment=replace(place.equipment, packages=offered))
-    async with served(web(pages), tls=authority.for_server) as door:
-        world.place("index.example", door, port=443)
-        result = await in_namespaces(offering, world).run(
-            PIP.format(authority=authority.certificate.read_text()),
+    install = INSTALL_AND_IMPORT.format(authority=authority.certificate.read_text())
+    async with package_index(world, authority):
+        result = await in_namespaces(offering(place, offered_pip), world).run(
+            f"env | grep -i proxy\n{install}",
             allowed,
             language="bash",
             max_runtime_seconds=60 * PATIENCE,

@@ -13,105 +13,105 @@ license: Apache-2.0
 #   plugins/blocks.py .............. line 209
 #   policy/destinations.py ......... line 545
 #   policy/addresses.py ............ line 784
-#   policy/positions.py ............ line 894
-#   policy/errors.py ............... line 1120
-#   policy/keys.py ................. line 1253
-#   policy/requester.py ............ line 1465
-#   policy/shape.py ................ line 1607
-#   policy/shape_errors.py ......... line 1863
-#   policy/values.py ............... line 1947
-#   policy/limits.py ............... line 2299
-#   policy/settings.py ............. line 2545
-#   policy/remembered.py ........... line 2913
-#   policy/schema.py ............... line 3046
-#   policy/statements.py ........... line 3189
-#   policy/effective.py ............ line 3271
-#   policy/egress_rules.py ......... line 3480
-#   policy/environment.py .......... line 3621
-#   policy/toml_words.py ........... line 3846
-#   policy/toml_text.py ............ line 4190
-#   policy/document.py ............. line 4464
-#   policy/refusals.py ............. line 4705
-#   policy/resolve.py .............. line 4885
-#   policy/signature_block.py ...... line 5218
-#   policy/signatures.py ........... line 5421
-#   policy/situation.py ............ line 5546
-#   plugins/valves.py .............. line 5656
-#   policy/trusted_files.py ........ line 5777
-#   policy/load.py ................. line 6197
-#   policy/locks.py ................ line 6335
-#   policy/audit.py ................ line 6390
-#   policy/standing.py ............. line 6720
-#   policy/state_folder.py ......... line 6839
-#   policy/live.py ................. line 6933
-#   sandbox/announcing.py .......... line 7158
-#   sandbox/answer_head.py ......... line 7196
-#   sandbox/cleaning.py ............ line 7251
-#   plugins/people.py .............. line 7273
-#   sandbox/client_hello.py ........ line 7368
-#   sandbox/control.py ............. line 7499
-#   sandbox/egress_account.py ...... line 7676
-#   sandbox/egress_network.py ...... line 7801
-#   sandbox/egress_requests.py ..... line 7962
-#   sandbox/egress_asking.py ....... line 8095
-#   sandbox/egress_relay.py ........ line 8257
-#   sandbox/elf.py ................. line 8386
-#   sandbox/errors.py .............. line 8484
-#   sandbox/folders.py ............. line 8538
-#   sandbox/forwarder.py ........... line 8770
-#   sandbox/egress_socket.py ....... line 8886
-#   sandbox/egress_proxy.py ........ line 8923
-#   sandbox/loopback_routes.py ..... line 9201
-#   sandbox/name_messages.py ....... line 9273
-#   sandbox/name_server.py ......... line 9419
-#   sandbox/off_limits.py .......... line 9529
-#   sandbox/packages.py ............ line 9646
-#   sandbox/permitted_names.py ..... line 9816
-#   sandbox/pipes.py ............... line 10013
-#   sandbox/processes.py ........... line 10141
-#   sandbox/cgroups.py ............. line 10264
-#   sandbox/ended_family.py ........ line 11061
-#   sandbox/forgotten_cgroups.py ... line 11120
-#   sandbox/queue_lines.py ......... line 11185
-#   sandbox/release.py ............. line 11353
-#   sandbox/debian.py .............. line 11758
-#   sandbox/request.py ............. line 12021
-#   sandbox/outcome.py ............. line 12100
-#   plugins/presentation.py ........ line 12339
-#   sandbox/account.py ............. line 12443
-#   sandbox/probes.py .............. line 12520
-#   sandbox/run_notes.py ........... line 12669
-#   sandbox/noted_cgroups.py ....... line 12843
-#   sandbox/leases.py .............. line 12912
-#   sandbox/runsc_program.py ....... line 13066
-#   sandbox/gvisor.py .............. line 13167
-#   sandbox/host_binding.py ........ line 13434
-#   sandbox/proof.py ............... line 13462
-#   sandbox/enforcing.py ........... line 13561
-#   sandbox/shared_libraries.py .... line 13648
-#   sandbox/slots.py ............... line 13803
-#   sandbox/starters.py ............ line 14078
-#   sandbox/box.py ................. line 14206
-#   sandbox/tree_plan.py ........... line 14510
-#   sandbox/tree_build.py .......... line 14751
-#   sandbox/tree_marker.py ......... line 14955
-#   sandbox/used_trees.py .......... line 15047
-#   sandbox/tree.py ................ line 15128
-#   sandbox/launch.py .............. line 15309
-#   sandbox/kept_launch.py ......... line 15566
-#   sandbox/spec.py ................ line 15631
-#   sandbox/equipment.py ........... line 15849
-#   sandbox/network_namespace.py ... line 15989
-#   sandbox/transparent_egress.py .. line 16286
-#   sandbox/ready_box.py ........... line 16424
-#   sandbox/pool.py ................ line 16772
-#   sandbox/runner.py .............. line 17037
-#   sandbox/proving.py ............. line 17364
-#   sandbox/prepared_runner.py ..... line 17417
-#   sandbox/session.py ............. line 17576
-#   plugins/host.py ................ line 17825
-#   plugins/self_test.py ........... line 17960
-#   plugins/function.py ............ line 18019
+#   policy/positions.py ............ line 892
+#   policy/errors.py ............... line 1118
+#   policy/keys.py ................. line 1251
+#   policy/requester.py ............ line 1463
+#   policy/shape.py ................ line 1605
+#   policy/shape_errors.py ......... line 1861
+#   policy/values.py ............... line 1945
+#   policy/limits.py ............... line 2297
+#   policy/settings.py ............. line 2543
+#   policy/remembered.py ........... line 2911
+#   policy/schema.py ............... line 3044
+#   policy/statements.py ........... line 3187
+#   policy/effective.py ............ line 3269
+#   policy/egress_rules.py ......... line 3478
+#   policy/environment.py .......... line 3619
+#   policy/toml_words.py ........... line 3844
+#   policy/toml_text.py ............ line 4188
+#   policy/document.py ............. line 4462
+#   policy/refusals.py ............. line 4703
+#   policy/resolve.py .............. line 4883
+#   policy/signature_block.py ...... line 5216
+#   policy/signatures.py ........... line 5419
+#   policy/situation.py ............ line 5544
+#   plugins/valves.py .............. line 5654
+#   policy/trusted_files.py ........ line 5775
+#   policy/load.py ................. line 6195
+#   policy/locks.py ................ line 6333
+#   policy/audit.py ................ line 6388
+#   policy/standing.py ............. line 6718
+#   policy/state_folder.py ......... line 6837
+#   policy/live.py ................. line 6931
+#   sandbox/announcing.py .......... line 7156
+#   sandbox/answer_head.py ......... line 7194
+#   sandbox/cleaning.py ............ line 7249
+#   plugins/people.py .............. line 7271
+#   sandbox/client_hello.py ........ line 7366
+#   sandbox/control.py ............. line 7497
+#   sandbox/egress_account.py ...... line 7674
+#   sandbox/egress_network.py ...... line 7799
+#   sandbox/egress_requests.py ..... line 7960
+#   sandbox/egress_asking.py ....... line 8093
+#   sandbox/egress_relay.py ........ line 8255
+#   sandbox/elf.py ................. line 8392
+#   sandbox/errors.py .............. line 8490
+#   sandbox/folders.py ............. line 8544
+#   sandbox/forwarder.py ........... line 8776
+#   sandbox/egress_socket.py ....... line 8892
+#   sandbox/egress_proxy.py ........ line 8929
+#   sandbox/loopback_routes.py ..... line 9207
+#   sandbox/name_messages.py ....... line 9279
+#   sandbox/name_server.py ......... line 9425
+#   sandbox/off_limits.py .......... line 9535
+#   sandbox/packages.py ............ line 9652
+#   sandbox/permitted_names.py ..... line 9822
+#   sandbox/pipes.py ............... line 10019
+#   sandbox/processes.py ........... line 10147
+#   sandbox/cgroups.py ............. line 10270
+#   sandbox/ended_family.py ........ line 11067
+#   sandbox/forgotten_cgroups.py ... line 11126
+#   sandbox/queue_lines.py ......... line 11191
+#   sandbox/release.py ............. line 11359
+#   sandbox/debian.py .............. line 11764
+#   sandbox/request.py ............. line 12027
+#   sandbox/outcome.py ............. line 12106
+#   plugins/presentation.py ........ line 12345
+#   sandbox/account.py ............. line 12449
+#   sandbox/probes.py .............. line 12526
+#   sandbox/run_notes.py ........... line 12675
+#   sandbox/noted_cgroups.py ....... line 12849
+#   sandbox/leases.py .............. line 12918
+#   sandbox/runsc_program.py ....... line 13072
+#   sandbox/gvisor.py .............. line 13173
+#   sandbox/host_binding.py ........ line 13440
+#   sandbox/proof.py ............... line 13468
+#   sandbox/enforcing.py ........... line 13567
+#   sandbox/shared_libraries.py .... line 13654
+#   sandbox/slots.py ............... line 13809
+#   sandbox/starters.py ............ line 14084
+#   sandbox/box.py ................. line 14212
+#   sandbox/tree_plan.py ........... line 14516
+#   sandbox/tree_build.py .......... line 14757
+#   sandbox/tree_marker.py ......... line 14961
+#   sandbox/used_trees.py .......... line 15053
+#   sandbox/tree.py ................ line 15134
+#   sandbox/launch.py .............. line 15315
+#   sandbox/kept_launch.py ......... line 15572
+#   sandbox/spec.py ................ line 15637
+#   sandbox/equipment.py ........... line 15855
+#   sandbox/network_namespace.py ... line 15995
+#   sandbox/transparent_egress.py .. line 16292
+#   sandbox/ready_box.py ........... line 16430
+#   sandbox/pool.py ................ line 16778
+#   sandbox/runner.py .............. line 17043
+#   sandbox/proving.py ............. line 17370
+#   sandbox/prepared_runner.py ..... line 17423
+#   sandbox/session.py ............. line 17582
+#   plugins/host.py ................ line 17831
+#   plugins/self_test.py ........... line 17966
+#   plugins/function.py ............ line 18025
 
 import argparse
 import array
@@ -699,6 +699,16 @@ def ends_in_a_number(name: str) -> bool:
     return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
 
 
+def unmapped_network(network: IPNetwork) -> IPNetwork:
+    """Of a network of IPv4-mapped addresses the IPv4 network that it is; else what was given."""
+    mapped_bits = 96
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_bits:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_bits))
+    return network
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -739,17 +749,7 @@ def _parse_network(host: str) -> IPNetwork | None:
             start = ipaddress.ip_network(host, strict=False)
             raise ValueError(f"{host!r} is not the start of its network: {start} is") from None
         return None
-    return _unmapped(network)
-
-
-def _unmapped(network: IPNetwork) -> IPNetwork:
-    """An IPv4 network spelt as IPv4-mapped IPv6 is that IPv4 network."""
-    mapped_prefix = 96
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_prefix:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_prefix))
-    return network
+    return unmapped_network(network)
 
 
 def _checked_name(name: str) -> str:
@@ -873,11 +873,9 @@ def words_of_network(network: IPNetwork) -> str:
 
 def _held_ipv4(network: IPNetwork) -> IPNetwork:
     """The IPv4 addresses that IPv6 addresses hold; else what was given."""
+    network = unmapped_network(network)
     if not isinstance(network, IPv6Network):
         return network
-    mapped_bits = 96
-    if network.prefixlen >= mapped_bits and network.network_address.ipv4_mapped is not None:
-        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - mapped_bits))
     for wide, held_bits in ((_TRANSLATED, 96), (_SIX_TO_FOUR, 16)):
         length = network.prefixlen - held_bits
         if _is_within(network, wide) and length >= 0:
@@ -8365,16 +8363,24 @@ class EgressRelay:
 
 
 async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
-    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet."""
+    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet.
+
+    How each ended is heard here: asyncio complains of errors that nobody heard.
+    """
+    for end in ends:
+        end.close()
     try:
-        for end in ends:
-            end.close()
-        if not at_once:
-            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+        if at_once:
+            _drop_unsent(ends)
+        await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
     finally:
-        for end in ends:
-            if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
-                end.transport.abort()
+        _drop_unsent(ends)
+
+
+def _drop_unsent(ends: tuple[asyncio.StreamWriter, ...]) -> None:
+    for end in ends:
+        if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
+            end.transport.abort()
 
 
 def _end_writing(end: asyncio.StreamWriter) -> None:

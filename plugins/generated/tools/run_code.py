@@ -12,105 +12,105 @@ license: Apache-2.0
 #
 #   policy/destinations.py ......... line 208
 #   policy/addresses.py ............ line 447
-#   policy/positions.py ............ line 557
-#   policy/errors.py ............... line 783
-#   policy/keys.py ................. line 916
-#   policy/requester.py ............ line 1128
-#   policy/shape.py ................ line 1270
-#   policy/shape_errors.py ......... line 1526
-#   policy/values.py ............... line 1610
-#   policy/limits.py ............... line 1962
-#   policy/settings.py ............. line 2208
-#   policy/remembered.py ........... line 2576
-#   policy/schema.py ............... line 2709
-#   policy/statements.py ........... line 2852
-#   policy/effective.py ............ line 2934
-#   policy/egress_rules.py ......... line 3143
-#   policy/environment.py .......... line 3284
-#   policy/toml_words.py ........... line 3509
-#   policy/toml_text.py ............ line 3853
-#   policy/document.py ............. line 4127
-#   policy/refusals.py ............. line 4368
-#   policy/resolve.py .............. line 4548
-#   policy/signature_block.py ...... line 4881
-#   policy/signatures.py ........... line 5084
-#   policy/situation.py ............ line 5209
-#   plugins/valves.py .............. line 5319
-#   policy/trusted_files.py ........ line 5440
-#   policy/load.py ................. line 5860
-#   policy/locks.py ................ line 5998
-#   policy/audit.py ................ line 6053
-#   policy/standing.py ............. line 6383
-#   policy/state_folder.py ......... line 6502
-#   policy/live.py ................. line 6596
-#   sandbox/announcing.py .......... line 6821
-#   sandbox/answer_head.py ......... line 6859
-#   sandbox/cleaning.py ............ line 6914
-#   plugins/people.py .............. line 6936
-#   sandbox/client_hello.py ........ line 7060
-#   sandbox/control.py ............. line 7191
-#   sandbox/egress_account.py ...... line 7368
-#   sandbox/egress_network.py ...... line 7493
-#   sandbox/egress_requests.py ..... line 7654
-#   sandbox/egress_asking.py ....... line 7787
-#   sandbox/egress_relay.py ........ line 7949
-#   sandbox/elf.py ................. line 8078
-#   sandbox/errors.py .............. line 8176
-#   sandbox/folders.py ............. line 8230
-#   sandbox/forwarder.py ........... line 8462
-#   sandbox/egress_socket.py ....... line 8578
-#   sandbox/egress_proxy.py ........ line 8615
-#   sandbox/loopback_routes.py ..... line 8893
-#   sandbox/name_messages.py ....... line 8965
-#   sandbox/name_server.py ......... line 9111
-#   sandbox/off_limits.py .......... line 9221
-#   sandbox/packages.py ............ line 9338
-#   sandbox/permitted_names.py ..... line 9508
-#   sandbox/pipes.py ............... line 9705
-#   sandbox/processes.py ........... line 9833
-#   sandbox/cgroups.py ............. line 9956
-#   sandbox/ended_family.py ........ line 10753
-#   sandbox/forgotten_cgroups.py ... line 10812
-#   sandbox/queue_lines.py ......... line 10877
-#   sandbox/release.py ............. line 11045
-#   sandbox/debian.py .............. line 11450
-#   sandbox/request.py ............. line 11713
-#   sandbox/outcome.py ............. line 11792
-#   plugins/presentation.py ........ line 12031
-#   sandbox/account.py ............. line 12091
-#   sandbox/probes.py .............. line 12168
-#   sandbox/run_notes.py ........... line 12317
-#   sandbox/noted_cgroups.py ....... line 12491
-#   sandbox/leases.py .............. line 12560
-#   sandbox/runsc_program.py ....... line 12714
-#   sandbox/gvisor.py .............. line 12815
-#   sandbox/host_binding.py ........ line 13082
-#   sandbox/proof.py ............... line 13110
-#   sandbox/enforcing.py ........... line 13209
-#   sandbox/shared_libraries.py .... line 13296
-#   sandbox/slots.py ............... line 13451
-#   sandbox/starters.py ............ line 13726
-#   sandbox/box.py ................. line 13854
-#   sandbox/tree_plan.py ........... line 14158
-#   sandbox/tree_build.py .......... line 14399
-#   sandbox/tree_marker.py ......... line 14603
-#   sandbox/used_trees.py .......... line 14695
-#   sandbox/tree.py ................ line 14776
-#   sandbox/launch.py .............. line 14957
-#   sandbox/kept_launch.py ......... line 15214
-#   sandbox/spec.py ................ line 15279
-#   sandbox/equipment.py ........... line 15497
-#   sandbox/network_namespace.py ... line 15637
-#   sandbox/transparent_egress.py .. line 15934
-#   sandbox/ready_box.py ........... line 16072
-#   sandbox/pool.py ................ line 16420
-#   sandbox/runner.py .............. line 16685
-#   sandbox/proving.py ............. line 17012
-#   sandbox/prepared_runner.py ..... line 17065
-#   sandbox/session.py ............. line 17224
-#   plugins/host.py ................ line 17473
-#   plugins/self_test.py ........... line 17608
-#   plugins/tool.py ................ line 17667
+#   policy/positions.py ............ line 555
+#   policy/errors.py ............... line 781
+#   policy/keys.py ................. line 914
+#   policy/requester.py ............ line 1126
+#   policy/shape.py ................ line 1268
+#   policy/shape_errors.py ......... line 1524
+#   policy/values.py ............... line 1608
+#   policy/limits.py ............... line 1960
+#   policy/settings.py ............. line 2206
+#   policy/remembered.py ........... line 2574
+#   policy/schema.py ............... line 2707
+#   policy/statements.py ........... line 2850
+#   policy/effective.py ............ line 2932
+#   policy/egress_rules.py ......... line 3141
+#   policy/environment.py .......... line 3282
+#   policy/toml_words.py ........... line 3507
+#   policy/toml_text.py ............ line 3851
+#   policy/document.py ............. line 4125
+#   policy/refusals.py ............. line 4366
+#   policy/resolve.py .............. line 4546
+#   policy/signature_block.py ...... line 4879
+#   policy/signatures.py ........... line 5082
+#   policy/situation.py ............ line 5207
+#   plugins/valves.py .............. line 5317
+#   policy/trusted_files.py ........ line 5438
+#   policy/load.py ................. line 5858
+#   policy/locks.py ................ line 5996
+#   policy/audit.py ................ line 6051
+#   policy/standing.py ............. line 6381
+#   policy/state_folder.py ......... line 6500
+#   policy/live.py ................. line 6594
+#   sandbox/announcing.py .......... line 6819
+#   sandbox/answer_head.py ......... line 6857
+#   sandbox/cleaning.py ............ line 6912
+#   plugins/people.py .............. line 6934
+#   sandbox/client_hello.py ........ line 7058
+#   sandbox/control.py ............. line 7189
+#   sandbox/egress_account.py ...... line 7366
+#   sandbox/egress_network.py ...... line 7491
+#   sandbox/egress_requests.py ..... line 7652
+#   sandbox/egress_asking.py ....... line 7785
+#   sandbox/egress_relay.py ........ line 7947
+#   sandbox/elf.py ................. line 8084
+#   sandbox/errors.py .............. line 8182
+#   sandbox/folders.py ............. line 8236
+#   sandbox/forwarder.py ........... line 8468
+#   sandbox/egress_socket.py ....... line 8584
+#   sandbox/egress_proxy.py ........ line 8621
+#   sandbox/loopback_routes.py ..... line 8899
+#   sandbox/name_messages.py ....... line 8971
+#   sandbox/name_server.py ......... line 9117
+#   sandbox/off_limits.py .......... line 9227
+#   sandbox/packages.py ............ line 9344
+#   sandbox/permitted_names.py ..... line 9514
+#   sandbox/pipes.py ............... line 9711
+#   sandbox/processes.py ........... line 9839
+#   sandbox/cgroups.py ............. line 9962
+#   sandbox/ended_family.py ........ line 10759
+#   sandbox/forgotten_cgroups.py ... line 10818
+#   sandbox/queue_lines.py ......... line 10883
+#   sandbox/release.py ............. line 11051
+#   sandbox/debian.py .............. line 11456
+#   sandbox/request.py ............. line 11719
+#   sandbox/outcome.py ............. line 11798
+#   plugins/presentation.py ........ line 12037
+#   sandbox/account.py ............. line 12097
+#   sandbox/probes.py .............. line 12174
+#   sandbox/run_notes.py ........... line 12323
+#   sandbox/noted_cgroups.py ....... line 12497
+#   sandbox/leases.py .............. line 12566
+#   sandbox/runsc_program.py ....... line 12720
+#   sandbox/gvisor.py .............. line 12821
+#   sandbox/host_binding.py ........ line 13088
+#   sandbox/proof.py ............... line 13116
+#   sandbox/enforcing.py ........... line 13215
+#   sandbox/shared_libraries.py .... line 13302
+#   sandbox/slots.py ............... line 13457
+#   sandbox/starters.py ............ line 13732
+#   sandbox/box.py ................. line 13860
+#   sandbox/tree_plan.py ........... line 14164
+#   sandbox/tree_build.py .......... line 14405
+#   sandbox/tree_marker.py ......... line 14609
+#   sandbox/used_trees.py .......... line 14701
+#   sandbox/tree.py ................ line 14782
+#   sandbox/launch.py .............. line 14963
+#   sandbox/kept_launch.py ......... line 15220
+#   sandbox/spec.py ................ line 15285
+#   sandbox/equipment.py ........... line 15503
+#   sandbox/network_namespace.py ... line 15643
+#   sandbox/transparent_egress.py .. line 15940
+#   sandbox/ready_box.py ........... line 16078
+#   sandbox/pool.py ................ line 16426
+#   sandbox/runner.py .............. line 16691
+#   sandbox/proving.py ............. line 17018
+#   sandbox/prepared_runner.py ..... line 17071
+#   sandbox/session.py ............. line 17230
+#   plugins/host.py ................ line 17479
+#   plugins/self_test.py ........... line 17614
+#   plugins/tool.py ................ line 17673
 
 import argparse
 import array
@@ -362,6 +362,16 @@ def ends_in_a_number(name: str) -> bool:
     return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) is not None
 
 
+def unmapped_network(network: IPNetwork) -> IPNetwork:
+    """Of a network of IPv4-mapped addresses the IPv4 network that it is; else what was given."""
+    mapped_bits = 96
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_bits:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_bits))
+    return network
+
+
 def _split_port(text: str) -> tuple[str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
     if bracketed:
@@ -402,17 +412,7 @@ def _parse_network(host: str) -> IPNetwork | None:
             start = ipaddress.ip_network(host, strict=False)
             raise ValueError(f"{host!r} is not the start of its network: {start} is") from None
         return None
-    return _unmapped(network)
-
-
-def _unmapped(network: IPNetwork) -> IPNetwork:
-    """An IPv4 network spelt as IPv4-mapped IPv6 is that IPv4 network."""
-    mapped_prefix = 96
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= mapped_prefix:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - mapped_prefix))
-    return network
+    return unmapped_network(network)
 
 
 def _checked_name(name: str) -> str:
@@ -536,11 +536,9 @@ def words_of_network(network: IPNetwork) -> str:
 
 def _held_ipv4(network: IPNetwork) -> IPNetwork:
     """The IPv4 addresses that IPv6 addresses hold; else what was given."""
+    network = unmapped_network(network)
     if not isinstance(network, IPv6Network):
         return network
-    mapped_bits = 96
-    if network.prefixlen >= mapped_bits and network.network_address.ipv4_mapped is not None:
-        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - mapped_bits))
     for wide, held_bits in ((_TRANSLATED, 96), (_SIX_TO_FOUR, 16)):
         length = network.prefixlen - held_bits
         if _is_within(network, wide) and length >= 0:
@@ -8057,16 +8055,24 @@ class EgressRelay:
 
 
 async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
-    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet."""
+    """Close each end once it has taken all that was written to it; `at_once` drops what it has not taken yet.
+
+    How each ended is heard here: asyncio complains of errors that nobody heard.
+    """
+    for end in ends:
+        end.close()
     try:
-        for end in ends:
-            end.close()
-        if not at_once:
-            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+        if at_once:
+            _drop_unsent(ends)
+        await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
     finally:
-        for end in ends:
-            if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
-                end.transport.abort()
+        _drop_unsent(ends)
+
+
+def _drop_unsent(ends: tuple[asyncio.StreamWriter, ...]) -> None:
+    for end in ends:
+        if end.transport.get_write_buffer_size():  # asyncio fails where one that has closed itself is aborted
+            end.transport.abort()
 
 
 def _end_writing(end: asyncio.StreamWriter) -> None:
