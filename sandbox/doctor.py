@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from policy.limits import LIMITS
-from sandbox.cgroups import LIMIT_OF_CONTROLLER, CgroupController, CgroupParent, CgroupsUnavailable, MissingController
+from sandbox.cgroup_places import LIMIT_OF_CONTROLLER, CgroupController
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable, MissingController
 from sandbox.equipment import Equipment, runsc_words
 from sandbox.errors import SandboxError, StartError, UnenforceableError
 from sandbox.gvisor import Runsc

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from policy.effective import EffectiveLimits
 from policy.limits import MAX_DISK_MEGABYTES, REQUIRE_RESOURCE_LIMITING, limit_named
 from policy.values import Unlimited
-from sandbox.cgroups import LIMIT_OF_CONTROLLER, CgroupController, CgroupLimits, CgroupParent, CgroupsUnavailable
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroup_places import LIMIT_OF_CONTROLLER, CgroupController
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.errors import UnenforceableError
 from sandbox.proof import HostProof
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from policy.effective import EffectiveLimits
 from policy.limits import AUTO_INSTALL
-from sandbox.cgroups import CgroupParent, CgroupsUnavailable, find_cgroup_parent
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.debian import apt_host
 from sandbox.egress_network import EgressNetwork, HostNetwork
 from sandbox.errors import SandboxError

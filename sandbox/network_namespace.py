@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from policy.addresses import IPAddress
-from sandbox.cgroups import CgroupParent, bounds_socket_memory
+from sandbox.cgroup_limits import bounds_socket_memory
+from sandbox.cgroups import CgroupParent
 from sandbox.equipment import Equipment
 from sandbox.errors import UnenforceableError
 from sandbox.loopback_routes import route_all_to_loopback
@@ -199,7 +200,7 @@ def check_may_enter(equipment: Equipment) -> None:
     """
     if "--rootless" in equipment.runsc.arguments:
         raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
-    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups):
+    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups.places):
         remedy = f"Use cgroup v2, or a kernel whose cgroup v1 has memory.kmem.tcp.limit_in_bytes, {OR_PROXY}"
         raise _no_namespace("nothing here bounds what the kernel holds for sockets of a box", remedy)
 

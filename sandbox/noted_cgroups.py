@@ -10,15 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sandbox.cgroups import (
-    CGROUP_FOLDER,
-    RUN_NAME_PATTERN,
-    CgroupParent,
-    CgroupPlace,
-    CgroupsUnavailable,
-    CgroupVersion,
-    RunCgroup,
-)
+from sandbox.cgroup_places import CgroupPlace, CgroupVersion
+from sandbox.cgroups import CGROUP_FOLDER, RUN_NAME_PATTERN, CgroupParent, CgroupsUnavailable, RunCgroup
 from sandbox.run_notes import RunNote
 
 _CGROUP_KINDS = {"cgroup": CgroupVersion.V1, "cgroup2": CgroupVersion.V2}

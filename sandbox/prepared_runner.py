@@ -14,7 +14,8 @@ from policy.effective import EffectiveLimits
 from policy.limits import AUTO_INSTALL, DEBUG, MAX_INSTANCE_RUNS
 from policy.values import Unlimited
 from sandbox.announcing import Announce, InTurn
-from sandbox.cgroups import CgroupParent, CgroupsUnavailable, memory_left_bytes
+from sandbox.cgroup_counters import memory_left_bytes
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.errors import StartError
 from sandbox.gvisor import Runsc
@@ -111,7 +112,8 @@ class PreparedRunner:
         if choices.pool_size is not None:
             return choices.pool_size
         runs = limits[MAX_INSTANCE_RUNS]
-        left = min(filter(None, (_available_bytes(), memory_left_bytes(cgroups))), default=0)
+        places = () if isinstance(cgroups, CgroupsUnavailable) else cgroups.places
+        left = min(filter(None, (_available_bytes(), memory_left_bytes(places))), default=0)
         return automatic_pool_size(left, None if isinstance(runs, Unlimited) else runs)
 
     async def _prepared(self, choices: HostChoices, limits: EffectiveLimits, announce: Announce) -> Equipment:

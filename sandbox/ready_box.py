@@ -20,7 +20,9 @@ from typing import Any, Self, TypeVar
 from policy.effective import EffectiveLimits
 from policy.egress_rules import EgressRules
 from sandbox.box import Box, BoxEnd, BoxFolder
-from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, cgroup_members, make_cgroup
+from sandbox.cgroup_files import cgroup_members
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroups import CgroupParent, RunCgroup, make_cgroup
 from sandbox.control import control_socket_files
 from sandbox.egress_proxy import EgressProxy
 from sandbox.equipment import Equipment

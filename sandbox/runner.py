@@ -23,7 +23,8 @@ from policy.limits import (
 )
 from policy.values import Unlimited
 from sandbox.box import STARTUP_SECONDS, BoxEnd
-from sandbox.cgroups import CgroupLimits, Counters
+from sandbox.cgroup_counters import Counters
+from sandbox.cgroup_limits import CgroupLimits
 from sandbox.egress_account import EMPTY_EGRESS
 from sandbox.enforcing import Enforced, enforceable
 from sandbox.equipment import Equipment

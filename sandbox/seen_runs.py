@@ -5,7 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.cgroups import CgroupController, CgroupVersion, RunCgroup
+from sandbox.cgroup_counters import cgroup_memory_bytes
+from sandbox.cgroups import RunCgroup
 from sandbox.errors import SandboxError, UnenforceableError
 from sandbox.leases import LeasedRun, leased_runs
 from sandbox.noted_cgroups import noted_cgroup
@@ -61,11 +62,8 @@ class SeenRun:
 
     def memory_bytes(self) -> int | None:
         """The memory used now, gVisor's own included; absent where nothing counts it."""
-        for place in self.cgroup.places:
-            name = "memory.usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.current"
-            if CgroupController.MEMORY in place.controllers:
-                with suppress(OSError, ValueError):
-                    return int((place.folder / name).read_text())
+        with suppress(OSError, ValueError):
+            return cgroup_memory_bytes(self.cgroup.places)
         return None
 
 

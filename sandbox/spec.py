@@ -23,7 +23,7 @@ from policy.limits import (
     NETWORKING_ALLOWED,
 )
 from policy.values import Unlimited
-from sandbox.cgroups import CgroupLimits
+from sandbox.cgroup_limits import CgroupLimits
 from sandbox.forwarder import EGRESS_FOLDER, PROXY_ENVIRONMENT
 from sandbox.packages import BOX_PACKAGES, Packages
 from sandbox.starters import starter_command

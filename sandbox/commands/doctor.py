@@ -16,7 +16,7 @@ from policy.errors import PolicyError
 from policy.settings import GVISOR_PLATFORM, NETWORK_MODE, POOL_IMPORTS
 from policy.situation import Situation
 from policy.tables import table_console, unstyled
-from sandbox.cgroups import find_cgroup_parent
+from sandbox.cgroup_discovery import find_cgroup_parent
 from sandbox.command_line import EXIT_NO, warn_on_terminal
 from sandbox.doctor import (
     Check,

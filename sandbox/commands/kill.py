@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from policy.errors import printable
-from sandbox.cgroups import find_cgroup_parent
+from sandbox.cgroup_discovery import find_cgroup_parent
 from sandbox.command_line import EXIT_NO, user_option
 from sandbox.errors import SandboxError
 from sandbox.run_ending import EndedRun, Ending, end_runs

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policy.effective import EffectiveLimits, fixed_limits
-from sandbox.cgroups import CgroupLimits, CgroupParent, CgroupVersion, RunCgroup, make_cgroup
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroup_places import CgroupVersion
+from sandbox.cgroups import CgroupParent, RunCgroup, make_cgroup
 from sandbox.enforcing import enforceable
 from sandbox.equipment import Equipment, found_runsc, prepared
 from sandbox.errors import SandboxError

@@ -20,7 +20,9 @@ import pytest
 from policy.effective import EffectiveLimits, fixed_limits
 from policy.values import UNLIMITED
 from sandbox.box import STARTUP_SECONDS
-from sandbox.cgroups import CgroupLimits, CgroupParent, RunCgroup, find_cgroup_parent, make_cgroup
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroups import CgroupParent, RunCgroup, make_cgroup
 from sandbox.equipment import Equipment, found_runsc, installed_runsc, prepared
 from sandbox.errors import SandboxError
 from sandbox.folders import private_folder

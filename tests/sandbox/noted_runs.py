@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.cgroups import CgroupParent, RunCgroup, find_cgroup_parent, make_cgroup
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroups import CgroupParent, RunCgroup, make_cgroup
 from sandbox.leases import leased_folder
 from sandbox.run_notes import RunNote, RunState, write_run_note
 from tests.sandbox.conftest import NO_LIMITS

@@ -13,18 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cgroups import (
-    CgroupController,
-    CgroupLimits,
-    CgroupParent,
-    CgroupPlace,
-    CgroupsUnavailable,
-    CgroupVersion,
-    RunCgroup,
-    cgroup_members,
-    find_cgroup_parent,
-    make_cgroup,
-)
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroup_files import cgroup_members
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroup_places import CgroupController, CgroupPlace, CgroupVersion
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable, RunCgroup, make_cgroup
 from sandbox.errors import UnenforceableError
 
 PID = 4242

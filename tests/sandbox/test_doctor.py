@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 
 from policy.limits import LIMITS
-from sandbox.cgroups import (
-    CgroupController,
-    CgroupParent,
-    CgroupPlace,
-    CgroupsUnavailable,
-    CgroupVersion,
-    MissingController,
-)
+from sandbox.cgroup_places import CgroupController, CgroupPlace, CgroupVersion
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable, MissingController
 from sandbox.doctor import (
     NOTHING_KNOWN_MISSING,
     OLD_GVISOR_DAYS,

@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from policy.values import UNLIMITED
-from sandbox.cgroups import (
-    CgroupController,
-    CgroupLimits,
-    CgroupParent,
-    CgroupPlace,
-    CgroupsUnavailable,
-    CgroupVersion,
-    MissingController,
-)
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroup_places import CgroupController, CgroupPlace, CgroupVersion
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable, MissingController
 from sandbox.enforcing import enforceable
 from sandbox.errors import UnenforceableError
 from sandbox.proof import HostProof

@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from policy.limits import LIMITS
-from sandbox.cgroups import CgroupController, CgroupParent, find_cgroup_parent
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroup_places import CgroupController
+from sandbox.cgroups import CgroupParent
 from sandbox.leases import remove_leftovers
 from sandbox.main import main
 from sandbox.probes import PROBES

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cgroups import CgroupParent, CgroupPlace, CgroupVersion
+from sandbox.cgroup_places import CgroupPlace, CgroupVersion
+from sandbox.cgroups import CgroupParent
 from sandbox.equipment import Equipment
 from sandbox.errors import UnenforceableError
 from sandbox.network_namespace import NetworkNamespace, check_may_enter, original_destination

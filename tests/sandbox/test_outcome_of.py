@@ -3,7 +3,7 @@
 import pytest
 
 from sandbox.box import BoxEnd
-from sandbox.cgroups import Counters
+from sandbox.cgroup_counters import Counters
 from sandbox.outcome import Outcome
 from sandbox.runner import outcome_of
 

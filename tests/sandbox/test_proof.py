@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from sandbox.cgroups import LIMIT_OF_CONTROLLER
+from sandbox.cgroup_places import LIMIT_OF_CONTROLLER
 from sandbox.equipment import Equipment
 from sandbox.errors import UnenforceableError
 from sandbox.proof import (

@@ -21,14 +21,9 @@ from typing import Any
 import pytest
 
 from policy.values import UNLIMITED
-from sandbox.cgroups import (
-    ACCOUNTING_CONTROLLER,
-    CgroupController,
-    CgroupsUnavailable,
-    CgroupVersion,
-    MissingController,
-    cgroup_members,
-)
+from sandbox.cgroup_files import cgroup_members
+from sandbox.cgroup_places import ACCOUNTING_CONTROLLER, CgroupController, CgroupVersion
+from sandbox.cgroups import CgroupsUnavailable, MissingController
 from sandbox.equipment import Equipment
 from sandbox.errors import BusyError, StartError, UnenforceableError
 from sandbox.gvisor import Runsc, RunscOrigin

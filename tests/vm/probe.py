@@ -11,13 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.cgroups import (
-    CgroupLimits,
-    CgroupParent,
-    CgroupsUnavailable,
-    find_cgroup_parent,
-    make_cgroup,
-)
+from sandbox.cgroup_discovery import find_cgroup_parent
+from sandbox.cgroup_limits import CgroupLimits
+from sandbox.cgroups import CgroupParent, CgroupsUnavailable, make_cgroup
 
 MEBIBYTE = 1 << 20
 LIMIT_MEBIBYTES = 48

@@ -6,112 +6,117 @@ version: 0.1.0
 license: Apache-2.0
 """
 
-# Generated from 102 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
+# Generated from 107 modules of sandbox-lockdown 0.1.0 by `make plugins`; do not edit.
 # To verify it against a checkout of that version: python -m plugins.flatten --check
 # Definitions that nothing here reaches are left out; all else reads as it does there.
 #
-#   plugins/blocks.py .............. line 209
-#   policy/destinations.py ......... line 545
-#   policy/addresses.py ............ line 784
-#   policy/positions.py ............ line 892
-#   policy/errors.py ............... line 1118
-#   policy/keys.py ................. line 1251
-#   policy/requester.py ............ line 1463
-#   policy/shape.py ................ line 1605
-#   policy/shape_errors.py ......... line 1861
-#   policy/values.py ............... line 1945
-#   policy/limits.py ............... line 2297
-#   policy/settings.py ............. line 2543
-#   policy/remembered.py ........... line 2911
-#   policy/schema.py ............... line 3044
-#   policy/statements.py ........... line 3187
-#   policy/effective.py ............ line 3269
-#   policy/egress_rules.py ......... line 3478
-#   policy/environment.py .......... line 3619
-#   policy/toml_words.py ........... line 3844
-#   policy/toml_text.py ............ line 4188
-#   policy/document.py ............. line 4462
-#   policy/refusals.py ............. line 4703
-#   policy/resolve.py .............. line 4883
-#   policy/signature_block.py ...... line 5216
-#   policy/signatures.py ........... line 5419
-#   policy/situation.py ............ line 5544
-#   plugins/valves.py .............. line 5654
-#   policy/trusted_files.py ........ line 5775
-#   policy/load.py ................. line 6195
-#   policy/locks.py ................ line 6333
-#   policy/audit.py ................ line 6388
-#   policy/standing.py ............. line 6718
-#   policy/state_folder.py ......... line 6837
-#   policy/live.py ................. line 6931
-#   sandbox/announcing.py .......... line 7156
-#   sandbox/answer_head.py ......... line 7194
-#   sandbox/cleaning.py ............ line 7249
-#   plugins/people.py .............. line 7271
-#   sandbox/client_hello.py ........ line 7366
-#   sandbox/control.py ............. line 7497
-#   sandbox/egress_account.py ...... line 7674
-#   sandbox/egress_network.py ...... line 7799
-#   sandbox/egress_requests.py ..... line 7960
-#   sandbox/egress_asking.py ....... line 8093
-#   sandbox/egress_relay.py ........ line 8255
-#   sandbox/elf.py ................. line 8392
-#   sandbox/errors.py .............. line 8490
-#   sandbox/folders.py ............. line 8544
-#   sandbox/forwarder.py ........... line 8776
-#   sandbox/egress_socket.py ....... line 8892
-#   sandbox/egress_proxy.py ........ line 8929
-#   sandbox/loopback_routes.py ..... line 9207
-#   sandbox/name_messages.py ....... line 9279
-#   sandbox/name_server.py ......... line 9425
-#   sandbox/off_limits.py .......... line 9535
-#   sandbox/packages.py ............ line 9652
-#   sandbox/permitted_names.py ..... line 9822
-#   sandbox/pipes.py ............... line 10019
-#   sandbox/processes.py ........... line 10147
-#   sandbox/cgroups.py ............. line 10270
-#   sandbox/ended_family.py ........ line 11067
-#   sandbox/forgotten_cgroups.py ... line 11126
-#   sandbox/queue_lines.py ......... line 11191
-#   sandbox/release.py ............. line 11359
-#   sandbox/debian.py .............. line 11764
-#   sandbox/request.py ............. line 12027
-#   sandbox/outcome.py ............. line 12106
-#   plugins/presentation.py ........ line 12345
-#   sandbox/account.py ............. line 12449
-#   sandbox/probes.py .............. line 12526
-#   sandbox/run_notes.py ........... line 12675
-#   sandbox/noted_cgroups.py ....... line 12849
-#   sandbox/leases.py .............. line 12918
-#   sandbox/runsc_program.py ....... line 13072
-#   sandbox/gvisor.py .............. line 13173
-#   sandbox/host_binding.py ........ line 13440
-#   sandbox/proof.py ............... line 13468
-#   sandbox/enforcing.py ........... line 13567
-#   sandbox/shared_libraries.py .... line 13654
-#   sandbox/slots.py ............... line 13809
-#   sandbox/starters.py ............ line 14084
-#   sandbox/box.py ................. line 14212
-#   sandbox/tree_plan.py ........... line 14516
-#   sandbox/tree_build.py .......... line 14757
-#   sandbox/tree_marker.py ......... line 14961
-#   sandbox/used_trees.py .......... line 15053
-#   sandbox/tree.py ................ line 15134
-#   sandbox/launch.py .............. line 15315
-#   sandbox/kept_launch.py ......... line 15572
-#   sandbox/spec.py ................ line 15637
-#   sandbox/equipment.py ........... line 15855
-#   sandbox/network_namespace.py ... line 15995
-#   sandbox/transparent_egress.py .. line 16292
-#   sandbox/ready_box.py ........... line 16430
-#   sandbox/pool.py ................ line 16778
-#   sandbox/runner.py .............. line 17043
-#   sandbox/proving.py ............. line 17370
-#   sandbox/prepared_runner.py ..... line 17423
-#   sandbox/session.py ............. line 17582
-#   plugins/host.py ................ line 17831
-#   plugins/self_test.py ........... line 17966
-#   plugins/function.py ............ line 18025
+#   plugins/blocks.py .............. line 215
+#   policy/destinations.py ......... line 551
+#   policy/addresses.py ............ line 790
+#   policy/positions.py ............ line 898
+#   policy/errors.py ............... line 1124
+#   policy/keys.py ................. line 1257
+#   policy/requester.py ............ line 1469
+#   policy/shape.py ................ line 1611
+#   policy/shape_errors.py ......... line 1867
+#   policy/values.py ............... line 1951
+#   policy/limits.py ............... line 2303
+#   policy/settings.py ............. line 2549
+#   policy/remembered.py ........... line 2917
+#   policy/schema.py ............... line 3050
+#   policy/statements.py ........... line 3193
+#   policy/effective.py ............ line 3275
+#   policy/egress_rules.py ......... line 3484
+#   policy/environment.py .......... line 3625
+#   policy/toml_words.py ........... line 3850
+#   policy/toml_text.py ............ line 4194
+#   policy/document.py ............. line 4468
+#   policy/refusals.py ............. line 4709
+#   policy/resolve.py .............. line 4889
+#   policy/signature_block.py ...... line 5222
+#   policy/signatures.py ........... line 5425
+#   policy/situation.py ............ line 5550
+#   plugins/valves.py .............. line 5660
+#   policy/trusted_files.py ........ line 5781
+#   policy/load.py ................. line 6201
+#   policy/locks.py ................ line 6339
+#   policy/audit.py ................ line 6394
+#   policy/standing.py ............. line 6724
+#   policy/state_folder.py ......... line 6843
+#   policy/live.py ................. line 6937
+#   sandbox/announcing.py .......... line 7162
+#   sandbox/answer_head.py ......... line 7200
+#   sandbox/cgroup_files.py ........ line 7255
+#   sandbox/cleaning.py ............ line 7307
+#   plugins/people.py .............. line 7329
+#   sandbox/client_hello.py ........ line 7424
+#   sandbox/control.py ............. line 7555
+#   sandbox/egress_account.py ...... line 7732
+#   sandbox/egress_network.py ...... line 7857
+#   sandbox/egress_requests.py ..... line 8018
+#   sandbox/egress_asking.py ....... line 8151
+#   sandbox/egress_relay.py ........ line 8313
+#   sandbox/elf.py ................. line 8450
+#   sandbox/errors.py .............. line 8548
+#   sandbox/cgroup_places.py ....... line 8602
+#   sandbox/cgroup_counters.py ..... line 8665
+#   sandbox/cgroup_limits.py ....... line 8763
+#   sandbox/folders.py ............. line 8909
+#   sandbox/forwarder.py ........... line 9141
+#   sandbox/egress_socket.py ....... line 9257
+#   sandbox/egress_proxy.py ........ line 9294
+#   sandbox/loopback_routes.py ..... line 9572
+#   sandbox/name_messages.py ....... line 9644
+#   sandbox/name_server.py ......... line 9790
+#   sandbox/off_limits.py .......... line 9900
+#   sandbox/packages.py ............ line 10017
+#   sandbox/permitted_names.py ..... line 10187
+#   sandbox/pipes.py ............... line 10384
+#   sandbox/processes.py ........... line 10512
+#   sandbox/cgroups.py ............. line 10635
+#   sandbox/cgroup_discovery.py .... line 10911
+#   sandbox/ended_family.py ........ line 11130
+#   sandbox/forgotten_cgroups.py ... line 11189
+#   sandbox/queue_lines.py ......... line 11254
+#   sandbox/release.py ............. line 11422
+#   sandbox/debian.py .............. line 11827
+#   sandbox/request.py ............. line 12090
+#   sandbox/outcome.py ............. line 12169
+#   plugins/presentation.py ........ line 12408
+#   sandbox/account.py ............. line 12512
+#   sandbox/probes.py .............. line 12589
+#   sandbox/run_notes.py ........... line 12738
+#   sandbox/noted_cgroups.py ....... line 12912
+#   sandbox/leases.py .............. line 12981
+#   sandbox/runsc_program.py ....... line 13135
+#   sandbox/gvisor.py .............. line 13236
+#   sandbox/host_binding.py ........ line 13503
+#   sandbox/proof.py ............... line 13531
+#   sandbox/enforcing.py ........... line 13630
+#   sandbox/shared_libraries.py .... line 13717
+#   sandbox/slots.py ............... line 13872
+#   sandbox/starters.py ............ line 14147
+#   sandbox/box.py ................. line 14275
+#   sandbox/tree_plan.py ........... line 14579
+#   sandbox/tree_build.py .......... line 14820
+#   sandbox/tree_marker.py ......... line 15024
+#   sandbox/used_trees.py .......... line 15116
+#   sandbox/tree.py ................ line 15197
+#   sandbox/launch.py .............. line 15378
+#   sandbox/kept_launch.py ......... line 15635
+#   sandbox/spec.py ................ line 15700
+#   sandbox/equipment.py ........... line 15918
+#   sandbox/network_namespace.py ... line 16058
+#   sandbox/transparent_egress.py .. line 16355
+#   sandbox/ready_box.py ........... line 16493
+#   sandbox/pool.py ................ line 16841
+#   sandbox/runner.py .............. line 17106
+#   sandbox/proving.py ............. line 17433
+#   sandbox/prepared_runner.py ..... line 17486
+#   sandbox/session.py ............. line 17646
+#   plugins/host.py ................ line 17895
+#   plugins/self_test.py ........... line 18030
+#   plugins/function.py ............ line 18089
 
 import argparse
 import array
@@ -167,6 +172,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Iterable,
     Iterator,
@@ -7246,6 +7252,58 @@ def _closing(head: bytes) -> bytes:
     return b"\r\n".join((*lines, b"Connection: close", b"", b""))
 
 
+# ======== sandbox/cgroup_files.py =====================================================================================
+# The files of cgroups, read and written, and never created.
+#
+# Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+
+
+def cgroup_text(path: Path) -> str:
+    """Read a file whole, in one call where the kernel gives it so."""
+    with path.open("rb", buffering=0) as file:
+        return file.readall().decode(errors="surrogateescape")
+
+
+def write_cgroup_file(path: Path, text: str) -> None:
+    """Write in one call, and never create: a file that the kernel does not offer is an error."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)
+
+
+def cgroup_number(path: Path, key: str) -> int | None:
+    """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
+    try:
+        lines = [line.split() for line in cgroup_text(path).splitlines()]
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise  # it may well be there
+        return None
+    return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
+
+
+def controller_names(path: Path) -> frozenset[str]:
+    """Read a list of controllers of v2: what a cgroup has, or what it hands down."""
+    return frozenset(cgroup_text(path).split())
+
+
+def cgroup_members(folder: Path) -> frozenset[int]:
+    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
+    try:
+        words = cgroup_text(folder / "cgroup.procs").split()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENODEV}:
+            return frozenset()
+        raise
+    return frozenset(map(int, words)) - {0}
+
+
 # ======== sandbox/cleaning.py =========================================================================================
 # Makes output fit to be shown: without what a terminal or a page would obey instead of showing.
 #
@@ -8539,6 +8597,313 @@ class StartError(SandboxError):
 
 class InstallError(SandboxError):
     """gVisor is missing and could not be installed."""
+
+
+# ======== sandbox/cgroup_places.py ====================================================================================
+# Where a cgroup is and what it controls there, and what to say where a controller cannot be had.
+
+
+CGROUP_MOUNT_REMEDY = (
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true` and "
+    "a `hostPath` volume of `/sys/fs/cgroup` mounted there with `readOnly: false`; else mount /sys/fs/cgroup writable"
+)
+CGROUP_DELEGATION_REMEDY = (
+    "systemd: `Delegate=yes` and `DelegateSubgroup=runner` (systemd 254 or newer) in the service, or run as root; "
+    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
+)
+CGROUP_KERNEL_REMEDY = (
+    "Boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
+)
+
+
+class CgroupVersion(IntEnum):
+    """Which interface the files of a hierarchy have."""
+
+    V1 = 1
+    V2 = 2
+
+
+class CgroupController(StrEnum):
+    """A kernel controller that a limit needs."""
+
+    MEMORY = "memory"
+    CPU = "cpu"
+    PIDS = "pids"
+
+
+LIMIT_OF_CONTROLLER = {
+    CgroupController.MEMORY: "max_ram_megabytes",
+    CgroupController.CPU: "max_cpus",
+    CgroupController.PIDS: "max_processes",
+}
+ACCOUNTING_CONTROLLER = "cpuacct"
+MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupPlace:
+    """One cgroup of one hierarchy, and what it controls there."""
+
+    folder: Path
+    """The cgroup itself: in a `CgroupParent` the one that holds `sandbox-lockdown`, in a `RunCgroup` the run's own."""
+    version: CgroupVersion
+    """Which interface its files have."""
+    controllers: frozenset[str]
+    """Names of the controllers used there; on v1 `cpuacct` may be among them, which only counts."""
+
+
+def cgroup_place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
+    """Where a controller is used; `None` where it is not."""
+    return next((place for place in places if controller in place.controllers), None)
+
+
+def unenforceable_controller(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
+    """The refusal to go without the limit that a controller is needed for."""
+    return UnenforceableError(key=LIMIT_OF_CONTROLLER[controller], origin="this host", reason=reason, remedy=remedy)
+
+
+# ======== sandbox/cgroup_counters.py ==================================================================================
+# What the kernel counted in the cgroups of one run, and what it still permits.
+#
+# Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+
+
+_MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What the kernel counted for one run; read them before the cgroup is removed."""
+
+    oom_kills: int
+    """Kills because memory ran out, none of them missed; v2 counts one process twice where it ends a whole group."""
+    peak_memory_bytes: int | None
+    """The most memory used at once; absent where the kernel does not tell (v2 before 5.19)."""
+    cpu_seconds: float | None
+    """CPU time used; absent where nothing counts it."""
+    pids_limit_hits: int
+    """How often a new process or thread was refused."""
+
+
+def counted(places: tuple[CgroupPlace, ...]) -> Counters:
+    """Read what was counted so far in the cgroups of one run.
+
+    Raises:
+        UnenforceableError: the kernel does not tell whether memory ran out.
+    """
+    memory = cgroup_place_of(places, CgroupController.MEMORY)
+    pids = cgroup_place_of(places, CgroupController.PIDS)
+    return Counters(
+        oom_kills=_oom_kills(memory) if memory else 0,
+        peak_memory_bytes=_peak_memory_bytes(memory) if memory else None,
+        cpu_seconds=cgroup_cpu_seconds(places),
+        pids_limit_hits=cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
+    )
+
+
+def cgroup_cpu_seconds(places: tuple[CgroupPlace, ...]) -> float | None:
+    """Read the CPU time used: v1's `cpuacct` counts nanoseconds, v2's `cpu` microseconds."""
+    accounting = cgroup_place_of(places, ACCOUNTING_CONTROLLER)
+    if accounting is not None:
+        nanoseconds = cgroup_number(accounting.folder / "cpuacct.usage", "")
+        return None if nanoseconds is None else nanoseconds / 1e9
+    unified = next((place for place in places if place.version is CgroupVersion.V2), None)
+    microseconds = cgroup_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
+    return None if microseconds is None else microseconds / 1e6
+
+
+def cgroup_memory_used_bytes(place: CgroupPlace) -> int | None:
+    """Memory that cannot be had back: all that is charged but the cache of files."""
+    used = _memory_usage_bytes(place)
+    prefix = "total_" if place.version is CgroupVersion.V1 else ""
+    cached = [cgroup_number(place.folder / "memory.stat", f"{prefix}{name}_file") for name in ("active", "inactive")]
+    return None if used is None else used - sum(number or 0 for number in cached)
+
+
+def memory_left_bytes(places: tuple[CgroupPlace, ...]) -> int | None:
+    """Memory that the cgroups above those of runs still permit; `None` where none of them has a limit."""
+    place = cgroup_place_of(places, CgroupController.MEMORY)
+    lefts = (
+        []
+        if place is None
+        else [_memory_left(place.version, folder) for folder in (place.folder, *place.folder.parents)]
+    )
+    return min((left for left in lefts if left is not None), default=None)
+
+
+def _oom_kills(place: CgroupPlace) -> int:
+    """Count kills for lack of memory; v1 tells since Linux 4.13, which is older than gVisor supports."""
+    name = "memory.oom_control" if place.version is CgroupVersion.V1 else "memory.events"
+    kills = cgroup_number(place.folder / name, "oom_kill")
+    if kills is None:
+        # Without it, running out of memory would pass for an ordinary failure.
+        reason = f"{place.folder / name} tells no oom_kill"
+        raise unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
+    return kills
+
+
+def _memory_usage_bytes(place: CgroupPlace) -> int | None:
+    return cgroup_number(place.folder / _MEMORY_USAGE_FILES[place.version], "")
+
+
+def _peak_memory_bytes(place: CgroupPlace) -> int | None:
+    name = "memory.max_usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.peak"
+    return cgroup_number(place.folder / name, "")
+
+
+def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
+    try:
+        limit = cgroup_number(folder / MEMORY_LIMIT_FILES[version], "")
+        used = cgroup_number(folder / _MEMORY_USAGE_FILES[version], "")
+    except ValueError:  # the word `max`
+        return None
+    return None if limit is None or used is None else max(limit - used, 0)
+
+
+# ======== sandbox/cgroup_limits.py ====================================================================================
+# What one run may use, set in its cgroups and proved by reading it back.
+#
+# Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+
+
+CPU_PERIOD_MICROSECONDS = 100_000
+CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
+SOCKET_RAM_BYTES = 32 << 20
+"""What the kernel may hold for the TCP sockets of a box; cgroup v1 counts it apart from all other memory."""
+_SOCKET_MEMORY_FILE = "memory.kmem.tcp.limit_in_bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimits:
+    """What one run may use; `None` is no limit."""
+
+    memory_bytes: int | None
+    """RAM of all its processes, gVisor's own included, in bytes; swap is shut off beside it."""
+    cpu_thousandths: int | None
+    """CPU time for each unit of wall time, in thousandths of one CPU; at least 10."""
+    processes_hard_stop: int | None
+    """Processes and threads, gVisor's own included: a stop behind the box's own softer limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would mean something else to the kernel than to the reader."""
+        if self.memory_bytes is not None and self.memory_bytes < os.sysconf("SC_PAGE_SIZE"):
+            raise ValueError("memory_bytes is less than one page")
+        if self.cpu_thousandths is not None and self.cpu_quota < CPU_QUOTA_FLOOR_MICROSECONDS:
+            raise ValueError("cpu_thousandths is less than the kernel's smallest quota")
+        if self.processes_hard_stop is not None and self.processes_hard_stop < 1:
+            raise ValueError("processes_hard_stop is less than 1")
+
+    @property
+    def memory_pages_bytes(self) -> int:
+        """The memory limit as the kernel keeps it: whole pages, rounded down."""
+        memory_bytes = self.memory_bytes or 0
+        return memory_bytes - memory_bytes % os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_quota(self) -> int:
+        """Microseconds of CPU time in each period of 100 ms."""
+        return (self.cpu_thousandths or 0) * CPU_PERIOD_MICROSECONDS // 1000
+
+    def asked_for(self, controller: CgroupController) -> bool:
+        """Whether a limit here needs that controller."""
+        match controller:
+            case CgroupController.MEMORY:
+                return self.memory_bytes is not None
+            case CgroupController.CPU:
+                return self.cpu_thousandths is not None
+            case CgroupController.PIDS:
+                return self.processes_hard_stop is not None
+
+
+def set_cgroup_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
+    """Set and prove one limit.
+
+    Raises:
+        UnenforceableError: its controller is not used here, or the kernel did not take it.
+    """
+    place = cgroup_place_of(places, controller)
+    if place is None:
+        raise unenforceable_controller(controller, f"no cgroup controls `{controller}`", CGROUP_DELEGATION_REMEDY)
+    try:
+        for name, value in _cgroup_limit_files(place, controller, limits):
+            write_cgroup_file(place.folder / name, value)
+            taken = cgroup_text(place.folder / name).split()
+            if taken[: len(value.split())] != value.split():
+                raise unenforceable_controller(
+                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", CGROUP_DELEGATION_REMEDY
+                )
+    except OSError as error:
+        reason = f"{error.filename or place.folder} cannot be set: {error.strerror}"
+        raise unenforceable_controller(controller, reason, CGROUP_KERNEL_REMEDY.format(name=controller)) from error
+
+
+def bounds_socket_memory(places: tuple[CgroupPlace, ...]) -> bool:
+    """Whether the memory limit of cgroups here bounds kernel memory of sockets too. Source: memory.rst of v1 and v2."""
+    of_memory = (place for place in places if CgroupController.MEMORY.value in place.controllers)
+    return all(
+        place.version is CgroupVersion.V2 or (place.folder / _SOCKET_MEMORY_FILE).exists() for place in of_memory
+    )
+
+
+def _cgroup_limit_files(
+    place: CgroupPlace, controller: CgroupController, limits: CgroupLimits
+) -> Iterator[tuple[str, str]]:
+    """List the files to write in this order, and what they must say afterwards."""
+    match controller:
+        case CgroupController.MEMORY:
+            yield from _cgroup_memory_files(place, str(limits.memory_pages_bytes))
+        case CgroupController.PIDS:
+            yield "pids.max", str(limits.processes_hard_stop)
+        case CgroupController.CPU if place.version is CgroupVersion.V1:
+            yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
+            yield "cpu.cfs_quota_us", str(_permitted_quota(place.folder, limits.cpu_quota))
+        case CgroupController.CPU:
+            yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
+        case _:
+            assert_never(controller)
+
+
+def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
+    """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
+    wanted: tuple[tuple[str, str], ...]
+    if place.version is CgroupVersion.V1:
+        # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
+        wanted = (
+            ("memory.limit_in_bytes", limit),
+            ("memory.memsw.limit_in_bytes", limit),
+            ("memory.swappiness", "0"),
+            (_SOCKET_MEMORY_FILE, str(SOCKET_RAM_BYTES)),
+        )
+        write_cgroup_file(place.folder / "memory.oom_control", "0")
+    else:
+        wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
+    for name, value in wanted:
+        if name == MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
+            yield name, value
+
+
+def _permitted_quota(folder: Path, quota: int) -> int:
+    """The CPU quota that is asked for, or what those above permit; they are looked at only where it is too much."""
+    try:
+        write_cgroup_file(folder / "cpu.cfs_quota_us", str(quota))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return min(quota, _quota_above(folder))
+    return quota
+
+
+def _quota_above(folder: Path) -> int:
+    """Find the least CPU quota of the v1 cgroups above, for our period: a child with more is refused (EINVAL)."""
+    quotas = [sys.maxsize]
+    for above in folder.parents:
+        if not (above / "cpu.cfs_quota_us").exists():
+            break
+        quota = int(cgroup_text(above / "cpu.cfs_quota_us"))
+        period = int(cgroup_text(above / "cpu.cfs_period_us"))
+        if quota > 0:
+            quotas.append(max(quota * CPU_PERIOD_MICROSECONDS // period, CPU_QUOTA_FLOOR_MICROSECONDS))
+    return min(quotas)
 
 
 # ======== sandbox/folders.py ==========================================================================================
@@ -10268,61 +10633,18 @@ def _has_ended(descriptor: int) -> bool:
 
 
 # ======== sandbox/cgroups.py ==========================================================================================
-# Control groups of one run: found, made, proved, counted, ended and removed by the runner itself.
+# Control groups of one run: made, held, ended and removed by the runner itself.
 #
 # The box's processes are born in these cgroups (a shell writes itself into `procs_files`, then becomes `runsc`), so the
 # limits bind before gVisor starts, the counters outlive the box, and no process of anybody else is ever moved. What
-# is made lies in a folder `sandbox-lockdown`, one folder for each run. Finding only reads; making proves each limit by
-# reading it back. Files are reached by plain paths below those that `/proc/self/mountinfo` names.
-# Source: the kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst; cgroup_namespaces(7).
+# is made lies in a folder `sandbox-lockdown`, one folder for each run.
 
+
+K = TypeVar("K", bound=Collection[object])
 
 CGROUP_FOLDER = "sandbox-lockdown"
 RUN_NAME_PATTERN = re.compile(r"[0-9a-f]{32}")
 SHARED_FOLDER_TRIES = 10
-MEMBERSHIP_LOOKS = 5
-CPU_PERIOD_MICROSECONDS = 100_000
-CPU_QUOTA_FLOOR_MICROSECONDS = 1_000
-
-CGROUP_MOUNT_REMEDY = (
-    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true` and "
-    "a `hostPath` volume of `/sys/fs/cgroup` mounted there with `readOnly: false`; else mount /sys/fs/cgroup writable"
-)
-CGROUP_DELEGATION_REMEDY = (
-    "systemd: `Delegate=yes` and `DelegateSubgroup=runner` (systemd 254 or newer) in the service, or run as root; "
-    "Docker: `--cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`; Kubernetes: `securityContext.privileged: true`"
-)
-CGROUP_KERNEL_REMEDY = (
-    "Boot the kernel with `cgroup_enable={name}` and without `cgroup_disable={name}`, or use a kernel built with it"
-)
-
-
-class CgroupVersion(IntEnum):
-    """Which interface the files of a hierarchy have."""
-
-    V1 = 1
-    V2 = 2
-
-
-class CgroupController(StrEnum):
-    """A kernel controller that a limit needs."""
-
-    MEMORY = "memory"
-    CPU = "cpu"
-    PIDS = "pids"
-
-
-LIMIT_OF_CONTROLLER = {
-    CgroupController.MEMORY: "max_ram_megabytes",
-    CgroupController.CPU: "max_cpus",
-    CgroupController.PIDS: "max_processes",
-}
-ACCOUNTING_CONTROLLER = "cpuacct"
-SOCKET_RAM_BYTES = 32 << 20
-"""What the kernel may hold for the TCP sockets of a box; cgroup v1 counts it apart from all other memory."""
-_SOCKET_MEMORY_FILE = "memory.kmem.tcp.limit_in_bytes"
-_MEMORY_LIMIT_FILES = {CgroupVersion.V1: "memory.limit_in_bytes", CgroupVersion.V2: "memory.max"}
-_MEMORY_USAGE_FILES = {CgroupVersion.V1: "memory.usage_in_bytes", CgroupVersion.V2: "memory.current"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10348,74 +10670,6 @@ class MissingController:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupPlace:
-    """One cgroup of one hierarchy, and what it controls there."""
-
-    folder: Path
-    """The cgroup itself: in a `CgroupParent` the one that holds `sandbox-lockdown`, in a `RunCgroup` the run's own."""
-    version: CgroupVersion
-    """Which interface its files have."""
-    controllers: frozenset[str]
-    """Names of the controllers used there; on v1 `cpuacct` may be among them, which only counts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupLimits:
-    """What one run may use; `None` is no limit."""
-
-    memory_bytes: int | None
-    """RAM of all its processes, gVisor's own included, in bytes; swap is shut off beside it."""
-    cpu_thousandths: int | None
-    """CPU time for each unit of wall time, in thousandths of one CPU; at least 10."""
-    processes_hard_stop: int | None
-    """Processes and threads, gVisor's own included: a stop behind the box's own softer limit."""
-
-    def __post_init__(self) -> None:
-        """Refuse what would mean something else to the kernel than to the reader."""
-        if self.memory_bytes is not None and self.memory_bytes < os.sysconf("SC_PAGE_SIZE"):
-            raise ValueError("memory_bytes is less than one page")
-        if self.cpu_thousandths is not None and self.cpu_quota < CPU_QUOTA_FLOOR_MICROSECONDS:
-            raise ValueError("cpu_thousandths is less than the kernel's smallest quota")
-        if self.processes_hard_stop is not None and self.processes_hard_stop < 1:
-            raise ValueError("processes_hard_stop is less than 1")
-
-    @property
-    def memory_pages_bytes(self) -> int:
-        """The memory limit as the kernel keeps it: whole pages, rounded down."""
-        memory_bytes = self.memory_bytes or 0
-        return memory_bytes - memory_bytes % os.sysconf("SC_PAGE_SIZE")
-
-    @property
-    def cpu_quota(self) -> int:
-        """Microseconds of CPU time in each period of 100 ms."""
-        return (self.cpu_thousandths or 0) * CPU_PERIOD_MICROSECONDS // 1000
-
-    def asked_for(self, controller: CgroupController) -> bool:
-        """Whether a limit here needs that controller."""
-        match controller:
-            case CgroupController.MEMORY:
-                return self.memory_bytes is not None
-            case CgroupController.CPU:
-                return self.cpu_thousandths is not None
-            case CgroupController.PIDS:
-                return self.processes_hard_stop is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counters:
-    """What the kernel counted for one run; read them before the cgroup is removed."""
-
-    oom_kills: int
-    """Kills because memory ran out, none of them missed; v2 counts one process twice where it ends a whole group."""
-    peak_memory_bytes: int | None
-    """The most memory used at once; absent where the kernel does not tell (v2 before 5.19)."""
-    cpu_seconds: float | None
-    """CPU time used; absent where nothing counts it."""
-    pids_limit_hits: int
-    """How often a new process or thread was refused."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCgroup:
     """The cgroups of one run. Nothing else uses them, so whatever is in them belongs to that run."""
 
@@ -10435,18 +10689,11 @@ class RunCgroup:
 
     def cpu_seconds(self) -> float | None:
         """CPU time used so far; `None` where nothing counts it."""
-        return _cpu_seconds(self.places)
+        return cgroup_cpu_seconds(self.places)
 
     def counters(self) -> Counters:
         """Read what was counted so far."""
-        memory = _cgroup_place_of(self.places, CgroupController.MEMORY)
-        pids = _cgroup_place_of(self.places, CgroupController.PIDS)
-        return Counters(
-            oom_kills=_oom_kills(memory) if memory else 0,
-            peak_memory_bytes=_peak_memory_bytes(memory) if memory else None,
-            cpu_seconds=_cpu_seconds(self.places),
-            pids_limit_hits=_cgroup_number(pids.folder / "pids.events", "max") or 0 if pids else 0,
-        )
+        return counted(self.places)
 
     def hold_memory(self, more_bytes: int) -> int:
         """Lower the memory limit to what is used now, and so much more; returns what the limit is then.
@@ -10456,16 +10703,16 @@ class RunCgroup:
         Raises:
             UnenforceableError: the kernel does not tell what is used, or did not take the limit.
         """
-        place = _cgroup_place_of(self.places, CgroupController.MEMORY)
-        used = _memory_used_bytes(place) if place else None
+        place = cgroup_place_of(self.places, CgroupController.MEMORY)
+        used = cgroup_memory_used_bytes(place) if place else None
         if place is None or used is None:
             reason = f"no cgroup of {self.run_name} tells how much memory is used"
-            raise _unenforceable_controller(CgroupController.MEMORY, reason, CGROUP_DELEGATION_REMEDY)
-        before = _cgroup_number(place.folder / _MEMORY_LIMIT_FILES[place.version], "") or 0
+            raise unenforceable_controller(CgroupController.MEMORY, reason, CGROUP_DELEGATION_REMEDY)
+        before = cgroup_number(place.folder / MEMORY_LIMIT_FILES[place.version], "") or 0
         lowered = CgroupLimits(
             memory_bytes=min(used + more_bytes, before), cpu_thousandths=None, processes_hard_stop=None
         )
-        _set_cgroup_limit(self.places, CgroupController.MEMORY, lowered)
+        set_cgroup_limit(self.places, CgroupController.MEMORY, lowered)
         return lowered.memory_pages_bytes
 
     def hold_cpu(self, thousandths: int) -> None:
@@ -10475,7 +10722,7 @@ class RunCgroup:
             UnenforceableError: the kernel did not take it.
         """
         limits = CgroupLimits(memory_bytes=None, cpu_thousandths=thousandths, processes_hard_stop=None)
-        _set_cgroup_limit(self.places, CgroupController.CPU, limits)
+        set_cgroup_limit(self.places, CgroupController.CPU, limits)
 
     def kill_once(self) -> frozenset[int]:
         """Send SIGKILL to each process in the run's cgroups; returns those that were there just before."""
@@ -10491,14 +10738,7 @@ class RunCgroup:
 
     async def kill(self, *, within_seconds: float = 5.0) -> frozenset[int]:
         """Kill again and again until nothing is left; returns what still was there when the time was over."""
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + within_seconds, 0.001
-        while remaining := self.kill_once():
-            if loop.time() >= deadline:
-                break
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
-        return remaining
+        return await _repeated(self.kill_once, within_seconds)
 
     def remove_once(self) -> tuple[Path, ...]:
         """Try to remove each folder; returns those that are still there (a process is in one, or just left it).
@@ -10513,14 +10753,7 @@ class RunCgroup:
 
     async def remove(self, *, within_seconds: float = 5.0) -> tuple[Path, ...]:
         """Remove the folders, retrying while the kernel calls them busy; returns those still there at the end."""
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + within_seconds, 0.001
-        while remaining := self.remove_once():
-            if loop.time() >= deadline:
-                break
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
-        return remaining
+        return await _repeated(self.remove_once, within_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10555,34 +10788,6 @@ class CgroupParent:
         return tuple(folder for folder in folders if not _cgroup_folder_removed(folder))
 
 
-def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = None) -> CgroupParent | CgroupsUnavailable:
-    """Find where the running process can make cgroups with memory, CPU and process limits; changes nothing.
-
-    Args:
-        proc_root: where `self/mountinfo` and `self/cgroup` are read.
-        pid: the process they are about, as seen in `cgroup.procs`; the running one if absent.
-    """
-    try:
-        mounts = _parsed_cgroup_mounts(_cgroup_text(proc_root / "self" / "mountinfo"))
-        own_paths = _parsed_own_paths(_cgroup_text(proc_root / "self" / "cgroup"))
-    except (OSError, ValueError) as error:
-        return CgroupsUnavailable(
-            reason=f"{proc_root}/self cannot be read: {error}", remedy="Mount /proc of this container's own processes"
-        )
-    own_pid = os.getpid() if pid is None else pid
-    found = _found_v1(mounts, own_paths, own_pid)
-    found |= _found_v2(mounts, own_paths, own_pid, wanted=frozenset(CgroupController) - found.keys())
-    obstacles = {name: place for name, place in found.items() if isinstance(place, _CgroupObstacle)}
-    missing = tuple(
-        MissingController(controller=name, reason=obstacles[name].reason, remedy=obstacles[name].remedy)
-        for name in CgroupController
-        if name in obstacles
-    )
-    if len(missing) == len(CgroupController):
-        return CgroupsUnavailable(reason=missing[0].reason, remedy=missing[0].remedy)
-    return CgroupParent(places=_grouped_places(found), missing=missing)
-
-
 def make_cgroup_folder(folder: Path) -> None:
     """Make one cgroup, which the kernel fills with its files."""
     folder.mkdir(mode=0o755)
@@ -10608,7 +10813,7 @@ def make_cgroup(
     """
     for missing in parent.missing:
         if limits.asked_for(missing.controller):
-            raise _unenforceable_controller(missing.controller, missing.reason, missing.remedy)
+            raise unenforceable_controller(missing.controller, missing.reason, missing.remedy)
     run = parent.run_cgroup(run_name)
     made: list[CgroupPlace] = []
     try:
@@ -10618,7 +10823,7 @@ def make_cgroup(
             _hand_down_to_run(place, run_place.folder)
         for controller in CgroupController:
             if limits.asked_for(controller):
-                _set_cgroup_limit(run.places, controller, limits)
+                set_cgroup_limit(run.places, controller, limits)
     except UnenforceableError:
         for place in made:
             _cgroup_folder_removed(place.folder)
@@ -10626,19 +10831,93 @@ def make_cgroup(
     return run
 
 
-def cgroup_members(folder: Path) -> frozenset[int]:
-    """The processes in one cgroup, none where it is gone; those outside our process namespace are left out.
+async def _repeated(once: Callable[[], K], within_seconds: float) -> K:
+    """Do something again and again, less and less often, until it leaves nothing; what it left the last time."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + within_seconds, 0.001
+    while remaining := once():
+        if loop.time() >= deadline:
+            break
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return remaining
 
-    Raises:
-        OSError: it is there, and cannot be read.
-    """
+
+def _run_cgroup_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
+    return replace(place, folder=place.folder / CGROUP_FOLDER / run_name)
+
+
+def _first_controller(place: CgroupPlace) -> CgroupController:
+    """Name the controller that a fault of the whole place is reported under."""
+    return next((name for name in CgroupController if name in place.controllers), CgroupController.CPU)
+
+
+def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
+    """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
+    for try_number in range(1, SHARED_FOLDER_TRIES + 1):
+        try:
+            with suppress(FileExistsError):
+                make_folder(folder.parent)
+            if place.version is CgroupVersion.V2:
+                _hand_down_controllers(place.folder, place.controllers)
+            make_folder(folder)
+        except OSError as error:
+            # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
+            if error.errno not in {errno.ENOENT, errno.ENODEV} or try_number == SHARED_FOLDER_TRIES:
+                reason = f"the cgroup {folder} cannot be made: {error.strerror}"
+                raise unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
+        else:
+            return
+
+
+def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
+    """Enable the controllers of a run's folder, whose being there keeps others from making the shared one anew."""
+    if place.version is CgroupVersion.V1:
+        return
     try:
-        words = _cgroup_text(folder / "cgroup.procs").split()
+        _hand_down_controllers(folder.parent, place.controllers)
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENODEV}:
-            return frozenset()
-        raise
-    return frozenset(map(int, words)) - {0}
+        reason = f"{folder.parent} cannot hand its controllers down: {error.strerror}"
+        raise unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
+
+
+def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
+    """Enable controllers for the children of a v2 cgroup, writing only where some are not."""
+    switch = folder / "cgroup.subtree_control"
+    lacking = controllers - controller_names(switch)
+    if lacking:
+        write_cgroup_file(switch, " ".join(f"+{name}" for name in sorted(lacking)))
+
+
+def _cgroup_kill_written(folder: Path) -> bool:
+    """End all of a v2 cgroup in one stroke, forks under way included; tells whether the kernel can (5.14)."""
+    try:
+        write_cgroup_file(folder / "cgroup.kill", "1")
+    except OSError:
+        return False
+    return True
+
+
+def _cgroup_folder_removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+# ======== sandbox/cgroup_discovery.py =================================================================================
+# Finds where this process can make cgroups for runs; it only reads.
+#
+# The memory, CPU and process controllers may be at a v1 hierarchy each, or together at v2; each that cannot be used is
+# told with its reason and remedy. Folders are plain paths below those that `/proc/self/mountinfo` names, believed only
+# where they list this process.
+# Source: cgroups(7), cgroup_namespaces(7), proc_pid_mountinfo(5).
+
+
+MEMBERSHIP_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10670,18 +10949,32 @@ class _CgroupObstacle:
 _FoundPlaces: TypeAlias = dict[str, CgroupPlace | _CgroupObstacle]
 
 
-def _cgroup_text(path: Path) -> str:
-    with path.open("rb", buffering=0) as file:
-        return file.readall().decode(errors="surrogateescape")
+def find_cgroup_parent(*, proc_root: Path = Path("/proc"), pid: int | None = None) -> CgroupParent | CgroupsUnavailable:
+    """Find where the running process can make cgroups with memory, CPU and process limits; changes nothing.
 
-
-def _write_cgroup_file(path: Path, text: str) -> None:
-    """Write in one call, and never create: a file that the kernel does not offer is an error."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    Args:
+        proc_root: where `self/mountinfo` and `self/cgroup` are read.
+        pid: the process they are about, as seen in `cgroup.procs`; the running one if absent.
+    """
     try:
-        os.write(descriptor, text.encode("ascii"))
-    finally:
-        os.close(descriptor)
+        mounts = _parsed_cgroup_mounts(cgroup_text(proc_root / "self" / "mountinfo"))
+        own_paths = _parsed_own_paths(cgroup_text(proc_root / "self" / "cgroup"))
+    except (OSError, ValueError) as error:
+        return CgroupsUnavailable(
+            reason=f"{proc_root}/self cannot be read: {error}", remedy="Mount /proc of this container's own processes"
+        )
+    own_pid = os.getpid() if pid is None else pid
+    found = _found_v1(mounts, own_paths, own_pid)
+    found |= _found_v2(mounts, own_paths, own_pid, wanted=frozenset(CgroupController) - found.keys())
+    obstacles = {name: place for name, place in found.items() if isinstance(place, _CgroupObstacle)}
+    missing = tuple(
+        MissingController(controller=name, reason=obstacles[name].reason, remedy=obstacles[name].remedy)
+        for name in CgroupController
+        if name in obstacles
+    )
+    if len(missing) == len(CgroupController):
+        return CgroupsUnavailable(reason=missing[0].reason, remedy=missing[0].remedy)
+    return CgroupParent(places=_grouped_places(found), missing=missing)
 
 
 def _unescaped_mount_field(field: str) -> str:
@@ -10783,7 +11076,7 @@ def _v2_places(mount_point: Path, own: Path, wanted: frozenset[CgroupController]
     best = max(candidates, key=lambda folder: len(_grantable(folder) & wanted))
     granted = _grantable(best) & wanted
     place = CgroupPlace(folder=best, version=CgroupVersion.V2, controllers=frozenset(granted))
-    present = _controller_names(mount_point / "cgroup.controllers")
+    present = controller_names(mount_point / "cgroup.controllers")
     obstacles = {name: _v2_obstacle(name, mount_point, own, present=name in present) for name in wanted - granted}
     return dict.fromkeys(granted, place) | obstacles
 
@@ -10808,24 +11101,20 @@ def _grantable(folder: Path) -> frozenset[str]:
     placed only by who may write `cgroup.procs` of the nearest common ancestor, which is the folder itself.
     """
     kind = folder / "cgroup.type"
-    if kind.exists() and _cgroup_text(kind).strip() != "domain":
+    if kind.exists() and cgroup_text(kind).strip() != "domain":
         return frozenset()
     if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
         return frozenset()
     switch = folder / "cgroup.subtree_control"
-    free = _is_root_cgroup(folder) or not _cgroup_text(folder / "cgroup.procs").split()
+    free = _is_root_cgroup(folder) or not cgroup_text(folder / "cgroup.procs").split()
     if free and os.access(switch, os.W_OK):
-        return _controller_names(folder / "cgroup.controllers")
-    return _controller_names(switch)
+        return controller_names(folder / "cgroup.controllers")
+    return controller_names(switch)
 
 
 def _is_root_cgroup(folder: Path) -> bool:
     """Tell the true root: only there the file `cgroup.type` is missing, also seen from a cgroup namespace."""
     return not (folder / "cgroup.type").exists()
-
-
-def _controller_names(path: Path) -> frozenset[str]:
-    return frozenset(_cgroup_text(path).split())
 
 
 def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
@@ -10836,232 +11125,6 @@ def _grouped_places(found: _FoundPlaces) -> tuple[CgroupPlace, ...]:
             before = grouped.get(place.folder, place)
             grouped[place.folder] = replace(place, controllers=before.controllers | place.controllers)
     return tuple(grouped.values())
-
-
-def _run_cgroup_place(place: CgroupPlace, run_name: str) -> CgroupPlace:
-    return replace(place, folder=place.folder / CGROUP_FOLDER / run_name)
-
-
-def _cgroup_place_of(places: tuple[CgroupPlace, ...], controller: str) -> CgroupPlace | None:
-    return next((place for place in places if controller in place.controllers), None)
-
-
-def _unenforceable_controller(controller: CgroupController, reason: str, remedy: str) -> UnenforceableError:
-    return UnenforceableError(key=LIMIT_OF_CONTROLLER[controller], origin="this host", reason=reason, remedy=remedy)
-
-
-def _first_controller(place: CgroupPlace) -> CgroupController:
-    """Name the controller that a fault of the whole place is reported under."""
-    return next((name for name in CgroupController if name in place.controllers), CgroupController.CPU)
-
-
-def _make_run_folder(place: CgroupPlace, folder: Path, make_folder: Callable[[Path], None]) -> None:
-    """Make one run's folder, and the shared one above it, which another runner may remove at the same time."""
-    for try_number in range(1, SHARED_FOLDER_TRIES + 1):
-        try:
-            with suppress(FileExistsError):
-                make_folder(folder.parent)
-            if place.version is CgroupVersion.V2:
-                _hand_down_controllers(place.folder, place.controllers)
-            make_folder(folder)
-        except OSError as error:
-            # A shared folder that is gone, or on its way, is made anew; v1 says ENODEV of one on its way.
-            if error.errno not in {errno.ENOENT, errno.ENODEV} or try_number == SHARED_FOLDER_TRIES:
-                reason = f"the cgroup {folder} cannot be made: {error.strerror}"
-                raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
-        else:
-            return
-
-
-def _hand_down_to_run(place: CgroupPlace, folder: Path) -> None:
-    """Enable the controllers of a run's folder, whose being there keeps others from making the shared one anew."""
-    if place.version is CgroupVersion.V1:
-        return
-    try:
-        _hand_down_controllers(folder.parent, place.controllers)
-    except OSError as error:
-        reason = f"{folder.parent} cannot hand its controllers down: {error.strerror}"
-        raise _unenforceable_controller(_first_controller(place), reason, CGROUP_DELEGATION_REMEDY) from error
-
-
-def _hand_down_controllers(folder: Path, controllers: frozenset[str]) -> None:
-    """Enable controllers for the children of a v2 cgroup, writing only where some are not."""
-    switch = folder / "cgroup.subtree_control"
-    lacking = controllers - _controller_names(switch)
-    if lacking:
-        _write_cgroup_file(switch, " ".join(f"+{name}" for name in sorted(lacking)))
-
-
-def _set_cgroup_limit(places: tuple[CgroupPlace, ...], controller: CgroupController, limits: CgroupLimits) -> None:
-    """Set and prove one limit."""
-    place = _cgroup_place_of(places, controller)
-    if place is None:
-        raise _unenforceable_controller(controller, f"no cgroup controls `{controller}`", CGROUP_DELEGATION_REMEDY)
-    try:
-        for name, value in _cgroup_limit_files(place, controller, limits):
-            _write_cgroup_file(place.folder / name, value)
-            taken = _cgroup_text(place.folder / name).split()
-            if taken[: len(value.split())] != value.split():
-                raise _unenforceable_controller(
-                    controller, f"{place.folder / name} says {' '.join(taken)} after {value}", CGROUP_DELEGATION_REMEDY
-                )
-    except OSError as error:
-        reason = f"{error.filename or place.folder} cannot be set: {error.strerror}"
-        raise _unenforceable_controller(controller, reason, CGROUP_KERNEL_REMEDY.format(name=controller)) from error
-
-
-def _cgroup_limit_files(
-    place: CgroupPlace, controller: CgroupController, limits: CgroupLimits
-) -> Iterator[tuple[str, str]]:
-    """List the files to write in this order, and what they must say afterwards."""
-    match controller:
-        case CgroupController.MEMORY:
-            yield from _cgroup_memory_files(place, str(limits.memory_pages_bytes))
-        case CgroupController.PIDS:
-            yield "pids.max", str(limits.processes_hard_stop)
-        case CgroupController.CPU if place.version is CgroupVersion.V1:
-            yield "cpu.cfs_period_us", str(CPU_PERIOD_MICROSECONDS)
-            yield "cpu.cfs_quota_us", str(_permitted_quota(place.folder, limits.cpu_quota))
-        case CgroupController.CPU:
-            yield "cpu.max", f"{limits.cpu_quota} {CPU_PERIOD_MICROSECONDS}"
-        case _:
-            assert_never(controller)
-
-
-def _cgroup_memory_files(place: CgroupPlace, limit: str) -> Iterator[tuple[str, str]]:
-    """List the files that bound RAM and shut off swap, where the kernel has swap accounting."""
-    wanted: tuple[tuple[str, str], ...]
-    if place.version is CgroupVersion.V1:
-        # A child inherits a switched-off killer, and would then hang at its limit instead of ending.
-        wanted = (
-            ("memory.limit_in_bytes", limit),
-            ("memory.memsw.limit_in_bytes", limit),
-            ("memory.swappiness", "0"),
-            (_SOCKET_MEMORY_FILE, str(SOCKET_RAM_BYTES)),
-        )
-        _write_cgroup_file(place.folder / "memory.oom_control", "0")
-    else:
-        wanted = (("memory.max", limit), ("memory.swap.max", "0"), ("memory.oom.group", "1"))
-    for name, value in wanted:
-        if name == _MEMORY_LIMIT_FILES[place.version] or (place.folder / name).exists():
-            yield name, value
-
-
-def bounds_socket_memory(parent: CgroupParent) -> bool:
-    """Whether the memory limit of cgroups here bounds kernel memory of sockets too. Source: memory.rst of v1 and v2."""
-    places = (place for place in parent.places if CgroupController.MEMORY.value in place.controllers)
-    return all(place.version is CgroupVersion.V2 or (place.folder / _SOCKET_MEMORY_FILE).exists() for place in places)
-
-
-def _permitted_quota(folder: Path, quota: int) -> int:
-    """The CPU quota that is asked for, or what those above permit; they are looked at only where it is too much."""
-    try:
-        _write_cgroup_file(folder / "cpu.cfs_quota_us", str(quota))
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return min(quota, _quota_above(folder))
-    return quota
-
-
-def _quota_above(folder: Path) -> int:
-    """Find the least CPU quota of the v1 cgroups above, for our period: a child with more is refused (EINVAL)."""
-    quotas = [sys.maxsize]
-    for above in folder.parents:
-        if not (above / "cpu.cfs_quota_us").exists():
-            break
-        quota = int(_cgroup_text(above / "cpu.cfs_quota_us"))
-        period = int(_cgroup_text(above / "cpu.cfs_period_us"))
-        if quota > 0:
-            quotas.append(max(quota * CPU_PERIOD_MICROSECONDS // period, CPU_QUOTA_FLOOR_MICROSECONDS))
-    return min(quotas)
-
-
-def _cgroup_number(path: Path, key: str) -> int | None:
-    """Read one number of a file of `key number` lines, or of a lone number with the empty key."""
-    try:
-        lines = [line.split() for line in _cgroup_text(path).splitlines()]
-    except OSError as error:
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            raise  # it may well be there
-        return None
-    return next((int(words[-1]) for words in lines if words[:-1] == key.split()), None)
-
-
-def _oom_kills(place: CgroupPlace) -> int:
-    """Count kills for lack of memory; v1 tells since Linux 4.13, which is older than gVisor supports."""
-    name = "memory.oom_control" if place.version is CgroupVersion.V1 else "memory.events"
-    kills = _cgroup_number(place.folder / name, "oom_kill")
-    if kills is None:
-        # Without it, running out of memory would pass for an ordinary failure.
-        reason = f"{place.folder / name} tells no oom_kill"
-        raise _unenforceable_controller(CgroupController.MEMORY, reason, "Leave the cgroup alone while the run lasts")
-    return kills
-
-
-def _memory_used_bytes(place: CgroupPlace) -> int | None:
-    """Memory that cannot be had back: all that is charged but the cache of files."""
-    used = _cgroup_number(place.folder / _MEMORY_USAGE_FILES[place.version], "")
-    prefix = "total_" if place.version is CgroupVersion.V1 else ""
-    cached = [_cgroup_number(place.folder / "memory.stat", f"{prefix}{name}_file") for name in ("active", "inactive")]
-    return None if used is None else used - sum(number or 0 for number in cached)
-
-
-def _peak_memory_bytes(place: CgroupPlace) -> int | None:
-    name = "memory.max_usage_in_bytes" if place.version is CgroupVersion.V1 else "memory.peak"
-    return _cgroup_number(place.folder / name, "")
-
-
-def _cpu_seconds(places: tuple[CgroupPlace, ...]) -> float | None:
-    """Read the CPU time used: v1's `cpuacct` counts nanoseconds, v2's `cpu` microseconds."""
-    accounting = _cgroup_place_of(places, ACCOUNTING_CONTROLLER)
-    if accounting is not None:
-        nanoseconds = _cgroup_number(accounting.folder / "cpuacct.usage", "")
-        return None if nanoseconds is None else nanoseconds / 1e9
-    unified = next((place for place in places if place.version is CgroupVersion.V2), None)
-    microseconds = _cgroup_number(unified.folder / "cpu.stat", "usage_usec") if unified else None
-    return None if microseconds is None else microseconds / 1e6
-
-
-def _cgroup_kill_written(folder: Path) -> bool:
-    """End all of a v2 cgroup in one stroke, forks under way included; tells whether the kernel can (5.14)."""
-    try:
-        _write_cgroup_file(folder / "cgroup.kill", "1")
-    except OSError:
-        return False
-    return True
-
-
-def _cgroup_folder_removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def memory_left_bytes(cgroups: CgroupParent | CgroupsUnavailable) -> int | None:
-    """Memory that the cgroups above those of runs still permit; `None` where none of them has a limit."""
-    if isinstance(cgroups, CgroupsUnavailable):
-        return None
-    place = _cgroup_place_of(cgroups.places, CgroupController.MEMORY)
-    lefts = (
-        []
-        if place is None
-        else [_memory_left(place.version, folder) for folder in (place.folder, *place.folder.parents)]
-    )
-    return min((left for left in lefts if left is not None), default=None)
-
-
-def _memory_left(version: CgroupVersion, folder: Path) -> int | None:
-    try:
-        limit = _cgroup_number(folder / _MEMORY_LIMIT_FILES[version], "")
-        used = _cgroup_number(folder / _MEMORY_USAGE_FILES[version], "")
-    except ValueError:  # the word `max`
-        return None
-    return None if limit is None or used is None else max(limit - used, 0)
 
 
 # ======== sandbox/ended_family.py =====================================================================================
@@ -16173,7 +16236,7 @@ def check_may_enter(equipment: Equipment) -> None:
     """
     if "--rootless" in equipment.runsc.arguments:
         raise _no_namespace("gVisor starts boxes without privileges here, and cannot enter one", _RIGHTS_REMEDY)
-    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups):
+    if isinstance(equipment.cgroups, CgroupParent) and not bounds_socket_memory(equipment.cgroups.places):
         remedy = f"Use cgroup v2, or a kernel whose cgroup v1 has memory.kmem.tcp.limit_in_bytes, {OR_PROXY}"
         raise _no_namespace("nothing here bounds what the kernel holds for sockets of a box", remedy)
 
@@ -17510,7 +17573,8 @@ class PreparedRunner:
         if choices.pool_size is not None:
             return choices.pool_size
         runs = limits[MAX_INSTANCE_RUNS]
-        left = min(filter(None, (_available_bytes(), memory_left_bytes(cgroups))), default=0)
+        places = () if isinstance(cgroups, CgroupsUnavailable) else cgroups.places
+        left = min(filter(None, (_available_bytes(), memory_left_bytes(places))), default=0)
         return automatic_pool_size(left, None if isinstance(runs, Unlimited) else runs)
 
     async def _prepared(self, choices: HostChoices, limits: EffectiveLimits, announce: Announce) -> Equipment:
