@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cgroup_text(path: Path) -> str:
-    """Read a file whole, in one call where the kernel gives it so."""
+    """Read a file whole, as it is now."""
     with path.open("rb", buffering=0) as file:
         return file.readall().decode(errors="surrogateescape")
 

@@ -124,9 +124,9 @@ async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
 
     How each ended is heard here: asyncio complains of errors that nobody heard.
     """
-    for end in ends:
-        end.close()
     try:
+        for end in ends:
+            end.close()
         if at_once:
             _drop_unsent(ends)
         await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)

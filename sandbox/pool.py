@@ -111,6 +111,7 @@ class _Rack:
     def watch_ended(self, watch: asyncio.Task[None]) -> None:
         """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
         if watch.cancelled():
+            self.closed = True
             for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
                 waiting.box.abandon()
                 os.close(waiting.place)

@@ -28,7 +28,7 @@ from tests.policy.test_positions import HOSTILE_TEXTS, filled, numbered
 
 PROGRAM = str(Path(sys.executable).with_name("policy"))
 MOST_SECONDS = 1
-"""Of CPU time, which a busy machine does not change."""
+"""Of CPU time, which a busy machine does not change; whatever waits besides is given ten times that."""
 MOST_KILOBYTES = 200 * 1024
 MOST_OUTPUT_BYTES = 1024 * 1024
 VALID = """\
@@ -206,7 +206,7 @@ ROOT_MAY_READ = {"a file that may not be read"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in (*UNREADABLE, *HUGE) if kind not in ROOT_MAY_READ])
-def test_what_is_no_regular_file_is_refused_within_a_second(tmp_path: Path, kind: str) -> None:
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "hostile.toml"
     (UNREADABLE | HUGE)[kind](path)
     began = time.monotonic()
@@ -214,7 +214,7 @@ def test_what_is_no_regular_file_is_refused_within_a_second(tmp_path: Path, kind
     with pytest.raises(PolicyError):
         read_trusted(path, SIGNED_POLICY_FILE)
 
-    assert time.monotonic() - began < MOST_SECONDS
+    assert time.monotonic() - began < 10 * MOST_SECONDS
 
 
 # A child's peak of memory counts what its parent held when it was forked, so a small program starts and measures it.
@@ -232,9 +232,11 @@ while not ended:
     if not ended and time.monotonic() - began > 20:
         os.kill(child, 9)
     time.sleep(0.002)
+waited = time.monotonic() - began
 seconds = usage.ru_utime + usage.ru_stime
 code = os.waitstatus_to_exitcode(status)
-print(json.dumps({"code": code, "seconds": seconds, "kilobytes": usage.ru_maxrss}), file=sys.stderr)
+found = {"code": code, "seconds": seconds, "waited_seconds": waited, "kilobytes": usage.ru_maxrss}
+print(json.dumps(found), file=sys.stderr)
 """
 
 
@@ -246,6 +248,8 @@ class Measured:
     """Its exit code; -9 where it took longer than 20 seconds."""
     seconds: float
     """CPU time."""
+    waited_seconds: float
+    """How long it took."""
     kilobytes: int
     """The most memory that it had."""
     output: str
@@ -273,6 +277,7 @@ def lint(path: str, *, stdin: str = "/dev/null") -> Measured:
 
 def check_cost(found: Measured) -> None:
     assert found.seconds < MOST_SECONDS
+    assert found.waited_seconds < 10 * MOST_SECONDS
     assert found.kilobytes < MOST_KILOBYTES
     assert len(found.output) < MOST_OUTPUT_BYTES
     assert "Traceback" not in found.output

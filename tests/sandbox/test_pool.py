@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from policy.values import UNLIMITED
 from sandbox.errors import StartError
 from sandbox.outcome import Outcome
 from sandbox.pool import Pool, automatic_pool_size, shares
-from sandbox.run_notes import RunState, read_run_note
+from sandbox.run_notes import RunNote, RunState, read_run_note
 from sandbox.runner import Runner
 from tests.sandbox.conftest import Place, eventually, request_of
 
@@ -102,6 +104,25 @@ async def test_a_box_serves_once(place: Place) -> None:
 
     assert [result.outcome for result in results] == [Outcome.OK, Outcome.OK]
     assert all(result.pooled for result in results)
+
+
+async def test_notes_of_a_used_box_go_before_its_other_files_so_that_none_is_read_last(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, RunNote | None] = {}
+    rmtree = shutil.rmtree
+
+    def told_before(path: Path, *, ignore_errors: bool) -> None:
+        told[path.name] = read_run_note(path)
+        rmtree(path, ignore_errors=ignore_errors)
+
+    async with warmed(place, pool_of(place)) as runner:
+        monkeypatch.setattr(shutil, "rmtree", told_before)
+        used = {path.name for path in place.runs.iterdir()}
+        await runner.run(request_of("pass"))
+        await eventually(lambda: used <= told.keys(), 30)
+
+    assert set(told.values()) == {None}
 
 
 async def test_drained_pool_falls_back_to_a_cold_start(place: Place) -> None:

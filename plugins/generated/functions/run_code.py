@@ -110,13 +110,13 @@ license: Apache-2.0
 #   sandbox/transparent_egress.py .. line 16355
 #   sandbox/ready_box.py ........... line 16493
 #   sandbox/pool.py ................ line 16841
-#   sandbox/runner.py .............. line 17106
-#   sandbox/proving.py ............. line 17433
-#   sandbox/prepared_runner.py ..... line 17486
-#   sandbox/session.py ............. line 17646
-#   plugins/host.py ................ line 17895
-#   plugins/self_test.py ........... line 18030
-#   plugins/function.py ............ line 18089
+#   sandbox/runner.py .............. line 17107
+#   sandbox/proving.py ............. line 17434
+#   sandbox/prepared_runner.py ..... line 17487
+#   sandbox/session.py ............. line 17647
+#   plugins/host.py ................ line 17896
+#   plugins/self_test.py ........... line 18031
+#   plugins/function.py ............ line 18090
 
 import argparse
 import array
@@ -7259,7 +7259,7 @@ def _closing(head: bytes) -> bytes:
 
 
 def cgroup_text(path: Path) -> str:
-    """Read a file whole, in one call where the kernel gives it so."""
+    """Read a file whole, as it is now."""
     with path.open("rb", buffering=0) as file:
         return file.readall().decode(errors="surrogateescape")
 
@@ -8425,9 +8425,9 @@ async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
 
     How each ended is heard here: asyncio complains of errors that nobody heard.
     """
-    for end in ends:
-        end.close()
     try:
+        for end in ends:
+            end.close()
         if at_once:
             _drop_unsent(ends)
         await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
@@ -16937,6 +16937,7 @@ class _Rack:
     def watch_ended(self, watch: asyncio.Task[None]) -> None:
         """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
         if watch.cancelled():
+            self.closed = True
             for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
                 waiting.box.abandon()
                 os.close(waiting.place)

@@ -109,13 +109,13 @@ license: Apache-2.0
 #   sandbox/transparent_egress.py .. line 16003
 #   sandbox/ready_box.py ........... line 16141
 #   sandbox/pool.py ................ line 16489
-#   sandbox/runner.py .............. line 16754
-#   sandbox/proving.py ............. line 17081
-#   sandbox/prepared_runner.py ..... line 17134
-#   sandbox/session.py ............. line 17294
-#   plugins/host.py ................ line 17543
-#   plugins/self_test.py ........... line 17678
-#   plugins/tool.py ................ line 17737
+#   sandbox/runner.py .............. line 16755
+#   sandbox/proving.py ............. line 17082
+#   sandbox/prepared_runner.py ..... line 17135
+#   sandbox/session.py ............. line 17295
+#   plugins/host.py ................ line 17544
+#   plugins/self_test.py ........... line 17679
+#   plugins/tool.py ................ line 17738
 
 import argparse
 import array
@@ -6922,7 +6922,7 @@ def _closing(head: bytes) -> bytes:
 
 
 def cgroup_text(path: Path) -> str:
-    """Read a file whole, in one call where the kernel gives it so."""
+    """Read a file whole, as it is now."""
     with path.open("rb", buffering=0) as file:
         return file.readall().decode(errors="surrogateescape")
 
@@ -8117,9 +8117,9 @@ async def end_connections(*ends: asyncio.StreamWriter, at_once: bool) -> None:
 
     How each ended is heard here: asyncio complains of errors that nobody heard.
     """
-    for end in ends:
-        end.close()
     try:
+        for end in ends:
+            end.close()
         if at_once:
             _drop_unsent(ends)
         await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
@@ -16585,6 +16585,7 @@ class _Rack:
     def watch_ended(self, watch: asyncio.Task[None]) -> None:
         """Abandon what waits where the event loop is being closed: what a box leaves, the next start removes."""
         if watch.cancelled():
+            self.closed = True
             for waiting in (waiting for queue in self.waiting.values() for waiting in queue):
                 waiting.box.abandon()
                 os.close(waiting.place)
